@@ -1,0 +1,41 @@
+/* target.h - what a target provides: code for `kernel` instructions of a FUSED module. */
+#ifndef FG_CODEGEN_TARGET_H
+#define FG_CODEGEN_TARGET_H
+
+#include "ir/ir.h"
+#include "runtime/abi.h"
+
+/* One kernel instruction, compiled. Operands and results are its buffers in order: buf[0..nin) operands, then
+ * results. Kernels whose bodies print alike share one function (`fn` equal). */
+typedef struct fg_kcode {
+    fg_inst    *inst;
+    int         fn;             /* index of the function in the target's object */
+    int         narg;
+    fg_expr    *arg;            /* integers the function reads as arg[i] */
+    fg_expr     chunks;         /* independent chunks */
+    fg_expr     scratch;        /* bytes per worker */
+    fg_expr     flops, bytes;   /* FG_E_BAD when unknown */
+} fg_kcode;
+
+/* Options of the CPU target. */
+typedef struct fg_cpu_options {
+    const char *cpu;            /* NULL or "native": this machine; else an LLVM CPU name */
+    int         threads;        /* compile threads; 0: up to 2 */
+    int         keep_text;      /* keep IR and assembly text for forge dump --stage=ll,asm */
+} fg_cpu_options;
+
+typedef struct fg_cpu_code fg_cpu_code;   /* machine code; owns its mapping until freed */
+
+/* Compiles every kernel instruction of m (in nested regions too, in walk order). kc[i]
+ * describes the i-th. NULL with a diagnostic when a kernel cannot be expressed. */
+fg_cpu_code  *fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o,
+                             fg_kcode **kc, int *nkc);
+fg_kernel_fn *fg_cpu_fn(const fg_cpu_code *c, int fn);
+const char   *fg_cpu_text(const fg_cpu_code *c, bool asm_text);     /* NULL unless kept */
+const char   *fg_cpu_name(const fg_cpu_code *c);            /* e.g. "znver4" */
+void          fg_cpu_free(fg_cpu_code *c);                  /* takes NULL */
+
+/* What the code generator can take as one kernel; fuse_ops asks before it groups. */
+bool fg_cpu_can(fg_module *m, const fg_inst *kernel, const char **why);
+
+#endif

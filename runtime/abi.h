@@ -1,0 +1,110 @@
+/* abi.h - what a compiled model is. libc only: the runtime needs nothing of the compiler.
+ *
+ * A program is tables. Values are int64 numbers computed from the symbols (dims, strides,
+ * offsets, counts); steps run kernels on tensors. Nothing here allocates on the run path.
+ *
+ * Values   value[i] = op(value[a], value[b]); operands come first, so one walk computes all. Those that
+ *          depend on run-time symbols are recomputed when a step sets such a symbol.
+ * Tensors  storage decided by the plan. ALIAS shares another tensor's storage from byte 0.
+ * Regions  steps of if/loop bodies are separate blocks of the same program.
+ */
+#ifndef FG_RUNTIME_ABI_H
+#define FG_RUNTIME_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* buf[i]: address of the kernel's i-th tensor. arg[i]: integers it asked for. Chunks
+ * [begin, end) are independent of each other. scratch: this worker's, 64-byte aligned. */
+typedef void fg_kernel_fn(void *const *buf, const int64_t *arg, int64_t begin, int64_t end,
+                          void *scratch);
+
+typedef enum { FG_V_CONST, FG_V_SYM, FG_V_ADD, FG_V_MUL, FG_V_DIV /* floor */, FG_V_MOD,
+               FG_V_MIN, FG_V_MAX, FG_V_EQ, FG_V_LT } fg_vop;
+
+typedef struct fg_value {
+    uint8_t  op;                /* fg_vop */
+    uint8_t  run;               /* depends on a run-time symbol */
+    uint32_t a, b;              /* SYM: a = symbol */
+    int64_t  k;                 /* CONST */
+} fg_value;
+
+typedef struct fg_symbol {
+    const char *name;
+    int64_t     lo, hi;         /* bounds, inclusive */
+    uint8_t     run;            /* set while running, not by bind */
+} fg_symbol;
+
+/* How bind finds the symbols: in order, symbol = (dim of an input - rest) / coef; then every
+ * input dim is checked against its value. */
+typedef struct fg_solve { uint32_t sym, input, axis, rest; int64_t coef; } fg_solve;
+
+typedef enum { FG_ST_INPUT, FG_ST_OUTPUT, FG_ST_CONST, FG_ST_ARENA, FG_ST_ALIAS,
+               FG_ST_DYNAMIC /* size known only while running: own growing buffer */ } fg_storage;
+
+typedef struct fg_tensordef {
+    const char *name;           /* register name, for people */
+    uint8_t     dtype;          /* FG_DTYPES order, ir/type.h; forge_dtype in forge.h */
+    uint8_t     storage;        /* fg_storage */
+    uint8_t     rank;
+    uint32_t    dim[12];        /* values */
+    uint32_t    bytes;          /* value: size */
+    uint32_t    port;           /* INPUT, OUTPUT: which; ALIAS: the tensor it shares */
+    const void *data;           /* CONST */
+    int32_t     first, last;    /* ARENA: first and last step (of block 0's numbering) using it */
+} fg_tensordef;
+
+typedef enum {
+    FG_STEP_KERNEL,
+    FG_STEP_READSYM,            /* symbol sym = element at of tensor[0], then recompute run-time values */
+    FG_STEP_IF,                 /* tensor[0] = condition; block[0], block[1] */
+    FG_STEP_LOOP                /* tensor: trip or NONE, cond or NONE; see fg_step */
+} fg_stepkind;
+#define FG_NONE UINT32_MAX
+
+/* Copy tensor src to dst when control flows; then symbols whose value is the shape that
+ * flows are set first: symbol sym[i] = value dim[i]. `stack`: append to dst along axis 0
+ * (scan outputs). */
+typedef struct fg_flow { uint32_t src, dst; uint8_t stack; uint32_t nsym; const uint32_t *sym, *dim; } fg_flow;
+
+typedef struct fg_step {
+    uint8_t         kind;
+    uint8_t         small;      /* too little work to wake workers (decided at bind too) */
+    fg_kernel_fn   *fn;
+    uint32_t        nbuf, narg;
+    const uint32_t *buf;        /* tensors */
+    const uint32_t *arg;        /* values */
+    uint32_t        chunks;     /* value: how many independent chunks */
+    uint32_t        scratch;    /* value: bytes per worker */
+    uint32_t        flops, bytes;       /* values, for reports; FG_NONE unknown */
+    uint32_t        sym;        /* READSYM */
+    int64_t         at;
+    /* IF: block 0/1, flow_out[b] runs when branch b ends.
+     * LOOP: buf[0] trip count, buf[1] condition (either FG_NONE); iter and cond_in tensors of
+     * the body (FG_NONE when unused), body = block[0]; flow_in: operands to body parameters before the first
+     * iteration; flow_next: yielded to parameters after each; flow_out[0]: parameters to
+     * results at the end (scan outputs: stack flows in flow_next). */
+    uint32_t        block[2];
+    uint32_t        iter, cond_in, cond_out;
+    uint32_t        nflow_in, nflow_next, nflow_out[2];
+    const fg_flow  *flow_in, *flow_next, *flow_out[2];
+    const char     *name;       /* kernel's name, for people */
+    const char     *nodes;      /* ONNX nodes, comma separated */
+} fg_step;
+
+typedef struct fg_blockdef { uint32_t first, count; } fg_blockdef;   /* range of steps */
+
+typedef struct fg_portdef { const char *name; uint32_t tensor; const void *dflt; } fg_portdef;
+
+typedef struct fg_program {
+    uint32_t nsymbol, nvalue, nsolve, ntensor, nstep, nblock, ninput, noutput;
+    const fg_symbol    *symbol;
+    const fg_value     *value;
+    const fg_solve     *solve;
+    const fg_tensordef *tensor;
+    const fg_step      *step;
+    const fg_blockdef  *block;  /* [0]: the main program */
+    const fg_portdef   *input, *output;
+} fg_program;
+
+#endif
