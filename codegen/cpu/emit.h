@@ -1,0 +1,175 @@
+/* emit.h - the pull emitter: code for the value of a register at an index.
+ *
+ *     kernel region                          pull(%4, [i, j..j+15])
+ *       %2 = transpose %0 {perm=[1, 0]}        load %0 at [j..j+15, i]: a gather
+ *       %3 = expand %1                         load %1 at [j..j+15]: a vector
+ *       %4 = add %2, %3                        <16 x float> add
+ *
+ * A kernel emitter builds the loops; for each element (or W neighbours) of its results it
+ * asks for the value and stores it. Pulling recurses over the region's instructions: arithmetic becomes
+ * vector code, views only rewrite indices, parameters become loads. So what lies between the
+ * operands and the results of a kernel never exists in memory.
+ *
+ * Values    One register representation per element type: f16 and bf16 are f32 (rounded once per
+ *           instruction), bool is i1, 4-bit types are i8, the rest themselves. A value that is
+ *           the same in all lanes is a scalar; fg_lanes makes it a vector.
+ * Scopes    What was pulled is remembered by register and index, so shared
+ *           subexpressions are emitted once. Code of a loop body or a branch does not dominate what
+ *           follows it: bracket it with fg_scope / fg_unscope.
+ */
+#ifndef FG_CODEGEN_CPU_EMIT_H
+#define FG_CODEGEN_CPU_EMIT_H
+
+#include "codegen/target.h"
+#include "codegen/cpu/ll.h"
+
+/* One index per axis. Lane l stands at base + l step, or at vec[l] when vec is set. */
+typedef struct fg_index {
+    fg_v    base;               /* i64 */
+    int64_t step;
+    fg_v    vec;                /* <lanes x i64> or NULL */
+    int64_t align;              /* base is known to be a multiple of this; 1: nothing known */
+} fg_index;
+
+typedef struct fg_em fg_em;
+/* The value of a register whose code the kernel emitter makes itself (its anchor's result). */
+typedef fg_v fg_pullfn(fg_em *e, void *user, fg_reg r, const fg_index *ix);
+
+struct fg_em {
+    fg_ll     *g;
+    fg_module *m;
+    fg_arena  *a;               /* of this kernel's compilation */
+    fg_inst   *kernel;
+    fg_block  *region;
+    int        lanes;           /* of the code being emitted: 1 to 64 */
+    fg_v       mask;            /* <lanes x i1>: lanes that exist; NULL: all */
+    fg_v       begin, end;      /* chunks to do */
+    fg_v       scratch;         /* this worker's memory */
+
+    /* What the emitter says about the kernel. */
+    fg_expr    chunks, scratch_bytes;
+    fg_expr    flops, bytes;    /* FG_E_BAD: let the driver estimate */
+
+    /* The emitter's own. */
+    fg_expr   *arg;             /* expressions the code reads */
+    fg_v      *argv;
+    int        narg;
+    size_t     caparg, capargv;
+    fg_v      *buf;             /* addresses, loaded at entry */
+    struct fg_over *over;       /* by register */
+    struct fg_memo *memo;
+    int        nmemo;
+    size_t     capmemo;
+    bool       failed;          /* a diagnostic is recorded */
+};
+
+/* ---- the kernel's operands and results ------------------------------------------------- */
+
+/* Address of operand i, or of result i - nin. */
+fg_v fg_em_buf(fg_em *e, int i);
+/* Which operand a register of the region is; -1: none. */
+int  fg_em_param(const fg_em *e, fg_reg r);
+/* The register that becomes result k, and how many there are. */
+fg_reg fg_em_result(const fg_em *e, int k);
+int    fg_em_nresult(const fg_em *e);
+/* An integer expression as i64: a constant, or an argument of the kernel. */
+fg_v fg_em_expr(fg_em *e, fg_expr x);
+fg_v fg_em_dim(fg_em *e, fg_reg r, int axis);
+/* Asks for `bytes` of scratch more; the address, 64-aligned. */
+fg_v fg_em_scratch(fg_em *e, fg_expr bytes);
+
+/* ---- indices ------------------------------------------------------------------------------ */
+
+fg_index fg_ix(fg_em *e, fg_v base);                        /* the same in all lanes */
+fg_index fg_ixc(fg_em *e, int64_t c);
+fg_index fg_ix_run(fg_em *e, fg_v base, int64_t align);     /* base, base+1, .. */
+fg_index fg_ix_vec(fg_em *e, fg_v vec);
+fg_v     fg_ix_value(fg_em *e, fg_index x);                 /* i64, scalar if uniform */
+bool     fg_ix_uniform(fg_index x);
+fg_index fg_ix_add(fg_em *e, fg_index a, fg_index b);
+fg_index fg_ix_addc(fg_em *e, fg_index a, fg_expr c);
+fg_index fg_ix_mul(fg_em *e, fg_index a, fg_expr k);
+/* Offset of an element in row-major storage, and back. */
+fg_index fg_ix_linear(fg_em *e, const fg_type *t, const fg_index *ix);
+void     fg_ix_unlinear(fg_em *e, const fg_type *t, fg_index linear, fg_index *ix);
+
+/* ---- values --------------------------------------------------------------------------------- */
+
+/* The value of r at ix[rank]: e->lanes lanes, or a scalar when the same in all. */
+fg_v fg_pull(fg_em *e, fg_reg r, const fg_index *ix);
+/* From now on r's value is fn's. */
+void fg_em_override(fg_em *e, fg_reg r, fg_pullfn *fn, void *user);
+/* Stores a value of result k's representation at ix, under e->mask. */
+void fg_em_store(fg_em *e, int k, const fg_index *ix, fg_v v);
+/* Pulls result k at ix and stores it. */
+void fg_em_put(fg_em *e, int k, const fg_index *ix);
+
+fg_t fg_em_type(fg_em *e, fg_dtype d);                      /* representation of one element */
+fg_v fg_lanes(fg_em *e, fg_v v);                            /* splat a scalar to e->lanes */
+/* Elements of packed memory of type d at p, at offset `at`; under e->mask. */
+fg_v fg_em_load(fg_em *e, fg_dtype d, fg_v p, fg_index at);
+void fg_em_store_to(fg_em *e, fg_dtype d, fg_v p, fg_index at, fg_v v);
+/* What an element of type d keeps of v: rounding for f16 and bf16. */
+fg_v fg_em_round(fg_em *e, fg_dtype d, fg_v v);
+fg_v fg_em_cast(fg_em *e, fg_v v, fg_dtype from, fg_dtype to);
+/* One elementwise instruction on values. */
+fg_v fg_em_elem(fg_em *e, const fg_inst *i, const fg_v *v);
+
+typedef struct fg_scopemark { int nmemo; } fg_scopemark;
+fg_scopemark fg_scope(fg_em *e);
+void         fg_unscope(fg_em *e, fg_scopemark s);
+
+/* ---- loops ------------------------------------------------------------------------------------ */
+
+/* Chunks [begin, end) of `per` consecutive items out of `n`: sets e->chunks and starts the loop over
+ * the items of this call. l->i is the item; end it with ll_next. */
+void fg_em_items(fg_em *e, ll_loop *l, fg_expr n, fg_expr per);
+/* for i in [0, n) in steps of `lanes`, body(e, user, index of the run): full vectors, then the rest under
+ * a mask. Nothing is carried. `align`: what the caller's index is a multiple of at i = 0. */
+typedef void fg_runfn(fg_em *e, void *user, fg_v i);
+void fg_em_run(fg_em *e, fg_v lo, fg_v hi, bool whole, fg_runfn *body, void *user);
+
+/* ---- kernel emitters ---------------------------------------------------------------------------- */
+
+/* Each fills the body of one kernel function. `anchor` is the region's instruction of that
+ * kind. The diagnostic is recorded when false. */
+bool fg_emit_loops(fg_em *e, fg_inst *anchor);      /* one index space; loops.c */
+bool fg_emit_rows(fg_em *e, fg_inst *anchor);       /* reductions over rows; rows.c */
+bool fg_emit_library(fg_em *e, fg_inst *anchor);    /* sequential operations; library.c */
+bool fg_emit_matmul(fg_em *e, fg_inst *anchor);     /* gemm.c */
+bool fg_emit_attention(fg_em *e, fg_inst *anchor);  /* attention.c */
+bool fg_emit_conv(fg_em *e, fg_inst *anchor);       /* conv.c */
+/* Whether the fast emitter takes this instruction (types, shapes); else loops do. */
+bool fg_matmul_takes(fg_module *m, const fg_inst *anchor);
+bool fg_attention_takes(fg_module *m, const fg_inst *anchor);
+bool fg_conv_takes(fg_module *m, const fg_inst *anchor);
+
+/* ---- vector math: f32, any lanes, about 2 ulp; no calls -------------------------------------------- */
+
+fg_v vm_exp(fg_ll *g, fg_v x);
+fg_v vm_exp2(fg_ll *g, fg_v x);
+fg_v vm_exp_neg(fg_ll *g, fg_v x);      /* x <= 0 or -inf: softmax */
+fg_v vm_log(fg_ll *g, fg_v x);
+fg_v vm_log1p(fg_ll *g, fg_v x);
+fg_v vm_expm1(fg_ll *g, fg_v x);
+fg_v vm_sin(fg_ll *g, fg_v x);
+fg_v vm_cos(fg_ll *g, fg_v x);
+fg_v vm_tan(fg_ll *g, fg_v x);
+fg_v vm_asin(fg_ll *g, fg_v x);
+fg_v vm_acos(fg_ll *g, fg_v x);
+fg_v vm_atan(fg_ll *g, fg_v x);
+fg_v vm_sinh(fg_ll *g, fg_v x);
+fg_v vm_cosh(fg_ll *g, fg_v x);
+fg_v vm_asinh(fg_ll *g, fg_v x);
+fg_v vm_acosh(fg_ll *g, fg_v x);
+fg_v vm_atanh(fg_ll *g, fg_v x);
+fg_v vm_tanh(fg_ll *g, fg_v x);
+fg_v vm_sigmoid(fg_ll *g, fg_v x);
+fg_v vm_erf(fg_ll *g, fg_v x);
+fg_v vm_gelu(fg_ll *g, fg_v x);
+fg_v vm_gelu_tanh(fg_ll *g, fg_v x);
+fg_v vm_silu(fg_ll *g, fg_v x);
+fg_v vm_softplus(fg_ll *g, fg_v x);
+fg_v vm_pow(fg_ll *g, fg_v x, fg_v y);
+
+#endif
