@@ -74,7 +74,7 @@ typedef struct fg_weight {
     int64_t     dim[FG_MAXRANK];
     const void *data;           /* any alignment */
     size_t      bytes;
-    uint64_t    hash;           /* of type, shape and content; 0: not yet computed */
+    uint64_t    hash;           /* of type, shape and a sample of the content */
     const char *name;           /* of the first initializer with this content; may be NULL */
     const char *file;           /* path it is mapped from, or NULL */
     uint64_t    file_offset;
@@ -225,6 +225,12 @@ bool fg_infer_error(fg_infer *s, const char *fmt, ...) __attribute__((format(pri
 bool fg_bcast_dim(fg_module *m, fg_expr a, fg_expr b, fg_expr *out);
 bool fg_bcast_type(fg_module *m, const fg_type *a, const fg_type *b, fg_type *out); /* shape only */
 const char *fg_type_text(fg_module *m, const fg_type *t);   /* for messages */
+
+/* The steps of fg_inst_finish, for the parser and the verifier. */
+bool fg_inst_operands_ok(fg_module *m, const fg_inst *i);   /* counts and classes */
+bool fg_inst_infer(fg_module *m, fg_inst *i, const fg_type *given, fg_type *out);
+void fg_inst_link(fg_build *b, fg_inst *i);
+void fg_inst_renew(fg_module *m, fg_inst *i);           /* its expressions, after unification */
 
 /* ---- symbolic values (ir/symval.c) ---------------------------------------------------- */
 #define FG_MAXSYM 256           /* tensors with more elements are not tracked */

@@ -1,0 +1,38 @@
+/* expr_impl.h - the table behind fg_exprs, shared by expr.c and expr_bounds.c. */
+#ifndef FG_IR_EXPR_IMPL_H
+#define FG_IR_EXPR_IMPL_H
+
+#include "ir/expr.h"
+
+enum { MAXTERMS = 64, MAXDEGREE = 16 };     /* beyond: FG_E_BAD */
+
+typedef struct term {
+    int64_t   coef;
+    int       natom;
+    uint32_t *atom;             /* ascending */
+} term;
+
+typedef struct poly {
+    int      n;
+    term    *t;
+    uint32_t generation;        /* `renewed` is valid for this one */
+    fg_expr  renewed;
+} poly;
+
+struct fg_exprs {
+    fg_arena   *a;
+    poly       *poly;
+    uint32_t    npoly;
+    size_t      cappoly;
+    fg_atom    *atom;
+    uint32_t    natom;
+    size_t      capatom;
+    fg_syminfo *sym;
+    uint32_t    nsym;
+    size_t      capsym;
+    uint32_t   *hash, cap_hash;     /* ids by content */
+    uint32_t   *ahash, cap_ahash;   /* atom + 1 by content */
+    uint32_t    generation;         /* counts unifications */
+};
+
+#endif

@@ -1,0 +1,378 @@
+/* ir.c - modules, registers, weights, blocks and instructions. */
+#include "ir/ir.h"
+
+fg_module *
+fg_module_new(fg_ctx *cx, fg_arena *a, const char *name)
+{
+    fg_module *m = FG_NEW(a, fg_module);
+    m->cx = cx;
+    m->a = a;
+    m->ex = fg_exprs_new(a);
+    m->name = fg_intern(cx, name);
+    FG_PUSH(a, m->reg, m->nreg, m->capreg) = (fg_reginfo){0};   /* register 0: none */
+    m->body = fg_block_new(m, NULL, NULL);
+    return m;
+}
+
+/* ---- registers ---------------------------------------------------------------------------- */
+
+/* The names in use: a set of interned strings. */
+typedef struct nameset {
+    const char **slot;
+    size_t       n, cap;
+} nameset;
+
+static size_t
+name_slot(const nameset *s, const char *name)
+{
+    size_t h = fg_hash(&name, sizeof name, 0) & (s->cap - 1);
+    while (s->slot[h] && s->slot[h] != name)
+        h = (h + 1) & (s->cap - 1);
+    return h;
+}
+
+/* False when the name was in use. */
+static bool
+name_take(fg_module *m, const char *name)
+{
+    nameset *s = m->names;
+    if (!s) {
+        s = m->names = FG_NEW(m->a, nameset);
+        s->cap = 512;
+        s->slot = FG_NEWN(m->a, const char *, s->cap);
+    }
+    if (s->n * 2 >= s->cap) {
+        nameset old = *s;
+        s->cap *= 2;
+        s->slot = FG_NEWN(m->a, const char *, s->cap);
+        for (size_t i = 0; i < old.cap; i++)
+            if (old.slot[i])
+                s->slot[name_slot(s, old.slot[i])] = old.slot[i];
+    }
+    size_t h = name_slot(s, name);
+    if (s->slot[h])
+        return false;
+    s->slot[h] = name;
+    s->n++;
+    return true;
+}
+
+static const char *
+unique_name(fg_module *m, const char *name)
+{
+    const char *unique = name ? fg_intern(m->cx, name) : NULL;
+    if (unique && name_take(m, unique))
+        return unique;
+    do {
+        unique = fg_intern(m->cx, name ? fg_format(m->a, "%s.%u", name, ++m->nname)
+                                       : fg_format(m->a, "%u", ++m->nname));
+    } while (!name_take(m, unique));
+    return unique;
+}
+
+fg_reg
+fg_reg_new(fg_module *m, fg_block *b, fg_type type, const char *name)
+{
+    fg_reginfo r = {.type = type, .name = unique_name(m, name), .block = b};
+    FG_PUSH(m->a, m->reg, m->nreg, m->capreg) = r;
+    return m->nreg - 1;
+}
+
+fg_reg
+fg_param(fg_module *m, fg_block *b, fg_type type, const char *name)
+{
+    fg_reg  r = fg_reg_new(m, b, type, name);
+    fg_reg *p = FG_NEWN(m->a, fg_reg, (size_t)b->nparam + 1);
+    if (b->nparam)
+        memcpy(p, b->param, (size_t)b->nparam * sizeof *p);
+    p[b->nparam++] = r;
+    b->param = p;
+    return r;
+}
+
+/* ---- weights -------------------------------------------------------------------------------- */
+
+/* Type, shape and a sample of the content: reading all of a large file to find its few
+ * tied tensors would page it in, so equal samples are then compared in full. */
+static uint64_t
+weight_sample(const fg_weight *w)
+{
+    enum { WINDOW = 64, WINDOWS = 4 };
+    uint64_t h = fg_hash(w->dim, (size_t)w->rank * sizeof w->dim[0], (uint64_t)w->dtype);
+    if (w->bytes <= WINDOW * WINDOWS)
+        return fg_hash(w->data, w->bytes, h) | 1;
+    for (int i = 0; i < WINDOWS; i++) {
+        size_t at = (w->bytes - WINDOW) / (WINDOWS - 1) * (size_t)i;
+        h = fg_hash((const char *)w->data + at, WINDOW, h);
+    }
+    return h | 1;
+}
+
+static bool
+weight_same(const fg_weight *a, const fg_weight *b)
+{
+    return a->hash == b->hash && a->dtype == b->dtype && a->rank == b->rank && a->bytes == b->bytes &&
+           memcmp(a->dim, b->dim, (size_t)a->rank * sizeof a->dim[0]) == 0 &&
+           (a->data == b->data || memcmp(a->data, b->data, a->bytes) == 0);
+}
+
+int
+fg_weight_add(fg_module *m, const fg_weight *w)
+{
+    fg_weight x = *w;
+    x.hash = weight_sample(w);
+    m->weight_bytes_total += w->bytes;
+    for (int i = 0; i < m->nweight; i++)
+        if (weight_same(&m->weight[i], &x)) {
+            m->weight[i].uses++;
+            m->weight_tied++;
+            return i;
+        }
+    x.uses = 1;
+    FG_PUSH(m->a, m->weight, m->nweight, m->capweight) = x;
+    return m->nweight - 1;
+}
+
+const fg_weight *
+fg_reg_weight(const fg_module *m, fg_reg r)
+{
+    const fg_inst *d = fg_def(m, r);
+    return fg_is_op(d, FG_OP_const) ? &m->weight[FG_GET(d, const, w).i] : NULL;
+}
+
+static int64_t
+weight_count(const fg_weight *w)
+{
+    int64_t n = 1;
+    for (int i = 0; i < w->rank; i++)
+        n *= w->dim[i];
+    return n;
+}
+
+/* Element i as a double and, for integers, exactly. */
+static bool
+weight_element(const fg_weight *w, int64_t i, double *f, int64_t *n)
+{
+    if (!w || i < 0 || i >= weight_count(w))
+        return false;
+    const char *p = (const char *)w->data + i * fg_dtypes[w->dtype].bits / 8;
+#define AS(T, v) do { T x; memcpy(&x, p, sizeof x); v; } while (0)
+    switch (w->dtype) {
+    case FG_f32: AS(float, *f = x; *n = 0); break;
+    case FG_f64: AS(double, *f = x; *n = 0); break;
+    case FG_f16: AS(uint16_t, *f = fg_f16_to_f32(x); *n = 0); break;
+    case FG_bf16: AS(uint16_t, *f = fg_bf16_to_f32(x); *n = 0); break;
+    case FG_i64: AS(int64_t, *n = x; *f = (double)x); break;
+    case FG_u64: AS(uint64_t, *n = (int64_t)x; *f = (double)x); break;
+    case FG_i32: AS(int32_t, *n = x; *f = x); break;
+    case FG_u32: AS(uint32_t, *n = x; *f = x); break;
+    case FG_i16: AS(int16_t, *n = x; *f = x); break;
+    case FG_u16: AS(uint16_t, *n = x; *f = x); break;
+    case FG_i8: AS(int8_t, *n = x; *f = x); break;
+    case FG_u8: case FG_bool: AS(uint8_t, *n = x; *f = x); break;
+    case FG_u4: case FG_i4: AS(uint8_t, *n = x >> (i & 1) * 4 & 15;
+                               *n = w->dtype == FG_i4 && *n > 7 ? *n - 16 : *n; *f = (double)*n); break;
+    default: return false;
+    }
+#undef AS
+    return true;
+}
+
+bool
+fg_const_f64(const fg_module *m, fg_reg r, int64_t i, double *v)
+{
+    int64_t n;
+    return weight_element(fg_reg_weight(m, r), i, v, &n);
+}
+
+bool
+fg_const_i64(const fg_module *m, fg_reg r, int64_t i, int64_t *v)
+{
+    double           f;
+    const fg_weight *w = fg_reg_weight(m, r);
+    return w && !fg_is_float(w->dtype) && weight_element(w, i, &f, v);
+}
+
+bool
+fg_const_splat(const fg_module *m, fg_reg r, double *v)
+{
+    enum { LARGEST = 4096 };    /* elements worth comparing */
+    const fg_inst *d = fg_def(m, r);
+    while (d && (d->op == FG_OP_expand || d->op == FG_OP_reshape || d->op == FG_OP_copy ||
+                 d->op == FG_OP_transpose || (d->op == FG_OP_cast && fg_is_float(m->reg[r].type.dtype)))) {
+        r = d->in[0];
+        d = fg_def(m, r);
+    }
+    const fg_weight *w = fg_reg_weight(m, r);
+    double           x;
+    int64_t          n;
+    if (!w || !weight_element(w, 0, v, &n) || weight_count(w) > LARGEST)
+        return false;
+    for (int64_t i = 1; i < weight_count(w); i++)
+        if (!weight_element(w, i, &x, &n) || memcmp(&x, v, sizeof x) != 0)
+            return false;
+    return true;
+}
+
+/* ---- blocks and instructions ----------------------------------------------------------------- */
+
+fg_block *
+fg_block_new(fg_module *m, fg_inst *owner, fg_block *parent)
+{
+    fg_block *b = FG_NEW(m->a, fg_block);
+    b->m = m;
+    b->owner = owner;
+    b->parent = parent;
+    return b;
+}
+
+static void
+link_before(fg_block *b, fg_inst *i, fg_inst *at)
+{
+    i->block = b;
+    i->next = at;
+    i->prev = at ? at->prev : b->last;
+    *(i->prev ? &i->prev->next : &b->first) = i;
+    *(at ? &at->prev : &b->last) = i;
+}
+
+void
+fg_inst_remove(fg_inst *i)
+{
+    fg_block *b = i->block;
+    *(i->prev ? &i->prev->next : &b->first) = i->next;
+    *(i->next ? &i->next->prev : &b->last) = i->prev;
+    i->prev = i->next = NULL;
+    i->block = NULL;
+}
+
+void
+fg_inst_move_before(fg_inst *i, fg_inst *at)
+{
+    fg_inst_remove(i);
+    link_before(at->block, i, at);
+    for (int k = 0; k < i->nout; k++)
+        at->block->m->reg[i->out[k]].block = at->block;
+}
+
+void
+fg_inst_link(fg_build *b, fg_inst *i)
+{
+    link_before(b->block, i, b->at);
+}
+
+static void
+replace_uses(fg_block *b, fg_reg from, fg_reg to)
+{
+    for (fg_inst *i = b->first; i; i = i->next) {
+        for (int k = 0; k < i->nin; k++)
+            if (i->in[k] == from)
+                i->in[k] = to;
+        for (int k = 0; k < i->nregion; k++)
+            replace_uses(i->region[k], from, to);
+    }
+}
+
+void
+fg_replace_uses(fg_block *b, fg_reg from, fg_reg to)
+{
+    fg_module *m = b->m;
+    replace_uses(b, from, to);
+    for (int k = 0; b == m->body && k < m->noutput; k++)
+        if (m->output[k].reg == from)
+            m->output[k].reg = to;
+}
+
+static void
+count_uses(const fg_block *b, uint32_t *count)
+{
+    for (const fg_inst *i = b->first; i; i = i->next) {
+        for (int k = 0; k < i->nin; k++)
+            count[i->in[k]]++;
+        for (int k = 0; k < i->nregion; k++)
+            count_uses(i->region[k], count);
+    }
+}
+
+uint32_t *
+fg_count_uses(fg_module *m, fg_arena *a)
+{
+    uint32_t *count = FG_NEWN(a, uint32_t, m->nreg);
+    count_uses(m->body, count);
+    return count;
+}
+
+int
+fg_inst_count(const fg_block *b)
+{
+    int n = 0;
+    for (const fg_inst *i = b->first; i; i = i->next) {
+        n += i->op != FG_OP_const && !fg_op_is(i->op, FG_T_TERM);
+        for (int k = 0; k < i->nregion && i->op != FG_OP_kernel; k++)
+            n += fg_inst_count(i->region[k]);
+    }
+    return n;
+}
+
+const char *
+fg_inst_where(const fg_module *m, const fg_inst *i)
+{
+    const char *op = fg_op_info(i->op)->name;
+    if (i->nnode)
+        return fg_format(m->a, "%s \"%s\"", op, i->node[0]);
+    return i->nout ? fg_format(m->a, "%s %%%s", op, m->reg[i->out[0]].name) : op;
+}
+
+/* ---- unification -------------------------------------------------------------------------------- */
+
+void
+fg_inst_renew(fg_module *m, fg_inst *i)
+{
+    const fg_opinfo *info = fg_op_info(i->op);
+    for (int k = 0; k < info->nattr; k++) {
+        fg_attrkind kind = fg_attrs[info->attr0 + k].kind;
+        if (kind == FG_AK_expr)
+            i->attr[k].e = fg_e_renew(m->ex, i->attr[k].e);
+        for (int j = 0; kind == FG_AK_exprs && j < i->attr[k].n; j++)
+            i->attr[k].es[j] = fg_e_renew(m->ex, i->attr[k].es[j]);
+    }
+}
+
+static void
+renew_block(fg_module *m, fg_block *b)
+{
+    for (fg_inst *i = b->first; i; i = i->next) {
+        fg_inst_renew(m, i);
+        for (int k = 0; k < i->nregion; k++)
+            renew_block(m, i->region[k]);
+    }
+}
+
+static void
+renew_registers(fg_module *m)
+{
+    for (uint32_t r = 1; r < m->nreg; r++) {
+        fg_reginfo *ri = &m->reg[r];
+        for (int k = 0; k < ri->type.rank; k++)
+            ri->type.dim[k] = fg_e_renew(m->ex, ri->type.dim[k]);
+        if (!ri->sym)
+            continue;
+        fg_expr *sym = FG_NEWN(m->a, fg_expr, (size_t)ri->nsym);
+        for (int k = 0; k < ri->nsym; k++)
+            sym[k] = fg_e_renew(m->ex, ri->sym[k]);
+        ri->sym = sym;
+    }
+}
+
+bool
+fg_unify(fg_module *m, fg_expr a, fg_expr b)
+{
+    bool changed;
+    if (!fg_e_unify(m->ex, a, b, &changed))
+        return false;
+    if (changed) {
+        renew_registers(m);
+        renew_block(m, m->body);
+    }
+    return true;
+}
