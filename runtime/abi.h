@@ -7,6 +7,8 @@
  *          depend on run-time symbols are recomputed when a step sets such a symbol.
  * Tensors  storage decided by the plan. ALIAS shares another tensor's storage from byte 0.
  * Regions  steps of if/loop bodies are separate blocks of the same program.
+ * Position steps are numbered as they are met in program order, the steps of an if or loop
+ *          between its own start and end; lifetimes are ranges of these numbers.
  */
 #ifndef FG_RUNTIME_ABI_H
 #define FG_RUNTIME_ABI_H
@@ -51,11 +53,12 @@ typedef struct fg_tensordef {
     uint32_t    bytes;          /* value: size */
     uint32_t    port;           /* INPUT, OUTPUT: which; ALIAS: the tensor it shares */
     const void *data;           /* CONST */
-    int32_t     first, last;    /* ARENA: first and last step (of block 0's numbering) using it */
+    int32_t     first, last;    /* ARENA: first and last position using it */
 } fg_tensordef;
 
 typedef enum {
     FG_STEP_KERNEL,
+    FG_STEP_COPY,               /* tensor[0] to tensor[1], of equal size */
     FG_STEP_READSYM,            /* symbol sym = element at of tensor[0], then recompute run-time values */
     FG_STEP_IF,                 /* tensor[0] = condition; block[0], block[1] */
     FG_STEP_LOOP                /* tensor: trip or NONE, cond or NONE; see fg_step */
@@ -77,7 +80,7 @@ typedef struct fg_step {
     uint32_t        chunks;     /* value: how many independent chunks */
     uint32_t        scratch;    /* value: bytes per worker */
     uint32_t        flops, bytes;       /* values, for reports; FG_NONE unknown */
-    uint32_t        sym;        /* READSYM */
+    uint32_t        sym;        /* READSYM; LOOP: receives the number of iterations (or NONE) */
     int64_t         at;
     /* IF: block 0/1, flow_out[b] runs when branch b ends.
      * LOOP: buf[0] trip count, buf[1] condition (either FG_NONE); iter and cond_in tensors of
@@ -94,7 +97,12 @@ typedef struct fg_step {
 
 typedef struct fg_blockdef { uint32_t first, count; } fg_blockdef;   /* range of steps */
 
-typedef struct fg_portdef { const char *name; uint32_t tensor; const void *dflt; } fg_portdef;
+typedef struct fg_portdef {
+    const char        *name;
+    uint32_t           tensor;
+    const void        *dflt;        /* input: data when none is bound; may be NULL */
+    const char *const *dim_text;    /* [rank]: "4", "batch", "past+1" */
+} fg_portdef;
 
 typedef struct fg_program {
     uint32_t nsymbol, nvalue, nsolve, ntensor, nstep, nblock, ninput, noutput;
