@@ -12,17 +12,6 @@
 
 /* ---- shared helpers ------------------------------------------------------------------ */
 
-bool
-fg_infer_error(fg_infer *s, const char *fmt, ...)
-{
-    char buf[768];
-    va_list ap;
-    va_start(ap, fmt);
-    vsnprintf(buf, sizeof buf, fmt, ap);
-    va_end(ap);
-    return fg_error(s->m->cx, "%s: %s", fg_inst_where(s->m, s->i), buf);
-}
-
 const char *
 fg_type_text(fg_module *m, const fg_type *t)
 {

@@ -2,8 +2,6 @@
 #ifndef FG_IR_SHAPE_H
 #define FG_IR_SHAPE_H
 
-#include <stdio.h>
-
 #include "ir/ir.h"
 
 const char *fg_dim_text(fg_module *m, fg_expr e);
