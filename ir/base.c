@@ -377,20 +377,26 @@ fg_putc(fg_text *t, char c)
 }
 
 void
-fg_putf(fg_text *t, const char *fmt, ...)
+fg_vputf(fg_text *t, const char *fmt, va_list ap)
 {
-    va_list ap;
-    va_start(ap, fmt);
     va_list again;
     va_copy(again, ap);
     int n = vsnprintf(NULL, 0, fmt, ap);
-    va_end(ap);
     if (n > 0) {
         text_room(t, (size_t)n + 1);
         vsnprintf(t->s + t->n, (size_t)n + 1, fmt, again);
         t->n += (size_t)n;
     }
     va_end(again);
+}
+
+void
+fg_putf(fg_text *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fg_vputf(t, fmt, ap);
+    va_end(ap);
 }
 
 void

@@ -98,6 +98,7 @@ fg_text fg_text_new(fg_arena *a);
 void fg_puts(fg_text *t, const char *s);
 void fg_putc(fg_text *t, char c);
 void fg_putf(fg_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void fg_vputf(fg_text *t, const char *fmt, va_list ap) __attribute__((format(printf, 2, 0)));
 /* Shortest decimal that reads back to the same bits ("inf", "-inf", "nan" for the rest);
  * single: as float. Always holds '.', 'e' or a letter, so that it never looks an integer. */
 void fg_put_double(fg_text *t, double v, bool single);

@@ -139,7 +139,7 @@ fg_inst_finish(fg_build *b, fg_inst *i, const fg_type *given, int ngiven)
         return NULL;
     i->out = FG_NEWN(m->a, fg_reg, (size_t)i->nout);
     for (int k = 0; k < i->nout; k++) {
-        i->out[k] = fg_reg_new(m, b->block, out[k], NULL);
+        i->out[k] = fg_reg_new(m, b->block, out[k], b->name ? b->name[k] : NULL);
         m->reg[i->out[k]].def = i;
     }
     fg_inst_link(b, i);

@@ -142,16 +142,52 @@ fg_sym_count(const fg_exprs *t)
 
 /* ---- polynomials ----------------------------------------------------------------------- */
 
+static int poly_order(const fg_exprs *t, fg_expr a, fg_expr b);
+
+/* By structure, not by age: the same expressions made in another order (by reading them from
+ * text, say) have the same form. */
+static int
+atom_order(const fg_exprs *t, uint32_t x, uint32_t y)
+{
+    const fg_atom *a = &t->atom[x], *b = &t->atom[y];
+    if (x == y)
+        return 0;
+    if (a->kind != b->kind)
+        return a->kind < b->kind ? -1 : 1;
+    if (a->kind == FG_ATOM_SYM)
+        return a->sym < b->sym ? -1 : 1;
+    int first = poly_order(t, a->a, b->a);
+    return first ? first : poly_order(t, a->b, b->b);
+}
+
 /* Constant term last, else by atoms. */
 static int
-term_order(const term *x, const term *y)
+term_order(const fg_exprs *t, const term *x, const term *y)
 {
     if (!x->natom || !y->natom)
         return (x->natom == 0) - (y->natom == 0);
-    for (int i = 0; i < x->natom && i < y->natom; i++)
-        if (x->atom[i] != y->atom[i])
-            return x->atom[i] < y->atom[i] ? -1 : 1;
+    for (int i = 0; i < x->natom && i < y->natom; i++) {
+        int o = atom_order(t, x->atom[i], y->atom[i]);
+        if (o)
+            return o;
+    }
     return x->natom - y->natom;
+}
+
+static int
+poly_order(const fg_exprs *t, fg_expr a, fg_expr b)
+{
+    if (a == b)
+        return 0;
+    const poly *p = &t->poly[a], *q = &t->poly[b];
+    for (int i = 0; i < p->n && i < q->n; i++) {
+        int o = term_order(t, &p->t[i], &q->t[i]);
+        if (o)
+            return o;
+        if (p->t[i].coef != q->t[i].coef)
+            return p->t[i].coef < q->t[i].coef ? -1 : 1;
+    }
+    return p->n - q->n;
 }
 
 /* Sorts, merges, drops zeros, interns. tm is the caller's to spoil. */
@@ -161,13 +197,13 @@ canonical(fg_exprs *t, term *tm, int n)
     for (int i = 1; i < n; i++) {
         term x = tm[i];
         int  j = i;
-        for (; j > 0 && term_order(&tm[j - 1], &x) > 0; j--)
+        for (; j > 0 && term_order(t, &tm[j - 1], &x) > 0; j--)
             tm[j] = tm[j - 1];
         tm[j] = x;
     }
     int m = 0;
     for (int i = 0; i < n; i++) {
-        if (m && term_order(&tm[m - 1], &tm[i]) == 0) {
+        if (m && term_order(t, &tm[m - 1], &tm[i]) == 0) {
             if (__builtin_add_overflow(tm[m - 1].coef, tm[i].coef, &tm[m - 1].coef))
                 return FG_E_BAD;
         } else {
@@ -257,8 +293,9 @@ fg_emul(fg_exprs *t, fg_expr a, fg_expr b)
                 return FG_E_BAD;
             int k = 0;
             for (int u = 0, v = 0; u < p->natom || v < q->natom;) {
-                uint32_t w = v == q->natom || (u < p->natom && p->atom[u] <= q->atom[v]) ? p->atom[u++]
-                                                                                         : q->atom[v++];
+                uint32_t w = v == q->natom || (u < p->natom && atom_order(t, p->atom[u], q->atom[v]) <= 0)
+                                 ? p->atom[u++]
+                                 : q->atom[v++];
                 if (k && atoms[n][k - 1] == w && is_truth(t, w))
                     continue;   /* 0 or 1: its own square */
                 atoms[n][k++] = w;
@@ -376,7 +413,8 @@ fg_emod(fg_exprs *t, fg_expr a, fg_expr b)
 static fg_expr
 symmetric(fg_exprs *t, fg_atomkind kind, fg_expr a, fg_expr b)
 {
-    return from_atom(t, (fg_atom){.kind = kind, .a = a < b ? a : b, .b = a < b ? b : a});
+    bool swap = poly_order(t, a, b) > 0;
+    return from_atom(t, (fg_atom){.kind = kind, .a = swap ? b : a, .b = swap ? a : b});
 }
 
 fg_expr

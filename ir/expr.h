@@ -92,5 +92,7 @@ fg_expr fg_e_subst(fg_exprs *t, fg_expr e, const fg_expr *map);
  * Returns FG_E_BAD and leaves *s at the place when it cannot read. Stops at , ] } or end. */
 void    fg_put_expr(fg_text *o, const fg_exprs *t, fg_expr e);
 fg_expr fg_parse_expr(fg_exprs *t, const char **s, bool make);
+/* The name of a symbol as fg_put_expr writes it, known or not; NULL when there is none. */
+const char *fg_parse_symbol(fg_exprs *t, const char **s);
 
 #endif

@@ -416,3 +416,12 @@ fg_parse_expr(fg_exprs *t, const char **s, bool make)
     *s = r.s;
     return e;
 }
+
+const char *
+fg_parse_symbol(fg_exprs *t, const char **s)
+{
+    reader      r = {t, *s, false, 0};
+    const char *name = read_name(&r);
+    *s = r.s;
+    return name;
+}

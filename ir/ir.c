@@ -325,6 +325,9 @@ fg_inst_where(const fg_module *m, const fg_inst *i)
 
 /* ---- unification -------------------------------------------------------------------------------- */
 
+static void renew_block(fg_module *m, fg_block *b);
+
+/* Brings the attributes of i and of its regions up to date. */
 void
 fg_inst_renew(fg_module *m, fg_inst *i)
 {
@@ -336,16 +339,15 @@ fg_inst_renew(fg_module *m, fg_inst *i)
         for (int j = 0; kind == FG_AK_exprs && j < i->attr[k].n; j++)
             i->attr[k].es[j] = fg_e_renew(m->ex, i->attr[k].es[j]);
     }
+    for (int k = 0; k < i->nregion; k++)
+        renew_block(m, i->region[k]);
 }
 
 static void
 renew_block(fg_module *m, fg_block *b)
 {
-    for (fg_inst *i = b->first; i; i = i->next) {
+    for (fg_inst *i = b->first; i; i = i->next)
         fg_inst_renew(m, i);
-        for (int k = 0; k < i->nregion; k++)
-            renew_block(m, i->region[k]);
-    }
 }
 
 static void
