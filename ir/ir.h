@@ -140,6 +140,7 @@ typedef struct fg_build {
     fg_inst    *at;
     const char **node;          /* interned names; copied into each instruction */
     int         nnode;
+    const char *const *name;    /* of the next instruction's results; NULL: fresh numbers */
 } fg_build;
 
 fg_build fg_build_end(fg_block *b);                      /* append; no nodes */
@@ -156,6 +157,9 @@ void     fg_build_add_nodes(fg_build *b, const fg_inst *from);
  *     if (!fg_inst_finish(b, i, NULL, 0)) return 0;                                   */
 fg_inst *fg_inst_begin(fg_build *b, fg_op op, int nin, const fg_reg *in);
 fg_inst *fg_inst_finish(fg_build *b, fg_inst *i, const fg_type *given, int ngiven);
+/* The parts of finish, for the verifier: operand count and classes; result types into out[nout]. */
+bool fg_inst_operands_ok(fg_module *m, const fg_inst *i);
+bool fg_inst_infer(fg_module *m, fg_inst *i, const fg_type *given, fg_type *out);
 #define FG_SET(i, op, name) ((i)->attr[FG_AT_##op##_##name - fg_op_info(FG_OP_##op)->attr0])
 #define FG_GET(i, op, name) FG_SET(i, op, name)
 void fg_set_exprs(fg_module *m, fg_attr *a, int n, const fg_expr *v);
@@ -240,9 +244,15 @@ void fg_symval(fg_module *m, fg_inst *i);   /* sets reg[out].sym where it can */
 void       fg_print(fg_text *o, fg_module *m);
 void       fg_print_block(fg_text *o, fg_module *m, const fg_block *b, int indent);
 void       fg_print_inst(fg_text *o, fg_module *m, const fg_inst *i, int indent);
-/* `text` as printed; weights kept in files are mapped relative to dir (NULL: current). NULL
+/* `text` as printed; weights kept in files are read relative to dir (NULL: current). NULL
  * with a diagnostic "NAME:LINE:COL: ..". */
 fg_module *fg_parse(fg_ctx *cx, fg_arena *a, const char *name, const char *text, const char *dir);
+/* The same; weights kept in files are borrowed from `like`, the module that was printed. */
+fg_module *fg_parse_again(fg_module *like, fg_arena *a, const char *name, const char *text);
+/* A constant tensor, `f32[2] {1.0, 2.0}`. Reading leaves *s behind it, or at the place with
+ * *why when it cannot. */
+void fg_put_literal(fg_text *o, const fg_weight *w);
+bool fg_parse_literal(fg_arena *a, const char **s, fg_weight *w, const char **why);
 
 /* ---- verify (ir/verify.c) ------------------------------------------------------------- */
 bool fg_verify(fg_module *m);               /* against the rules of m->stage; diagnostics recorded */
