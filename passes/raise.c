@@ -308,7 +308,7 @@ replace(raiser *r, fg_inst *root, fg_reg with, const char *rule)
 static bool
 raise_norm(raiser *r, fg_inst *root)
 {
-    fg_reg x, v, y;
+    fg_reg x, v = 0, y;
     int    axis;
     double eps;
     if (!over_root(r, root->out[0], &y, &v) || !mean_square(r, v, y, &axis, &eps))
