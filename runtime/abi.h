@@ -65,9 +65,9 @@ typedef enum {
 } fg_stepkind;
 #define FG_NONE UINT32_MAX
 
-/* Copy tensor src to dst when control flows; then symbols whose value is the shape that
- * flows are set first: symbol sym[i] = value dim[i]. `stack`: append to dst along axis 0
- * (scan outputs). */
+/* Copy tensor src to dst when control flows; symbols whose value is the shape that flows
+ * are set first: symbol sym[i] = value dim[i]. `stack`: append to dst along axis 0 (scan
+ * outputs). src and dst NONE: only symbols. */
 typedef struct fg_flow { uint32_t src, dst; uint8_t stack; uint32_t nsym; const uint32_t *sym, *dim; } fg_flow;
 
 typedef struct fg_step {
@@ -101,6 +101,7 @@ typedef struct fg_portdef {
     const char        *name;
     uint32_t           tensor;
     const void        *dflt;        /* input: data when none is bound; may be NULL */
+    const int64_t     *dflt_dim;    /* [rank]: its shape */
     const char *const *dim_text;    /* [rank]: "4", "batch", "past+1" */
 } fg_portdef;
 

@@ -58,9 +58,7 @@ bad_dim(forge_run *r, uint32_t input, int axis, int64_t got, const char *fmt, in
 static int64_t
 input_dim(const forge_run *r, uint32_t i, int axis)
 {
-    if (r->in[i].bound)
-        return r->in[i].dim[axis];
-    return r->p->value[r->p->tensor[r->p->input[i].tensor].dim[axis]].k;
+    return r->in[i].bound ? r->in[i].dim[axis] : r->p->input[i].dflt_dim[axis];
 }
 
 static forge_status

@@ -209,7 +209,7 @@ run_flows(forge_run *r, uint32_t n, const fg_flow *flow, int64_t done)
     int      changed = 0;
 
     for (uint32_t k = 0; k < n; k++) {
-        bytes[k] = r->value[r->p->tensor[flow[k].src].bytes];
+        bytes[k] = flow[k].src == FG_NONE ? 0 : r->value[r->p->tensor[flow[k].src].bytes];
         if (bytes[k] < 0)
             return fg_fail(r->cx, FORGE_INVALID, "tensor \"%s\": the size is not known",
                            r->p->tensor[flow[k].src].name);
@@ -228,6 +228,8 @@ run_flows(forge_run *r, uint32_t n, const fg_flow *flow, int64_t done)
     for (uint32_t k = 0; k < n; k++) {
         const fg_flow *f = &flow[k];
         forge_status   e;
+        if (f->src == FG_NONE)
+            continue;
         if (f->stack) {
             if ((e = stack(r, f, bytes[k], done)))
                 return e;
