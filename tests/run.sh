@@ -1,0 +1,74 @@
+#!/bin/sh
+# All tests, from a fresh Debian 12 as root: installs what is missing, builds with gcc and clang and
+# with sanitizers, runs every layer of tests. The last line is `N passed, N failed`.
+#   tests/run.sh          everything
+#   tests/run.sh fast     gcc build, text tests, kernels, models at the default level
+set -u
+cd "$(dirname "$0")/.."
+fast=${1:-}
+log=build-logs
+mkdir -p "$log"
+passed=0 failed=0
+
+# stage NAME COMMAND..: counts the command's own `N passed, N failed` line, or the command as one.
+stage() {
+    name=$1
+    shift
+    start=$(date +%s)
+    "$@" >"$log/$name.log" 2>&1
+    rc=$?
+    line=$(grep -E '^([A-Za-z]+: )?[0-9]+ passed, [0-9]+ failed' "$log/$name.log" | tail -n 1)
+    p=$(echo "$line" | sed -nE 's/^([A-Za-z]+: )?([0-9]+) passed.*/\2/p')
+    f=$(echo "$line" | sed -nE 's/.* ([0-9]+) failed.*/\1/p')
+    if [ -z "$line" ]; then
+        p=$([ $rc = 0 ] && echo 1 || echo 0)
+        f=$([ $rc = 0 ] && echo 0 || echo 1)
+    elif [ $rc != 0 ] && [ "$f" = 0 ]; then
+        f=1
+    fi
+    passed=$((passed + p)) failed=$((failed + f))
+    printf '%-22s %5d passed %4d failed  %4d s\n' "$name" "$p" "$f" "$(($(date +%s) - start))"
+    if [ "$f" != 0 ]; then
+        tail -n 25 "$log/$name.log" | sed 's/^/    /'
+    fi
+}
+
+build() {       # build DIR MESON-OPTION..
+    dir=$1
+    shift
+    [ -f "$dir/build.ninja" ] || meson setup "$dir" "$@" || return 1
+    ninja -C "$dir"
+}
+
+venv() {
+    [ -x .venv/bin/python ] || python3 -m venv .venv || return 1
+    .venv/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+}
+
+cases=.cache/cases
+make_cases() {
+    [ -f "$cases/cases.tsv" ] || .venv/bin/python tests/conformance/make_cases.py "$cases"
+}
+
+stage setup sh tools/setup.sh test
+stage build-gcc build build
+stage includes sh tests/check_includes.sh
+stage text build/forge-test tests/ir tests/verify tests/passes tests/bugs
+stage programs meson test -C build --no-rebuild --print-errorlogs
+stage venv venv
+stage models .venv/bin/python tests/models.py build/forge tests/models examples
+if [ "$fast" != fast ]; then
+    stage cases make_cases
+    stage conformance .venv/bin/python tests/conformance/run_cases.py --forge build/forge --cases "$cases" \
+        --scope tests/conformance/scope.tsv --class core --baseline tests/conformance/baseline.tsv --jobs 2
+    stage hostile .venv/bin/python tests/hostile.py build/forge
+    stage build-clang env CC=clang-19 meson setup build-clang
+    stage compile-clang ninja -C build-clang
+    stage build-asan build build-asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_ndebug=false
+    stage text-asan build-asan/forge-test tests/ir tests/verify tests/passes tests/bugs
+    stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge
+    stage models-asan .venv/bin/python tests/models.py build-asan/forge tests/models examples --once
+    stage format sh tests/check_format.sh
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
