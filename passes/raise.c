@@ -378,6 +378,9 @@ raise_block(raiser *r, fg_block *b, const uint32_t *count, uint32_t known)
             done = rules[k](r, i);
         }
         r->npart = 0;
+        if (!done && i->op == FG_OP_add)
+            done = fg_raise_rope(r->m, i, r->report);
+        r->changed |= done;
         if (!done && i->op != FG_OP_div)
             raise_affine(r, i, count, known);
     }
