@@ -92,7 +92,9 @@ fg_expr fg_e_subst(fg_exprs *t, fg_expr e, const fg_expr *map);
  * Returns FG_E_BAD and leaves *s at the place when it cannot read. Stops at , ] } or end. */
 void    fg_put_expr(fg_text *o, const fg_exprs *t, fg_expr e);
 fg_expr fg_parse_expr(fg_exprs *t, const char **s, bool make);
-/* The name of a symbol as fg_put_expr writes it, known or not; NULL when there is none. */
+/* A symbol by name, unified or not; reading takes names nobody declared, and gives NULL when
+ * there is none. */
+void        fg_put_symbol(fg_text *o, const fg_exprs *t, fg_sym s);
 const char *fg_parse_symbol(fg_exprs *t, const char **s);
 
 #endif

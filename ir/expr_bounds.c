@@ -417,6 +417,12 @@ fg_parse_expr(fg_exprs *t, const char **s, bool make)
     return e;
 }
 
+void
+fg_put_symbol(fg_text *o, const fg_exprs *t, fg_sym s)
+{
+    put_name(o, t->sym[s].name);
+}
+
 const char *
 fg_parse_symbol(fg_exprs *t, const char **s)
 {

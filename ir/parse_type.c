@@ -104,15 +104,10 @@ fg_parse_weight(fg_parser *p, int64_t *w)
 static bool
 symbol_ref(fg_parser *p, int64_t *s)
 {
-    const char *at = p->s;
-    fg_expr e;
-    fg_sym sym;
-    if (!fg_lex_expr(p, &e))
-        return false;
-    if (!fg_e_single(p->m->ex, e, &sym))
-        return fg_lex_fail(p, at, "expected a symbol");
-    *s = sym;
-    return true;
+    fg_lex_blank(p);
+    const char *at = p->s, *name = fg_parse_symbol(p->m->ex, &p->s);
+    *s = name ? fg_sym_find(p->m->ex, name) : -1;
+    return *s >= 0 || fg_lex_fail(p, at, "expected a declared symbol");
 }
 
 /* ---- types --------------------------------------------------------------------------

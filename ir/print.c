@@ -128,7 +128,7 @@ put_item(printer *p, fg_attrkind kind, const fg_attr *a, int k)
     if (kind == FG_AK_exprs)
         fg_put_expr(p->o, ex, a->es[k]);
     else if (kind == FG_AK_syms)
-        fg_put_expr(p->o, ex, fg_es(ex, (fg_sym)a->is[k]));
+        fg_put_symbol(p->o, ex, (fg_sym)a->is[k]);
     else
         fg_putf(p->o, "%" PRId64, a->is[k]);
 }
@@ -158,7 +158,7 @@ put_value(printer *p, fg_attrkind kind, const fg_attr *a)
         fg_putf(o, "$%d", weight_number(p, a->i));
         return;
     case FG_AK_sym:
-        fg_put_expr(o, p->m->ex, fg_es(p->m->ex, (fg_sym)a->i));
+        fg_put_symbol(o, p->m->ex, (fg_sym)a->i);
         return;
     case FG_AK_exprs:
     case FG_AK_ints:
@@ -281,40 +281,56 @@ fg_print_block(fg_text *o, fg_module *m, const fg_block *b, int indent)
 
 /* ---- module ------------------------------------------------------------------------ */
 
+/* What the header must declare: weights, and symbols that attributes name although they were
+ * replaced in every expression. */
+typedef struct named {
+    int  *weight;               /* 1 when used, later its number */
+    bool *symbol;
+} named;
+
 static void
-mark_weights(const fg_block *b, int *number)
+mark_named(const fg_block *b, const named *n)
 {
-    fg_each_inst (b, i) {
-        if (i->op == FG_OP_const)
-            number[FG_GET(i, const, w).i] = 1;
+    fg_each_inst(b, i) {
+        const fg_opinfo *info = fg_op_info(i->op);
+        for (int k = 0; k < info->nattr; k++) {
+            fg_attrkind kind = fg_attrs[info->attr0 + k].kind;
+            if (kind == FG_AK_weight)
+                n->weight[i->attr[k].i] = 1;
+            if (kind == FG_AK_sym)
+                n->symbol[i->attr[k].i] = true;
+            for (int j = 0; kind == FG_AK_syms && j < i->attr[k].n; j++)
+                n->symbol[i->attr[k].is[j]] = true;
+        }
         for (int k = 0; k < i->nregion; k++)
-            mark_weights(i->region[k], number);
+            mark_named(i->region[k], n);
     }
 }
 
-/* number[w]: what weight w is called, -1 for those nobody reads. */
-static const int *
-number_weights(fg_module *m, fg_arena *a)
+static named
+find_named(fg_module *m, fg_arena *a)
 {
-    int *number = FG_NEWN(a, int, (size_t)m->nweight + 1), n = 0;
-    mark_weights(m->body, number);
+    named n = {FG_NEWN(a, int, (size_t)m->nweight),
+               FG_NEWN(a, bool, fg_sym_count(m->ex))};
+    mark_named(m->body, &n);
     for (int k = 0; k < m->ninput; k++)
         if (m->input[k].weight >= 0)
-            number[m->input[k].weight] = 1;
+            n.weight[m->input[k].weight] = 1;
+    int used = 0;
     for (int w = 0; w < m->nweight; w++)
-        number[w] = number[w] ? n++ : -1;
-    return number;
+        n.weight[w] = n.weight[w] ? used++ : -1;
+    return n;
 }
 
 static void
-put_symbols(printer *p)
+put_symbols(printer *p, const bool *kept)
 {
     for (fg_sym s = 0; s < fg_sym_count(p->m->ex); s++) {
         const fg_syminfo *info = fg_sym_info(p->m->ex, s);
-        if (info->is != FG_E_BAD)
+        if (info->is != FG_E_BAD && !kept[s])
             continue;
         fg_puts(p->o, "sym ");
-        fg_put_expr(p->o, p->m->ex, fg_es(p->m->ex, s));
+        fg_put_symbol(p->o, p->m->ex, s);
         fg_puts(p->o, info->kind == FG_SYM_RUN ? " run in " : " in ");
         if (info->lo != INT64_MIN)
             fg_putf(p->o, "%" PRId64, info->lo);
@@ -385,7 +401,8 @@ put_ports(printer *p)
 void
 fg_print(fg_text *o, fg_module *m)
 {
-    printer p = {o, m, number_weights(m, o->a)};
+    named n = find_named(m, o->a);
+    printer p = {o, m, n.weight};
     size_t start = o->n;
     if (m->name && *m->name) {
         fg_puts(o, "module ");
@@ -394,7 +411,7 @@ fg_print(fg_text *o, fg_module *m)
     }
     if (m->stage != FG_STAGE_TENSOR)
         fg_putf(o, "stage %s\n", fg_stage_text[m->stage]);
-    put_symbols(&p);
+    put_symbols(&p, n.symbol);
     put_weights(&p);
     put_ports(&p);
     fg_puts(o, o->n > start ? "\nfunc @main" : "func @main");
