@@ -1,0 +1,36 @@
+/* compile.h - the whole way from a model file to a program. */
+#ifndef FG_CODEGEN_COMPILE_H
+#define FG_CODEGEN_COMPILE_H
+
+#include "codegen/target.h"
+#include "frontend/onnx.h"
+#include "passes/pass.h"
+#include "runtime/forge.h"
+
+/* A compilation: everything forge_compile_file makes and keeps. */
+typedef struct fg_compiled {
+    fg_ctx       *cx;
+    fg_arena     *a;            /* module, program, report */
+    fg_onnx_file *file;         /* weights point into it */
+    fg_module    *m;            /* PLACED */
+    fg_cpu_code  *code;
+    fg_kcode     *kc;
+    int           nkc;
+    fg_program   *program;
+    fg_report     report;
+} fg_compiled;
+
+/* Reads "batch=1,seq=1..128,past=0..16..1024" (fixed, or bounds with an optional usual value between). */
+bool fg_parse_dims(fg_arena *a, const char *text, fg_import_options *out);
+
+/* Fills c, whose cx is set; false with a diagnostic. What was made goes with fg_compiled_free either way. */
+bool fg_compile(fg_compiled *c, const char *path, const forge_options *o);
+void fg_compiled_free(fg_compiled *c);
+
+/* report.c: the compilation as JSON text in c->a. */
+const char *fg_report_json(fg_compiled *c);
+/* Cost of a run at nominal sizes in microseconds of one core, and what it would be with every attention
+ * instruction run as products, scale, mask and softmax of its own. */
+void fg_report_cost(fg_compiled *c);
+
+#endif
