@@ -13,6 +13,8 @@ typedef struct fg_tensor {      /* a value with concrete shape; row-major, packe
     void    *data;              /* sub-byte types packed; NULL: absent operand */
 } fg_tensor;
 
+extern const size_t fg_eval_cap;        /* bytes of one tensor: 1 GiB */
+
 /* Zeroed storage from a; false with a diagnostic when larger than the evaluator's cap
  * (fg_eval_cap bytes) or on overflow. */
 bool    fg_tensor_new(fg_arena *a, fg_tensor *t, fg_dtype d, int rank, const int64_t *dim);
@@ -25,6 +27,7 @@ typedef struct fg_evalcall {
     fg_module       *m;
     fg_inst         *i;
     fg_arena        *a;         /* results live here */
+    fg_arena        *scratch;   /* freed after the instruction */
     const int64_t   *sym;       /* values of the symbols, for exprs in attributes and types */
     const fg_tensor *in;        /* [nin] */
     fg_tensor       *out;       /* [nout]: dtype, rank, dim set from the result type and
