@@ -74,8 +74,8 @@ fg_protect(fg_ctx *cx, void (*fn)(void *arg), void *arg)
     return (fg_raise)code;
 }
 
-_Noreturn static void
-unwind(fg_ctx *cx, fg_raise why)
+_Noreturn void
+fg_raise_again(fg_ctx *cx, fg_raise why)
 {
     if (!cx->handler)           /* a caller forgot fg_protect: nothing sane is left to do */
         abort();
@@ -85,7 +85,7 @@ unwind(fg_ctx *cx, fg_raise why)
 _Noreturn void
 fg_raise_memory(fg_ctx *cx)
 {
-    unwind(cx, FG_RAISE_MEMORY);
+    fg_raise_again(cx, FG_RAISE_MEMORY);
 }
 
 /* ---- arenas ----------------------------------------------------------------------- */
@@ -487,5 +487,5 @@ fg_bug(fg_ctx *cx, const char *file, int line, const char *fmt, ...)
     char *what = vformat(cx->arena, fmt, ap);
     va_end(ap);
     fg_error(cx, "internal error at %s:%d: %s", file, line, what);
-    unwind(cx, FG_RAISE_BUG);
+    fg_raise_again(cx, FG_RAISE_BUG);
 }

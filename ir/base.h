@@ -57,6 +57,8 @@ void    fg_ctx_free(fg_ctx *cx);
  * the caller. May nest. */
 fg_raise fg_protect(fg_ctx *cx, void (*fn)(void *arg), void *arg);
 _Noreturn void fg_raise_memory(fg_ctx *cx);
+/* Passes on what fg_protect returned, after cleaning up; not FG_RAISE_NONE. */
+_Noreturn void fg_raise_again(fg_ctx *cx, fg_raise why);
 
 /* ---- arenas ----------------------------------------------------------------------- */
 
