@@ -19,6 +19,9 @@ void   fg_num_put(fg_tensor *t, int64_t i, fg_num v);       /* rounds once, or w
 /* n elements from `off` on, `stride` apart. */
 void   fg_num_load(const fg_tensor *t, int64_t off, int64_t stride, int64_t n, fg_num *out);
 void   fg_num_store(fg_tensor *t, int64_t off, int64_t n, const fg_num *in);
+/* acc[k] += w x[k stride], of one class. */
+void   fg_num_add_scaled(bool flt, fg_num *acc, fg_num w, const fg_num *x, int64_t stride,
+                         int64_t n);
 /* Numbers of one class as unsigned keys in the same order; NaN above everything. */
 uint64_t fg_num_key(fg_dtype d, fg_num v);
 /* The least and the greatest value of a type; infinities for floats. */

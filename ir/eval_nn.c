@@ -10,18 +10,6 @@
 
 #include <math.h>
 
-/* acc += w x, of one class */
-static void
-add_scaled(bool flt, fg_num *acc, fg_num w, const fg_num *x, int64_t n)
-{
-    if (flt)
-        for (int64_t k = 0; k < n; k++)
-            acc[k].f += w.f * x[k].f;
-    else
-        for (int64_t k = 0; k < n; k++)
-            acc[k].u += w.u * x[k].u;
-}
-
 /* ---- matrix products --------------------------------------------------------------- */
 
 /* A tensor as a batch of matrices. A vector counts as one matrix, whichever way. */
@@ -100,7 +88,7 @@ product(fg_evalcall *c, bool trans_a, bool trans_b, const fg_tensor *zx, const f
             if (zy)
                 subtract_zeros(zy, w.off[3] * matrix_size(zy), 0, n, row);
             for (int64_t i = 0; i < m; i++)
-                add_scaled(flt, acc + i * n, all[i * depth + k], row, n);
+                fg_num_add_scaled(flt, acc + i * n, all[i * depth + k], row, 1, n);
         }
         fg_num_store(o, b * m * n, m * n, acc);
     }
@@ -250,8 +238,8 @@ weigh(const attention *at, const fg_tensor *sink, int64_t head, bool zero, fg_nu
         sum += exp(at->w[j].f - top);
     for (int64_t j = 0; j < at->t; j++)
         if (at->w[j].f != -INFINITY)
-            add_scaled(true, out, (fg_num){.f = exp(at->w[j].f - top) / sum},
-                       at->v + j * at->e, at->e);
+            fg_num_add_scaled(true, out, (fg_num){.f = exp(at->w[j].f - top) / sum},
+                              at->v + j * at->e, 1, at->e);
 }
 
 bool

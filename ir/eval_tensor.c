@@ -260,6 +260,17 @@ fg_tensor_set_i64(fg_tensor *t, int64_t i, int64_t v)
         fg_num_put(t, i, (fg_num){.u = (uint64_t)v});
 }
 
+void
+fg_num_add_scaled(bool flt, fg_num *acc, fg_num w, const fg_num *x, int64_t stride, int64_t n)
+{
+    if (flt)
+        for (int64_t k = 0; k < n; k++)
+            acc[k].f += w.f * x[k * stride].f;
+    else
+        for (int64_t k = 0; k < n; k++)
+            acc[k].u += w.u * x[k * stride].u;
+}
+
 uint64_t
 fg_num_key(fg_dtype d, fg_num v)
 {
