@@ -338,7 +338,8 @@ fg_eval_inst(fg_module *m, fg_inst *i, fg_arena *a, const fg_tensor *in, fg_tens
 
 /* ---- regions ----------------------------------------------------------------------- */
 
-static bool run_block(run *r, const fg_block *b, const fg_inst **end);
+/* The terminator it ended with; NULL on failure. */
+static const fg_inst *run_block(run *r, const fg_block *b);
 
 static fg_tensor *
 values_of(run *r, int n, const fg_reg *reg)
@@ -403,9 +404,9 @@ static bool
 run_if(run *r, const fg_inst *i)
 {
     int            which = fg_tensor_i64(&r->reg[i->in[0]], 0) ? 0 : 1;
-    const fg_inst *end;
+    const fg_inst *end = run_block(r, i->region[which]);
 
-    if (!run_block(r, i->region[which], &end))
+    if (!end)
         return false;
     unbind(r, &FG_GET(i, if, syms));
     return flow(r, i, i->nout, values_of(r, i->nout, end->in), i->out);
@@ -419,7 +420,8 @@ run_kernel(run *r, const fg_inst *i)
 
     for (int k = 0; k < b->nparam; k++)
         r->reg[b->param[k]] = r->reg[i->in[k]];
-    if (!run_block(r, b, &end))
+    end = run_block(r, b);
+    if (!end)
         return false;
     for (int k = 0; k < i->nout; k++)
         r->reg[i->out[k]] = r->reg[end->in[k]];
@@ -473,7 +475,10 @@ iterate(run *r, const fg_inst *i, int64_t trips, fg_tensor *v, stack *scan)
             return false;
         fg_tensor_set_i64(&v[0], 0, n);
         unbind(r, &FG_GET(i, loop, syms));
-        if (!flow(r, i, body->nparam, v, body->param) || !run_block(r, body, &end))
+        if (!flow(r, i, body->nparam, v, body->param))
+            return false;
+        end = run_block(r, body);
+        if (!end)
             return false;
         if (end->in[0])
             v[1] = r->reg[end->in[0]];
@@ -549,17 +554,16 @@ run_inst(run *r, fg_inst *i)
     return true;
 }
 
-static bool
-run_block(run *r, const fg_block *b, const fg_inst **end)
+static const fg_inst *
+run_block(run *r, const fg_block *b)
 {
     for (fg_inst *i = b->first; i; i = i->next) {
-        *end = i;
         if (fg_op_is(i->op, FG_T_TERM))
-            return true;
+            return i;
         if (!run_inst(r, i))
-            return false;
+            return NULL;
     }
-    return fg_error(r->m->cx, "a block has no end");
+    FG_BUG(r->m->cx, "a block has no end");
 }
 
 static fg_tensor
@@ -588,7 +592,8 @@ fg_eval(fg_module *m, fg_arena *a, const fg_tensor *in, fg_tensor *out, fg_tenso
         r.reg[port->reg] =
             in[p].dtype ? in[p] : weight_tensor(&m->weight[port->weight]);
     }
-    if (!run_block(&r, m->body, &ret))
+    ret = run_block(&r, m->body);
+    if (!ret)
         return false;
     for (int k = 0; k < m->noutput; k++)
         out[k] = r.reg[ret->in[k]];
