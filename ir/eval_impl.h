@@ -35,7 +35,7 @@ fg_num_is_nan(fg_dtype d, fg_num v)
 
 /* Element j of src to element i of dst, bit for bit: both of one type. */
 void fg_tensor_move(fg_tensor *dst, int64_t i, const fg_tensor *src, int64_t j);
-void fg_strides(const fg_tensor *t, int64_t *stride);       /* row-major, in elements */
+void fg_tensor_strides(const fg_tensor *t, int64_t *stride);       /* row-major, in elements */
 int64_t fg_span(const fg_tensor *t, int from, int to);      /* product of dim[from..to) */
 
 /* Visits a shape in row-major order and keeps an offset into each of some tensors that

@@ -93,7 +93,7 @@ fg_eval_transpose(fg_evalcall *c)
     fg_walk        w = fg_walk_new(c->out[0].rank, c->out[0].dim);
     int64_t        from[FG_MAXRANK], *stride = w.stride[w.n++];
 
-    fg_strides(&c->in[0], from);
+    fg_tensor_strides(&c->in[0], from);
     for (int k = 0; k < w.rank; k++)
         stride[k] = from[perm[k]];
     return move_all(c, &w, 0);
@@ -143,7 +143,7 @@ fg_eval_concat(fg_evalcall *c)
     fg_tensor *o = &c->out[0];
     int64_t    to[FG_MAXRANK], done = 0;
 
-    fg_strides(o, to);
+    fg_tensor_strides(o, to);
     for (int j = 0; j < c->i->nin; j++) {
         const fg_tensor *x = &c->in[j];
         fg_walk          w = fg_walk_new(x->rank, x->dim);
@@ -229,7 +229,7 @@ fg_eval_pad(fg_evalcall *c)
 
     if (!pad_axes(c, axis))
         return false;
-    fg_strides(x, stride);
+    fg_tensor_strides(x, stride);
     for (int64_t k = 0; k < o->count; k++, fg_walk_next(&w)) {
         int64_t from = 0;
 
@@ -280,7 +280,7 @@ walk_index(fg_evalcall *c, int axis, fg_walk *w, int64_t *stride)
         if (k != axis && index->dim[k] > x->dim[k])
             return fg_eval_error(c, "axis %d: the index has %lld places, the data %lld", k,
                                  (long long)index->dim[k], (long long)x->dim[k]);
-    fg_strides(x, w->stride[w->n++]);
+    fg_tensor_strides(x, w->stride[w->n++]);
     *stride = w->stride[0][axis];
     w->stride[0][axis] = 0;
     return true;
@@ -312,7 +312,7 @@ tuple_offset(const fg_tensor *x, int batch, const fg_tensor *index, int64_t k)
 {
     int64_t stride[FG_MAXRANK], n = index->dim[index->rank - 1], off = 0;
 
-    fg_strides(x, stride);
+    fg_tensor_strides(x, stride);
     for (int64_t j = 0; j < n; j++)
         off += place_on_axis(index, k * n + j, x->dim[batch + j]) * stride[batch + j];
     return off;

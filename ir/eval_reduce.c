@@ -356,7 +356,7 @@ scales_new(fg_evalcall *c, int axis, int64_t block, scales *s)
         for (int k = 0; k < x->rank; k++)
             if (scale->dim[k] != (k == axis ? (x->dim[k] + block - 1) / block : x->dim[k]))
                 return fg_eval_error(c, "scales do not fit the blocks");
-        fg_strides(scale, s->walk.stride[0]);
+        fg_tensor_strides(scale, s->walk.stride[0]);
     } else {
         if (scale->rank != 1 || scale->dim[0] != x->dim[axis])
             return fg_eval_error(c, "scales do not fit the axis");

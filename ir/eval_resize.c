@@ -108,7 +108,7 @@ resize_nearest(fg_evalcall *c, const axis_plan *plan)
     fg_walk    w = fg_walk_new(o->rank, o->dim);
     int64_t   *from[FG_MAXRANK], stride[FG_MAXRANK];
 
-    fg_strides(&c->in[0], stride);
+    fg_tensor_strides(&c->in[0], stride);
     for (int a = 0; a < o->rank; a++) {
         from[a] = FG_NEWN(c->scratch, int64_t, (size_t)plan[a].out);
         for (int64_t i = 0; i < plan[a].out; i++) {

@@ -31,7 +31,7 @@ fg_tensor_new(fg_arena *a, fg_tensor *t, fg_dtype d, int rank, const int64_t *di
 }
 
 void
-fg_strides(const fg_tensor *t, int64_t *stride)
+fg_tensor_strides(const fg_tensor *t, int64_t *stride)
 {
     int64_t s = 1;
 
@@ -357,7 +357,7 @@ fg_walk_add(fg_walk *w, const fg_tensor *t)
 {
     int64_t *stride = w->stride[w->n++];
 
-    fg_strides(t, stride);
+    fg_tensor_strides(t, stride);
     return stride;
 }
 
