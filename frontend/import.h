@@ -43,7 +43,7 @@ double      fg_attr_float(fg_node *n, const char *name, double dflt);
 const char *fg_attr_str(fg_node *n, const char *name, const char *dflt);      /* interned */
 int         fg_attr_ints(fg_node *n, const char *name, const int64_t **v);    /* count; -1 when absent */
 int         fg_attr_floats(fg_node *n, const char *name, const float **v);
-fg_reg      fg_attr_tensor(fg_node *n, const char *name);                     /* const register; 0 when absent */
+fg_reg      fg_attr_tensor(fg_node *n, const char *name);                     /* const register, sparse made dense; 0 when absent */
 
 /* Operand k as integers known at compile time, as expressions over symbols. _opt: false (no
  * diagnostic) when it is computed from data. fg_in_exprs reads what is not known at run time

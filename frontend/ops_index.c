@@ -49,6 +49,8 @@ fg_onnx_constant(fg_node *n)
 
     if (fg_attr_has(n, "value"))
         return fg_yield(n, fg_attr_tensor(n, "value"));
+    if (fg_attr_has(n, "sparse_value"))
+        return fg_yield(n, fg_attr_tensor(n, "sparse_value"));
     if (fg_attr_has(n, "value_float")) {
         float f = (float)fg_attr_float(n, "value_float", 0);
         return fg_yield(n, fg_emit_const(n->b, FG_f32, 0, NULL, &f));
