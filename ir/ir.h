@@ -239,6 +239,8 @@ void fg_inst_renew(fg_module *m, fg_inst *i);           /* its expressions, afte
 /* ---- symbolic values (ir/symval.c) ---------------------------------------------------- */
 #define FG_MAXSYM 256           /* tensors with more elements are not tracked */
 void fg_symval(fg_module *m, fg_inst *i);   /* sets reg[out].sym where it can */
+/* Element i (row-major) alone, also where others are not known; FG_E_BAD: not known. */
+fg_expr fg_sym_at(fg_module *m, fg_reg r, int64_t i);
 
 /* ---- text (ir/print.c, ir/parse.c) ----------------------------------------------------- */
 void       fg_print(fg_text *o, fg_module *m);

@@ -437,6 +437,14 @@ fg_elem_rule(fg_op op)
     return rule[op];
 }
 
+fg_expr
+fg_sym_at(fg_module *m, fg_reg r, int64_t i)
+{
+    fg_look l = { .m = m, .ex = m->ex, .fuel = FUEL };
+    fg_frac f = fg_look_at(&l, r, i);
+    return f.den == 1 ? f.num : FG_E_BAD;
+}
+
 void
 fg_symval(fg_module *m, fg_inst *i)
 {

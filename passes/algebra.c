@@ -1,0 +1,357 @@
+/* algebra.c - rules of arithmetic, logic and conversion.
+ *
+ *     mul %x, 1 => %x        div %x, 8 => mul %x, 0.125        neg(neg %x) => %x
+ *     cast(cast %x {f64}) {f32} => %x          where true, %x, %y => %x
+ *
+ * Each function is one rule of the tables at the end; the law is in algebra.h.
+ */
+#include <math.h>
+
+#include "passes/algebra.h"
+
+/* ---- helpers --------------------------------------------------------------------------- */
+
+fg_reg
+fg_same_type(const fg_module *m, const fg_inst *i, fg_reg x)
+{
+    return x && fg_type_equal(fg_rt(m, x), fg_rt(m, i->out[0])) ? x : 0;
+}
+
+fg_inst *
+fg_operand_def(const fg_module *m, const fg_inst *i, int k, fg_op op)
+{
+    fg_inst *d = k < i->nin ? fg_def(m, i->in[k]) : NULL;
+    return fg_is_op(d, op) ? d : NULL;
+}
+
+int
+fg_splat_operand(const fg_module *m, const fg_inst *i, double *v)
+{
+    if (i->nin != 2)
+        return -1;
+    if (fg_const_splat(m, i->in[1], v))
+        return 0;
+    return fg_op_is(i->op, FG_T_COMM) && fg_const_splat(m, i->in[0], v) ? 1 : -1;
+}
+
+static bool
+is_float(const fg_module *m, fg_reg r)
+{
+    return fg_is_float((fg_dtype)fg_rt(m, r)->dtype);
+}
+
+/* x when the other operand is the constant v. */
+static fg_reg
+neutral(fg_build *b, fg_inst *i, double v)
+{
+    double c;
+    int k = fg_splat_operand(b->m, i, &c);
+    return k >= 0 && c == v ? fg_same_type(b->m, i, i->in[k]) : 0;
+}
+
+/* x of op(op(x)). */
+static fg_reg
+undone(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, i->op);
+    return d ? fg_same_type(b->m, i, d->in[0]) : 0;
+}
+
+/* A power of two whose product with anything is exact unless it leaves the range. */
+static bool
+power_of_two(double v)
+{
+    int e;
+    return isfinite(v) && v != 0 && fabs(frexp(v, &e)) == 0.5 && e > -14 && e < 14;
+}
+
+/* ---- arithmetic ------------------------------------------------------------------------- */
+
+static fg_reg
+plus_zero(fg_build *b, fg_inst *i)
+{
+    return neutral(b, i, 0);
+}
+
+static fg_reg
+times_one(fg_build *b, fg_inst *i)
+{
+    return neutral(b, i, 1);
+}
+
+static fg_reg
+times_minus_one(fg_build *b, fg_inst *i)
+{
+    fg_reg x = neutral(b, i, -1);
+    return x ? fg_emit1(b, FG_OP_neg, x) : 0;
+}
+
+static fg_reg
+div_by_power(fg_build *b, fg_inst *i)
+{
+    double v;
+    if (!is_float(b->m, i->in[0]) || !fg_const_splat(b->m, i->in[1], &v) || !power_of_two(v) ||
+        !fg_same_type(b->m, i, i->in[0]))
+        return 0;
+    return fg_emit2(b, FG_OP_mul, i->in[0],
+                    fg_emit_f(b, (fg_dtype)fg_rt(b->m, i->in[0])->dtype, 1 / v));
+}
+
+static fg_reg
+one_over(fg_build *b, fg_inst *i)
+{
+    double v;
+    if (!is_float(b->m, i->in[1]) || !fg_const_splat(b->m, i->in[0], &v) || v != 1 ||
+        !fg_same_type(b->m, i, i->in[1]))
+        return 0;
+    return fg_emit1(b, FG_OP_recip, i->in[1]);
+}
+
+/* (x c1) c2, one of them a power of two: only that factor moves the exponent. */
+static fg_reg
+times_twice(fg_build *b, fg_inst *i)
+{
+    double c1, c2;
+    int k = fg_splat_operand(b->m, i, &c2);
+    fg_inst *d = k >= 0 ? fg_operand_def(b->m, i, k, FG_OP_mul) : NULL;
+    int j = d ? fg_splat_operand(b->m, d, &c1) : -1;
+    if (j < 0 || !is_float(b->m, i->in[k]) || !fg_same_type(b->m, i, d->in[j]))
+        return 0;
+    double c = c1 * c2;
+    if (!(power_of_two(c1) || power_of_two(c2)) || fabs(c) < 1e-4 || fabs(c) > 1e4)
+        return 0;
+    return fg_emit2(b, FG_OP_mul, d->in[j],
+                    fg_emit_f(b, (fg_dtype)fg_rt(b->m, d->in[j])->dtype, c));
+}
+
+/* (x + c1) + c2 on integers. */
+static fg_reg
+plus_twice(fg_build *b, fg_inst *i)
+{
+    double c1, c2;
+    int k = fg_splat_operand(b->m, i, &c2);
+    fg_inst *d = k >= 0 ? fg_operand_def(b->m, i, k, FG_OP_add) : NULL;
+    int j = d ? fg_splat_operand(b->m, d, &c1) : -1;
+    if (j < 0 || is_float(b->m, i->in[k]) || !fg_same_type(b->m, i, d->in[j]) ||
+        fabs(c1) > 1e9 || fabs(c2) > 1e9)
+        return 0;
+    return fg_emit2(b, FG_OP_add, d->in[j],
+                    fg_emit_f(b, (fg_dtype)fg_rt(b->m, d->in[j])->dtype, c1 + c2));
+}
+
+static fg_reg
+small_power(fg_build *b, fg_inst *i)
+{
+    double v;
+    fg_reg x = fg_same_type(b->m, i, i->in[0]);
+    if (!x || !fg_const_splat(b->m, i->in[1], &v))
+        return 0;
+    if (v == 1)
+        return x;
+    if (v == 2)
+        return fg_emit2(b, FG_OP_mul, x, x);
+    if (v == 0.5 && is_float(b->m, x))
+        return fg_emit1(b, FG_OP_sqrt, x);
+    if (v == -1 && is_float(b->m, x))
+        return fg_emit1(b, FG_OP_recip, x);
+    return 0;
+}
+
+static fg_reg
+twice_itself(fg_build *b, fg_inst *i)
+{
+    return i->in[0] == i->in[1] ? fg_same_type(b->m, i, i->in[0]) : 0;
+}
+
+static fg_reg
+abs_again(fg_build *b, fg_inst *i)
+{
+    if (fg_operand_def(b->m, i, 0, FG_OP_neg))
+        return fg_emit1(b, FG_OP_abs, fg_operand_def(b->m, i, 0, FG_OP_neg)->in[0]);
+    return fg_operand_def(b->m, i, 0, FG_OP_abs) ? i->in[0] : 0;
+}
+
+/* x - (-y), x + (-y) */
+static fg_reg
+minus_negated(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 1, FG_OP_neg);
+    if (d)
+        return fg_emit2(b, i->op == FG_OP_sub ? FG_OP_add : FG_OP_sub, i->in[0], d->in[0]);
+    d = i->op == FG_OP_add ? fg_operand_def(b->m, i, 0, FG_OP_neg) : NULL;
+    return d ? fg_emit2(b, FG_OP_sub, i->in[1], d->in[0]) : 0;
+}
+
+/* ---- logic --------------------------------------------------------------------------------- */
+
+/* x and true, x or false; x and false, x or true. */
+static fg_reg
+with_constant(fg_build *b, fg_inst *i)
+{
+    double v;
+    int k = fg_splat_operand(b->m, i, &v);
+    if (k < 0)
+        return 0;
+    if ((v != 0) == (i->op == FG_OP_and))
+        return fg_same_type(b->m, i, i->in[k]);
+    return fg_same_type(b->m, i, i->in[1 - k]);
+}
+
+static fg_reg
+not_compared(fg_build *b, fg_inst *i)
+{
+    static const fg_op inverse[FG_NOPS] = { [FG_OP_eq] = FG_OP_ne, [FG_OP_ne] = FG_OP_eq,
+                                            [FG_OP_lt] = FG_OP_ge, [FG_OP_le] = FG_OP_gt,
+                                            [FG_OP_gt] = FG_OP_le, [FG_OP_ge] = FG_OP_lt };
+    fg_inst *d = fg_def(b->m, i->in[0]);
+    fg_op op = d ? inverse[d->op] : FG_OP_NONE;
+    /* NaN is neither less nor greater or equal. */
+    bool total = d && d->nin == 2 && !is_float(b->m, d->in[0]);
+    if (!op || (!total && op != FG_OP_eq && op != FG_OP_ne))
+        return 0;
+    return fg_emit2(b, op, d->in[0], d->in[1]);
+}
+
+/* eq and ne of a bool (perhaps converted to a number) and a constant 0 or 1. */
+static fg_reg
+bool_compared(fg_build *b, fg_inst *i)
+{
+    double v;
+    int k = fg_splat_operand(b->m, i, &v);
+    if (k < 0 || (v != 0 && v != 1))
+        return 0;
+    fg_inst *c = fg_operand_def(b->m, i, k, FG_OP_cast);
+    fg_reg x = c ? c->in[0] : i->in[k];
+    if (fg_rt(b->m, x)->dtype != FG_bool || !fg_same_type(b->m, i, x))
+        return 0;
+    return (i->op == FG_OP_eq) == (v == 1) ? x : fg_emit1(b, FG_OP_not, x);
+}
+
+static fg_reg
+where_known(fg_build *b, fg_inst *i)
+{
+    double v;
+    if (!fg_const_splat(b->m, i->in[0], &v))
+        return 0;
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    return fg_emit_expand(b, i->in[v != 0 ? 1 : 2], t->rank, t->dim);
+}
+
+static fg_reg
+where_equal(fg_build *b, fg_inst *i)
+{
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    return i->in[1] == i->in[2] ? fg_emit_expand(b, i->in[1], t->rank, t->dim) : 0;
+}
+
+static fg_reg
+where_not(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_not);
+    return d ? fg_emit3(b, FG_OP_where, d->in[0], i->in[2], i->in[1]) : 0;
+}
+
+/* where(c, 1, 0) is c as a number. */
+static fg_reg
+where_flag(fg_build *b, fg_inst *i)
+{
+    double x, y;
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    if (!fg_const_splat(b->m, i->in[1], &x) || !fg_const_splat(b->m, i->in[2], &y) ||
+        x != 1 || y != 0 || signbit(y))
+        return 0;
+    fg_type c = *fg_rt(b->m, i->in[0]);
+    c.dtype = t->dtype;
+    return fg_type_equal(&c, t) ? fg_emit_cast(b, i->in[0], (fg_dtype)t->dtype) : 0;
+}
+
+/* ---- conversion -------------------------------------------------------------------------------- */
+
+/* Bits of magnitude that a type holds without rounding. */
+static int
+exact_bits(fg_dtype d)
+{
+    static const uint8_t mantissa[FG_NDTYPES] = { [FG_f32] = 24, [FG_f64] = 53, [FG_f16] = 11,
+                                                  [FG_bf16] = 8 };
+    switch (fg_dtypes[d].cls) {
+    case FG_CLASS_FLOAT:
+        return mantissa[d];
+    case FG_CLASS_SINT:
+        return fg_dtypes[d].bits - 1;
+    case FG_CLASS_BOOL:
+        return 1;
+    default:
+        return fg_dtypes[d].bits;
+    }
+}
+
+/* Every value of `from` has the same value in `to`. */
+static bool
+holds(fg_dtype to, fg_dtype from)
+{
+    fg_class t = fg_dtypes[to].cls, f = fg_dtypes[from].cls;
+    if (to == from)
+        return true;
+    if (t == FG_CLASS_BOOL || exact_bits(to) < exact_bits(from))
+        return false;
+    if (f == FG_CLASS_FLOAT)    /* and exponents: f16 holds no bf16, both fit f32 and f64 */
+        return t == FG_CLASS_FLOAT;
+    return t != FG_CLASS_UINT || f != FG_CLASS_SINT;
+}
+
+static fg_reg
+cast_nothing(fg_build *b, fg_inst *i)
+{
+    return fg_same_type(b->m, i, i->in[0]);
+}
+
+static fg_reg
+cast_twice(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_cast);
+    if (!d || !holds((fg_dtype)fg_rt(b->m, i->in[0])->dtype, (fg_dtype)fg_rt(b->m, d->in[0])->dtype))
+        return 0;
+    return fg_emit_cast(b, d->in[0], (fg_dtype)fg_rt(b->m, i->out[0])->dtype);
+}
+
+/* clang-format off */
+const fg_rule fg_rules_arith[] = {
+    { FG_OP_add,   plus_zero,       FG_DIFFERS_ZERO_SIGN, "x + 0 = x" },
+    { FG_OP_sub,   plus_zero,       FG_DIFFERS_NOWHERE,   "x - 0 = x" },
+    { FG_OP_mul,   times_one,       FG_DIFFERS_NOWHERE,   "x 1 = x" },
+    { FG_OP_div,   times_one,       FG_DIFFERS_NOWHERE,   "x / 1 = x" },
+    { FG_OP_mul,   times_minus_one, FG_DIFFERS_NOWHERE,   "x (-1) = -x" },
+    { FG_OP_div,   div_by_power,    FG_DIFFERS_NOWHERE,   "x / 2^k = x 2^-k" },
+    { FG_OP_div,   one_over,        FG_DIFFERS_NOWHERE,   "1 / x = recip x" },
+    { FG_OP_mul,   times_twice,     FG_DIFFERS_ROUNDING,  "(x c) 2^k = x (c 2^k)" },
+    { FG_OP_add,   plus_twice,      FG_DIFFERS_NOWHERE,   "(x + c) + d = x + (c + d), integers" },
+    { FG_OP_pow,   small_power,     FG_DIFFERS_ROUNDING,  "x^1, x^2, x^0.5, x^-1" },
+    { FG_OP_min,   twice_itself,    FG_DIFFERS_NOWHERE,   "min(x, x) = x" },
+    { FG_OP_max,   twice_itself,    FG_DIFFERS_NOWHERE,   "max(x, x) = x" },
+    { FG_OP_and,   twice_itself,    FG_DIFFERS_NOWHERE,   "x and x = x" },
+    { FG_OP_or,    twice_itself,    FG_DIFFERS_NOWHERE,   "x or x = x" },
+    { FG_OP_neg,   undone,          FG_DIFFERS_NOWHERE,   "-(-x) = x" },
+    { FG_OP_not,   undone,          FG_DIFFERS_NOWHERE,   "not not x = x" },
+    { FG_OP_bitnot, undone,         FG_DIFFERS_NOWHERE,   "~~x = x" },
+    { FG_OP_abs,   abs_again,       FG_DIFFERS_NOWHERE,   "||x|| = |x|, |-x| = |x|" },
+    { FG_OP_sub,   minus_negated,   FG_DIFFERS_NOWHERE,   "x - (-y) = x + y" },
+    { FG_OP_add,   minus_negated,   FG_DIFFERS_NOWHERE,   "x + (-y) = x - y" },
+    { FG_OP_and,   with_constant,   FG_DIFFERS_NOWHERE,   "x and true = x, x and false = false" },
+    { FG_OP_or,    with_constant,   FG_DIFFERS_NOWHERE,   "x or false = x, x or true = true" },
+    { FG_OP_not,   not_compared,    FG_DIFFERS_NOWHERE,   "not (x == y) = x != y" },
+    { FG_OP_eq,    bool_compared,   FG_DIFFERS_NOWHERE,   "b == true = b, b == false = not b" },
+    { FG_OP_ne,    bool_compared,   FG_DIFFERS_NOWHERE,   "b != false = b, b != true = not b" },
+    { FG_OP_where, where_known,     FG_DIFFERS_NOWHERE,   "true ? x : y = x" },
+    { FG_OP_where, where_equal,     FG_DIFFERS_NOWHERE,   "c ? x : x = x" },
+    { FG_OP_where, where_not,       FG_DIFFERS_NOWHERE,   "not c ? x : y = c ? y : x" },
+    { FG_OP_where, where_flag,      FG_DIFFERS_NOWHERE,   "c ? 1 : 0 = c as a number" },
+    { 0, NULL, 0, NULL },
+};
+
+const fg_rule fg_rules_cast[] = {
+    { FG_OP_cast,    cast_nothing,  FG_DIFFERS_NOWHERE,   "to its own type" },
+    { FG_OP_bitcast, cast_nothing,  FG_DIFFERS_NOWHERE,   "to its own type" },
+    { FG_OP_cast,    cast_twice,    FG_DIFFERS_NOWHERE,   "through a type that holds every value" },
+    { 0, NULL, 0, NULL },
+};
+/* clang-format on */

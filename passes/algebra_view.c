@@ -1,0 +1,373 @@
+/* algebra_view.c - rules of views, joins and reductions that only move elements.
+ *
+ *     transpose(transpose %x {perm=[0,2,1]}) {perm=[0,2,1]} => %x
+ *     slice(concat %a, %b) of what came from %b              => slice %b
+ *     add %x, (expand %y)                                    => add %x, %y
+ *
+ * Each function is one rule of the table at the end; the law is in algebra.h.
+ */
+#include "passes/algebra.h"
+
+/* i again with other operands, its attributes kept. */
+static fg_reg
+again(fg_build *b, const fg_inst *i, const fg_reg *in)
+{
+    fg_inst *c = fg_inst_begin(b, i->op, i->nin, in);
+    memcpy(c->attr, i->attr, sizeof *c->attr * (size_t)fg_op_info(i->op)->nattr);
+    return fg_inst_finish(b, c, NULL, 0) ? c->out[0] : 0;
+}
+
+static bool
+single(fg_module *m, fg_reg r)
+{
+    return fg_e_is(m->ex, fg_type_count(m->ex, fg_rt(m, r)), 1);
+}
+
+/* ---- reshape, transpose, expand ------------------------------------------------------------ */
+
+static fg_reg
+to_own_type(fg_build *b, fg_inst *i)
+{
+    return fg_same_type(b->m, i, i->in[0]);
+}
+
+static fg_reg
+reshape_twice(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_reshape);
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    return d ? fg_emit_reshape(b, d->in[0], t->rank, t->dim) : 0;
+}
+
+/* Any view of one element repeated is that element repeated. */
+static fg_reg
+view_of_splat(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_expand);
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    if (!d || !single(b->m, d->in[0]))
+        return 0;
+    return fg_emit_expand(b, fg_emit_reshape(b, d->in[0], 0, NULL), t->rank, t->dim);
+}
+
+static fg_reg
+transpose_nothing(fg_build *b, fg_inst *i)
+{
+    const fg_attr *p = &FG_GET(i, transpose, perm);
+    for (int k = 0; k < p->n; k++)
+        if (p->is[k] != k)
+            return 0;
+    return fg_same_type(b->m, i, i->in[0]);
+}
+
+static fg_reg
+transpose_twice(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_transpose);
+    int64_t perm[FG_MAXRANK];
+    if (!d)
+        return 0;
+    for (int k = 0; k < fg_rt(b->m, i->out[0])->rank; k++)
+        perm[k] = FG_GET(d, transpose, perm).is[FG_GET(i, transpose, perm).is[k]];
+    return fg_emit_transpose(b, d->in[0], perm);
+}
+
+static fg_reg
+expand_twice(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_expand);
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    return d ? fg_emit_expand(b, d->in[0], t->rank, t->dim) : 0;
+}
+
+/* A reshape that only adds leading axes of size 1 does nothing that expand does not. */
+static fg_reg
+expand_of_leading_ones(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_reshape);
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    if (!d)
+        return 0;
+    const fg_type *x = fg_rt(b->m, d->in[0]), *y = fg_rt(b->m, i->in[0]);
+    int lead = y->rank - x->rank;
+    if (lead <= 0 || memcmp(x->dim, y->dim + lead, sizeof *x->dim * x->rank))
+        return 0;
+    return fg_emit_expand(b, d->in[0], t->rank, t->dim);
+}
+
+/* ---- expand beside elementwise operations ------------------------------------------------------ */
+
+/* op(expand x) = expand(op x) */
+static fg_reg
+unary_of_expand(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_expand);
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    if (!d || i->nin != 1 || !fg_op_is(i->op, FG_T_ELEM))
+        return 0;
+    return fg_emit_expand(b, again(b, i, d->in), t->rank, t->dim);
+}
+
+/* The shape that operands broadcast to, when no symbol has to be solved for that. */
+static bool
+broadcast_is(fg_module *m, const fg_reg *in, int n, const fg_type *want)
+{
+    for (int a = 0; a < want->rank; a++) {
+        bool reached = false;
+        for (int k = 0; k < n; k++) {
+            const fg_type *t = fg_rt(m, in[k]);
+            int d = a - (want->rank - t->rank);
+            if (d < 0 || t->rank > want->rank)
+                continue;
+            reached |= t->dim[d] == want->dim[a];
+            if (t->dim[d] != want->dim[a] && !fg_e_is(m->ex, t->dim[d], 1))
+                return false;
+        }
+        if (!reached && !fg_e_is(m->ex, want->dim[a], 1))
+            return false;
+    }
+    return true;
+}
+
+/* op(x, expand y) = op(x, y) when x alone has the shape. */
+static fg_reg
+operand_expanded(fg_build *b, fg_inst *i)
+{
+    fg_reg in[FG_MAXOPERANDS];
+    if (!fg_op_is(i->op, FG_T_ELEM) || i->nin < 2 || i->nin > FG_MAXOPERANDS)
+        return 0;
+    bool any = false;
+    memcpy(in, i->in, sizeof *in * (size_t)i->nin);
+    for (int k = 0; k < i->nin; k++) {
+        fg_inst *d = fg_operand_def(b->m, i, k, FG_OP_expand);
+        if (!d)
+            continue;
+        in[k] = d->in[0];
+        if (broadcast_is(b->m, in, i->nin, fg_rt(b->m, i->out[0])))
+            any = true;
+        else
+            in[k] = i->in[k];
+    }
+    return any ? again(b, i, in) : 0;
+}
+
+/* ---- slice --------------------------------------------------------------------------------------- */
+
+static fg_reg
+slice_whole(fg_build *b, fg_inst *i)
+{
+    const fg_attr *start = &FG_GET(i, slice, start), *step = &FG_GET(i, slice, step);
+    for (int k = 0; k < start->n; k++) {
+        bool one = fg_e_is(b->m->ex, fg_rt(b->m, i->out[0])->dim[k], 1);
+        if (!fg_e_is(b->m->ex, start->es[k], 0) || (step->is[k] != 1 && !one))
+            return 0;
+    }
+    return fg_same_type(b->m, i, i->in[0]);
+}
+
+static fg_reg
+slice_twice(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_slice);
+    fg_exprs *ex = b->m->ex;
+    fg_expr start[FG_MAXRANK];
+    int64_t step[FG_MAXRANK];
+    if (!d)
+        return 0;
+    const fg_attr *s1 = &FG_GET(d, slice, start), *t1 = &FG_GET(d, slice, step);
+    const fg_attr *s2 = &FG_GET(i, slice, start), *t2 = &FG_GET(i, slice, step);
+    for (int k = 0; k < s1->n; k++) {
+        start[k] = fg_eadd(ex, s1->es[k], fg_emul(ex, s2->es[k], fg_ec(ex, t1->is[k])));
+        if (start[k] == FG_E_BAD || __builtin_mul_overflow(t1->is[k], t2->is[k], &step[k]))
+            return 0;
+    }
+    return fg_emit_slice(b, d->in[0], start, step, fg_rt(b->m, i->out[0])->dim);
+}
+
+static fg_reg
+slice_of_concat(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_concat);
+    fg_exprs *ex = b->m->ex;
+    if (!d)
+        return 0;
+    const fg_attr *s = &FG_GET(i, slice, start), *t = &FG_GET(i, slice, step);
+    const fg_type *y = fg_rt(b->m, i->out[0]);
+    int64_t axis = FG_GET(d, concat, axis).i;
+    if (t->is[axis] < 1)
+        return 0;
+    fg_expr span = fg_emul(ex, fg_esub(ex, y->dim[axis], fg_ec(ex, 1)), fg_ec(ex, t->is[axis]));
+    fg_expr end = fg_eadd(ex, fg_eadd(ex, s->es[axis], span), fg_ec(ex, 1));
+    fg_expr at = fg_ec(ex, 0), start[FG_MAXRANK];
+    for (int k = 0; k < d->nin; k++) {
+        fg_expr next = fg_eadd(ex, at, fg_rt(b->m, d->in[k])->dim[axis]);
+        if (fg_e_le(ex, at, s->es[axis]) && fg_e_le(ex, end, next)) {
+            memcpy(start, s->es, sizeof *start * (size_t)s->n);
+            start[axis] = fg_esub(ex, start[axis], at);
+            return fg_emit_slice(b, d->in[k], start, t->is, y->dim);
+        }
+        at = next;
+    }
+    return 0;
+}
+
+static fg_reg
+slice_of_iota(fg_build *b, fg_inst *i)
+{
+    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_iota);
+    fg_exprs *ex = b->m->ex;
+    if (!d)
+        return 0;
+    int64_t step = FG_GET(d, iota, step).i, t = FG_GET(i, slice, step).is[0];
+    fg_expr from = FG_GET(d, iota, start).e;
+    fg_expr skip = fg_emul(ex, FG_GET(i, slice, start).es[0], fg_ec(ex, step));
+    from = from == FG_E_BAD ? skip : fg_eadd(ex, from, skip);
+    if (from == FG_E_BAD || __builtin_mul_overflow(step, t, &step))
+        return 0;
+    return fg_emit_iota(b, fg_rt(b->m, i->out[0])->dim[0], from, step,
+                        (fg_dtype)fg_rt(b->m, i->out[0])->dtype);
+}
+
+/* iota + e is an iota that starts later. */
+static fg_reg
+iota_shifted(fg_build *b, fg_inst *i)
+{
+    for (int k = 0; k < 2; k++) {
+        fg_inst *d = fg_operand_def(b->m, i, k, FG_OP_iota);
+        const fg_reginfo *c = fg_ri(b->m, i->in[1 - k]);
+        if (!d || !c->sym || c->nsym != 1 || !fg_same_type(b->m, i, i->in[k]) ||
+            fg_is_float((fg_dtype)c->type.dtype) || (i->op == FG_OP_sub && k))
+            continue;
+        fg_expr from = FG_GET(d, iota, start).e, e = c->sym[0];
+        if (from == FG_E_BAD)
+            from = fg_ec(b->m->ex, 0);
+        from = i->op == FG_OP_sub ? fg_esub(b->m->ex, from, e) : fg_eadd(b->m->ex, from, e);
+        if (from != FG_E_BAD)
+            return fg_emit_iota(b, FG_GET(d, iota, n).e, from, FG_GET(d, iota, step).i,
+                                (fg_dtype)c->type.dtype);
+    }
+    return 0;
+}
+
+/* ---- concat, pad, reductions ------------------------------------------------------------------------ */
+
+/* Operands of a concat with nested ones on the same axis opened and empty ones dropped. */
+static int
+opened(fg_module *m, const fg_inst *i, fg_reg *in, int max)
+{
+    int64_t axis = FG_GET(i, concat, axis).i;
+    int n = 0;
+    for (int k = 0; k < i->nin; k++) {
+        fg_inst *d = fg_operand_def(m, i, k, FG_OP_concat);
+        bool nested = d && FG_GET(d, concat, axis).i == axis;
+        const fg_reg *from = nested ? d->in : &i->in[k];
+        for (int j = 0; j < (nested ? d->nin : 1); j++) {
+            if (fg_e_is(m->ex, fg_rt(m, from[j])->dim[axis], 0))
+                continue;
+            if (n == max)
+                return 0;
+            in[n++] = from[j];
+        }
+    }
+    return n;
+}
+
+static fg_reg
+concat_opened(fg_build *b, fg_inst *i)
+{
+    fg_reg in[256];
+    int n = opened(b->m, i, in, 256);
+    if (n == 0 || (n == i->nin && !memcmp(in, i->in, sizeof *in * (size_t)n)))
+        return 0;
+    return fg_emit_concat(b, n, in, (int)FG_GET(i, concat, axis).i);
+}
+
+/* Does slice y go on along axis where slice x ends? */
+static bool
+adjoins(fg_module *m, const fg_inst *x, const fg_inst *y, int64_t axis)
+{
+    const fg_attr *sx = &FG_GET(x, slice, start), *sy = &FG_GET(y, slice, start);
+    const fg_attr *tx = &FG_GET(x, slice, step), *ty = &FG_GET(y, slice, step);
+    if (x->in[0] != y->in[0] || memcmp(tx->is, ty->is, sizeof *tx->is * (size_t)tx->n))
+        return false;
+    for (int k = 0; k < sx->n; k++) {
+        fg_expr size = fg_emul(m->ex, fg_rt(m, x->out[0])->dim[k], fg_ec(m->ex, tx->is[k]));
+        if (sy->es[k] != (k == axis ? fg_eadd(m->ex, sx->es[k], size) : sx->es[k]))
+            return false;
+    }
+    return true;
+}
+
+static fg_reg
+concat_of_neighbours(fg_build *b, fg_inst *i)
+{
+    int64_t axis = FG_GET(i, concat, axis).i;
+    for (int k = 0; k + 1 < i->nin; k++) {
+        fg_inst *x = fg_operand_def(b->m, i, k, FG_OP_slice);
+        fg_inst *y = fg_operand_def(b->m, i, k + 1, FG_OP_slice);
+        if (!x || !y || !adjoins(b->m, x, y, axis))
+            continue;
+        fg_type t = *fg_rt(b->m, i->in[k]);
+        t.dim[axis] = fg_eadd(b->m->ex, t.dim[axis], fg_rt(b->m, i->in[k + 1])->dim[axis]);
+        fg_reg *in = FG_NEWN(b->m->a, fg_reg, (size_t)i->nin);
+        memcpy(in, i->in, sizeof *in * (size_t)i->nin);
+        in[k] = fg_emit_slice(b, x->in[0], FG_GET(x, slice, start).es,
+                              FG_GET(x, slice, step).is, t.dim);
+        memmove(in + k + 1, in + k + 2, sizeof *in * (size_t)(i->nin - k - 2));
+        return fg_emit_concat(b, i->nin - 1, in, (int)axis);
+    }
+    return 0;
+}
+
+static fg_reg
+pad_nothing(fg_build *b, fg_inst *i)
+{
+    const fg_attr *before = &FG_GET(i, pad, before), *after = &FG_GET(i, pad, after);
+    for (int k = 0; k < before->n; k++)
+        if (!fg_e_is(b->m->ex, before->es[k], 0) || !fg_e_is(b->m->ex, after->es[k], 0))
+            return 0;
+    return fg_same_type(b->m, i, i->in[0]);
+}
+
+/* Over no axes, or over axes of size 1. */
+static fg_reg
+reduce_one(fg_build *b, fg_inst *i)
+{
+    const fg_type *x = fg_rt(b->m, i->in[0]), *y = fg_rt(b->m, i->out[0]);
+    for (int k = 0; k < i->attr[0].n; k++)
+        if (!fg_e_is(b->m->ex, x->dim[i->attr[0].is[k]], 1))
+            return 0;
+    return fg_emit_reshape(b, i->in[0], y->rank, y->dim);
+}
+
+/* clang-format off */
+const fg_rule fg_rules_view[] = {
+    { FG_OP_reshape,   to_own_type,       0, "to its own shape" },
+    { FG_OP_reshape,   reshape_twice,     0, "reshape(reshape x)" },
+    { FG_OP_reshape,   view_of_splat,     0, "reshape(expand one) = expand one" },
+    { FG_OP_transpose, view_of_splat,     0, "transpose(expand one) = expand one" },
+    { FG_OP_slice,     view_of_splat,     0, "slice(expand one) = expand one" },
+    { FG_OP_transpose, transpose_nothing, 0, "axes in place" },
+    { FG_OP_transpose, transpose_twice,   0, "permutations compose" },
+    { FG_OP_expand,    to_own_type,       0, "to its own shape" },
+    { FG_OP_expand,    expand_twice,      0, "expand(expand x)" },
+    { FG_OP_expand,    expand_of_leading_ones, 0, "expand(reshape x to [1,..]) = expand x" },
+    { FG_OP_slice,     slice_whole,       0, "all of x" },
+    { FG_OP_slice,     slice_twice,       0, "slice(slice x)" },
+    { FG_OP_slice,     slice_of_concat,   0, "within one operand" },
+    { FG_OP_slice,     slice_of_iota,     0, "a shorter iota" },
+    { FG_OP_add,       iota_shifted,      0, "iota + e" },
+    { FG_OP_sub,       iota_shifted,      0, "iota - e" },
+    { FG_OP_concat,    concat_opened,     0, "nested, empty or single operands" },
+    { FG_OP_concat,    concat_of_neighbours, 0, "slices of one operand side by side" },
+    { FG_OP_pad,       pad_nothing,       0, "by 0" },
+    { FG_OP_reduce_sum,  reduce_one,      0, "over axes of size 1" },
+    { FG_OP_reduce_mean, reduce_one,      0, "over axes of size 1" },
+    { FG_OP_reduce_prod, reduce_one,      0, "over axes of size 1" },
+    { FG_OP_reduce_max,  reduce_one,      0, "over axes of size 1" },
+    { FG_OP_reduce_min,  reduce_one,      0, "over axes of size 1" },
+    { FG_OP_NONE,      unary_of_expand,   0, "op(expand x) = expand(op x)" },
+    { FG_OP_NONE,      operand_expanded,  0, "op(x, expand y) = op(x, y)" },
+    { 0, NULL, 0, NULL },
+};
+/* clang-format on */
