@@ -24,13 +24,13 @@ enum { FUEL = 8192, MAXDEPTH = 200 };
 static const int64_t max_den = (int64_t)1 << 30;
 
 bool
-fg_static_dims(fg_module *m, fg_reg r, int64_t *dim)
+fg_look_dims(fg_module *m, fg_reg r, int64_t *dim)
 {
     return fg_type_static(m->ex, fg_rt(m, r), dim);
 }
 
 bool
-fg_strides(fg_module *m, fg_reg r, int64_t *stride)
+fg_look_strides(fg_module *m, fg_reg r, int64_t *stride)
 {
     const fg_type *t = fg_rt(m, r);
     int64_t n = 1, d;
@@ -184,7 +184,7 @@ operand(fg_look *l, const fg_inst *inst, int k, int64_t i)
         return fg_look_at(l, inst->in[k], 0);
     if (fg_type_equal(t, fg_rt(l->m, inst->out[0])))
         return fg_look_at(l, inst->in[k], i);
-    if (!fg_static_dims(l->m, inst->out[0], yd) || !fg_static_dims(l->m, inst->in[k], xd))
+    if (!fg_look_dims(l->m, inst->out[0], yd) || !fg_look_dims(l->m, inst->in[k], xd))
         return unknown;
     int64_t at = 0, stride = 1;
     int lead = fg_rt(l->m, inst->out[0])->rank - t->rank;
@@ -454,7 +454,7 @@ fg_symval(fg_module *m, fg_inst *i)
     int64_t dim[FG_MAXRANK], n = 1;
     ri->sym = NULL;
     ri->nsym = 0;
-    if (fg_is_float((fg_dtype)ri->type.dtype) || !fg_static_dims(m, i->out[0], dim))
+    if (fg_is_float((fg_dtype)ri->type.dtype) || !fg_look_dims(m, i->out[0], dim))
         return;
     for (int k = 0; k < ri->type.rank; k++)
         if (__builtin_mul_overflow(n, dim[k], &n))

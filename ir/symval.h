@@ -24,8 +24,8 @@ typedef fg_frac fg_elem_fn(fg_look *l, const fg_inst *inst, int64_t i);
 fg_elem_fn *fg_elem_rule(fg_op op);             /* NULL: never known */
 
 /* Constant sizes of a register; row-major strides, which need no constant first size. */
-bool fg_static_dims(fg_module *m, fg_reg r, int64_t *dim);
-bool fg_strides(fg_module *m, fg_reg r, int64_t *stride);
+bool fg_look_dims(fg_module *m, fg_reg r, int64_t *dim);
+bool fg_look_strides(fg_module *m, fg_reg r, int64_t *stride);
 
 fg_elem_fn fg_elem_transpose, fg_elem_slice, fg_elem_concat, fg_elem_pad, fg_elem_gather,
     fg_elem_gather_elements, fg_elem_gather_nd, fg_elem_scatter_elements, fg_elem_scatter_nd,

@@ -37,7 +37,7 @@ static bool
 locate(fg_look *l, const fg_inst *inst, int64_t i, int64_t *c, int64_t *stride)
 {
     int64_t dim[FG_MAXRANK];
-    if (!fg_static_dims(l->m, inst->out[0], dim) || !fg_strides(l->m, inst->in[0], stride))
+    if (!fg_look_dims(l->m, inst->out[0], dim) || !fg_look_strides(l->m, inst->in[0], stride))
         return false;
     coordinates(i, dim, fg_rt(l->m, inst->out[0])->rank, c);
     return true;
@@ -92,7 +92,7 @@ fg_elem_concat(fg_look *l, const fg_inst *inst, int64_t i)
     int rank = fg_rt(l->m, inst->out[0])->rank;
     /* The size along the axis is needed only where an outer axis strides over it. */
     if (axis > 0 || rank > 1) {
-        if (!fg_static_dims(l->m, inst->out[0], dim))
+        if (!fg_look_dims(l->m, inst->out[0], dim))
             return unknown;
         coordinates(i, dim, rank, c);
     } else {
@@ -106,7 +106,7 @@ fg_elem_concat(fg_look *l, const fg_inst *inst, int64_t i)
             c[axis] -= n;
             continue;
         }
-        if (!fg_strides(l->m, inst->in[k], stride))
+        if (!fg_look_strides(l->m, inst->in[k], stride))
             return unknown;
         for (int d = 0; d < rank; d++)
             at += c[d] * stride[d];
@@ -144,7 +144,7 @@ fg_elem_gather(fg_look *l, const fg_inst *inst, int64_t i)
     int axis = (int)FG_GET(inst, gather, axis).i;
     const fg_type *x = fg_rt(l->m, inst->in[0]), *idx = fg_rt(l->m, inst->in[1]);
     int64_t c[FG_MAXRANK], stride[FG_MAXRANK], istride[FG_MAXRANK], at = 0, ii = 0, pos;
-    if (!locate(l, inst, i, c, stride) || !fg_strides(l->m, inst->in[1], istride))
+    if (!locate(l, inst, i, c, stride) || !fg_look_strides(l->m, inst->in[1], istride))
         return unknown;
     for (int k = 0; k < idx->rank; k++)
         ii += c[axis + k] * istride[k];
@@ -176,7 +176,7 @@ fg_elem_gather_nd(fg_look *l, const fg_inst *inst, int64_t i)
     const fg_type *x = fg_rt(l->m, inst->in[0]), *idx = fg_rt(l->m, inst->in[1]);
     int64_t c[FG_MAXRANK], stride[FG_MAXRANK], istride[FG_MAXRANK], n, at = 0, ii = 0;
     int lead = idx->rank - 1;
-    if (!locate(l, inst, i, c, stride) || !fg_strides(l->m, inst->in[1], istride) ||
+    if (!locate(l, inst, i, c, stride) || !fg_look_strides(l->m, inst->in[1], istride) ||
         !fg_e_const(l->ex, idx->dim[lead], &n))
         return unknown;
     for (int k = 0; k < lead; k++)
@@ -203,7 +203,7 @@ fg_elem_scatter_elements(fg_look *l, const fg_inst *inst, int64_t i)
     const fg_type *x = fg_rt(l->m, inst->in[0]);
     int64_t xd[FG_MAXRANK], ud[FG_MAXRANK], want[FG_MAXRANK], c[FG_MAXRANK];
     if (strcmp(FG_GET(inst, scatter_elements, how).s, "none") ||
-        !fg_static_dims(l->m, inst->in[0], xd) || !fg_static_dims(l->m, inst->in[1], ud))
+        !fg_look_dims(l->m, inst->in[0], xd) || !fg_look_dims(l->m, inst->in[1], ud))
         return unknown;
     if (count(xd, x->rank) > max_scan || count(ud, x->rank) > max_scan)
         return unknown;
@@ -227,7 +227,7 @@ fg_elem_scatter_nd(fg_look *l, const fg_inst *inst, int64_t i)
     const fg_type *x = fg_rt(l->m, inst->in[0]), *idx = fg_rt(l->m, inst->in[1]);
     int64_t xd[FG_MAXRANK], id[FG_MAXRANK], want[FG_MAXRANK];
     if (strcmp(FG_GET(inst, scatter_nd, how).s, "none") ||
-        !fg_static_dims(l->m, inst->in[0], xd) || !fg_static_dims(l->m, inst->in[1], id))
+        !fg_look_dims(l->m, inst->in[0], xd) || !fg_look_dims(l->m, inst->in[1], id))
         return unknown;
     if (count(xd, x->rank) > max_scan || count(id, idx->rank) > max_scan)
         return unknown;
@@ -279,7 +279,7 @@ fg_elem_reduce(fg_look *l, const fg_inst *inst, int64_t i)
     const fg_type *x = fg_rt(l->m, inst->in[0]);
     int64_t dim[FG_MAXRANK], c[FG_MAXRANK];
     unsigned over = 0;
-    if (fg_is_float((fg_dtype)x->dtype) || !fg_static_dims(l->m, inst->in[0], dim))
+    if (fg_is_float((fg_dtype)x->dtype) || !fg_look_dims(l->m, inst->in[0], dim))
         return unknown;
     for (int k = 0; k < axes->n; k++)
         over |= 1u << axes->is[k];
@@ -315,8 +315,8 @@ fg_elem_cumsum(fg_look *l, const fg_inst *inst, int64_t i)
     bool exclusive = FG_GET(inst, cumsum, exclusive).i != 0;
     int64_t dim[FG_MAXRANK], c[FG_MAXRANK], stride[FG_MAXRANK];
     const fg_type *x = fg_rt(l->m, inst->in[0]);
-    if (fg_is_float((fg_dtype)x->dtype) || !fg_static_dims(l->m, inst->in[0], dim) ||
-        !fg_strides(l->m, inst->in[0], stride))
+    if (fg_is_float((fg_dtype)x->dtype) || !fg_look_dims(l->m, inst->in[0], dim) ||
+        !fg_look_strides(l->m, inst->in[0], stride))
         return unknown;
     coordinates(i, dim, x->rank, c);
     fg_expr acc = fg_ec(l->ex, 0);
@@ -341,7 +341,7 @@ fg_elem_nonzero_count(fg_look *l, const fg_inst *inst, int64_t i)
     const fg_type *x = fg_rt(l->m, inst->in[0]);
     if (fg_const_splat(l->m, inst->in[0], &v))
         return (fg_frac){ v != 0 ? fg_type_count(l->ex, x) : fg_ec(l->ex, 0), 1 };
-    if (!fg_static_dims(l->m, inst->in[0], dim) || count(dim, x->rank) > max_scan)
+    if (!fg_look_dims(l->m, inst->in[0], dim) || count(dim, x->rank) > max_scan)
         return unknown;
     fg_expr acc = fg_ec(l->ex, 0);
     for (int64_t k = count(dim, x->rank) - 1; k >= 0; k--) {
