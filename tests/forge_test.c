@@ -1,0 +1,540 @@
+/* forge_test.c - runs text tests.
+ *
+ *     ; RUN: --pass=dce
+ *     ; The softmax has no reader.
+ *     func @main(%x: f32[4,8]) -> f32[4,8] {
+ *       %dead = softmax %x {axis=1} : f32[4,8]
+ *       ret %x
+ *     }
+ *     ; EXPECT
+ *     ; func @main(%x: f32[4,8]) -> f32[4,8] {
+ *     ;   ret %x
+ *     ; }
+ *
+ * A line of dashes (----) separates the cases of a file. What a case does (RUN):
+ *
+ *     --parse         read and print; without EXPECT, what is printed must be the case itself
+ *     --verify        and the module must be valid
+ *     --pass=a,b      and these passes run, at check level 2; -O=N runs the pipeline of a level
+ *     --eval          and @main is evaluated on the literals of `; IN:` lines, which must give those
+ *                     of `; OUT:` lines, exactly or within `~ tolerance` at the end of the line
+ *     --every-op      and at the end, every operation has occurred in some case
+ *
+ * Passes must not change what @main computes: it is evaluated before and after on made-up
+ * inputs, unless RUN says --no-eval. What the output must hold: a whole text (EXPECT, rewritten
+ * by --bless), or `; CHECK: text` lines in order and `; CHECK-NOT: text`; `; MISS: text` in some
+ * reason why something was not fused. `; ERROR: text` at the end of a line: the first complaint
+ * is about that line and contains the text.
+ */
+#include "ir/eval.h"
+#include "passes/pass.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static int passed, failed;
+static bool bless, every_op, seen[FG_NOPS];
+
+typedef struct run {
+    fg_ctx     *cx;
+    fg_arena   *a;
+    const char *file;
+    int         line;           /* of the case in the file, 0-based */
+    const char *text;           /* the case, preceded by its line number of line ends */
+    char       *output;         /* what was printed; NULL when it failed before */
+    const char *why;            /* first failure of the test itself */
+    fg_report   report;
+} run;
+
+__attribute__((format(printf, 2, 3))) static bool
+fail(run *r, const char *fmt, ...)
+{
+    fg_text t = fg_text_new(r->a);
+    va_list ap;
+    va_start(ap, fmt);
+    fg_vputf(&t, fmt, ap);
+    va_end(ap);
+    if (!r->why)
+        r->why = t.s;
+    return false;
+}
+
+/* ---- directives --------------------------------------------------------------------- */
+
+/* The next comment `; WORD..`, from *at; what follows WORD up to the line's end. */
+static char *
+directive(run *r, const char **at, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *s = *at; (s = strchr(s, ';')); s++) {
+        const char *w = s + 1 + strspn(s + 1, " ");
+        if (strncmp(w, word, n))
+            continue;
+        *at = w + strcspn(w, "\n");
+        w += n + strspn(w + n, " ");
+        char *v = fg_dup(r->a, w, (size_t)(*at - w) + 1);
+        v[*at - w] = 0;
+        for (size_t k = strlen(v); k && v[k - 1] == ' '; k--)
+            v[k - 1] = 0;
+        return v;
+    }
+    return NULL;
+}
+
+/* The value of option `--name` or `--name=value` in the RUN line; NULL when not there. */
+static const char *
+option(run *r, const char *name)
+{
+    const char *at = r->text, *words = directive(r, &at, "RUN:");
+    size_t n = strlen(name);
+    for (const char *w = words; w && *w; w += strspn(w, " ")) {
+        size_t len = strcspn(w, " ");
+        if (len >= n && !strncmp(w, name, n) && (len == n || w[n] == '=')) {
+            const char *v = w + n + (len > n);
+            char *copy = fg_dup(r->a, v, (size_t)(w + len - v) + 1);
+            copy[w + len - v] = 0;
+            return copy;
+        }
+        w += len;
+    }
+    return NULL;
+}
+
+/* The EXPECT block: its lines without their `; `. */
+static const char *
+expected(run *r, const char **begin)
+{
+    const char *s = r->text;
+    fg_text t = fg_text_new(r->a);
+    while (s && strncmp(s, "; EXPECT\n", 9))
+        s = (s = strchr(s, '\n')) ? s + 1 : NULL;
+    *begin = s;
+    if (!s)
+        return NULL;
+    for (s += 9; *s == ';'; s += *s == '\n') {
+        s += s[1] == ' ' ? 2 : 1;
+        for (; *s && *s != '\n'; s++)
+            fg_putc(&t, *s);
+        fg_putc(&t, '\n');
+    }
+    return t.s;
+}
+
+/* The case without lines of comment and without blank lines around it. */
+static const char *
+bare_text(run *r)
+{
+    fg_text t = fg_text_new(r->a);
+    for (const char *s = r->text; *s;) {
+        size_t n = strcspn(s, "\n");
+        if (*s != ';' && (n || t.n))
+            for (size_t k = 0; k <= n && s[k]; k++)
+                fg_putc(&t, s[k]);
+        s += n + (s[n] == '\n');
+    }
+    while (t.n > 1 && t.s[t.n - 2] == '\n')
+        t.s[--t.n] = 0;
+    return t.s;
+}
+
+/* ---- evaluation --------------------------------------------------------------------- */
+
+static fg_tensor
+tensor_of(const fg_weight *w)
+{
+    fg_tensor t = {.dtype = w->dtype, .rank = w->rank, .count = 1, .data = (void *)w->data};
+    for (int k = 0; k < w->rank; k++) {
+        t.dim[k] = w->dim[k];
+        t.count *= w->dim[k];
+    }
+    return t;
+}
+
+static bool
+literals(run *r, const char *word, int n, fg_tensor *out, double *tolerance)
+{
+    const char *at = r->text, *why;
+    for (int k = 0; k < n; k++) {
+        const char *s = directive(r, &at, word);
+        fg_weight w;
+        if (!s)
+            return fail(r, "%s lines are missing: %d of %d", word, n - k, n);
+        if (!fg_parse_literal(r->a, &s, &w, &why))
+            return fail(r, "%s %s at: %s", word, why, s);
+        out[k] = tensor_of(&w);
+        const char *tilde = strchr(s, '~');
+        if (tolerance)
+            tolerance[k] = tilde ? strtod(tilde + 1, NULL) : 0;
+    }
+    return !directive(r, &at, word) || fail(r, "more %s lines than %d", word, n);
+}
+
+static bool
+same_tensor(run *r, const char *what, const fg_tensor *got, const fg_tensor *want, double tol)
+{
+    if (got->dtype != want->dtype || got->rank != want->rank ||
+        memcmp(got->dim, want->dim, sizeof got->dim[0] * (size_t)got->rank))
+        return fail(r, "%s has another type", what);
+    for (int64_t i = 0; i < got->count; i++) {
+        double a = fg_tensor_f64(got, i), b = fg_tensor_f64(want, i);
+        bool same = fg_is_float(got->dtype)
+                        ? a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tol * (1 + fabs(b))
+                        : fg_tensor_i64(got, i) == fg_tensor_i64(want, i);
+        if (!same)
+            return fail(r, "%s[%lld] is %.9g, not %.9g", what, (long long)i, a, b);
+    }
+    return true;
+}
+
+static void
+check_eval(run *r, fg_module *m)
+{
+    fg_tensor *in = FG_NEWN(r->a, fg_tensor, (size_t)m->ninput);
+    fg_tensor *want = FG_NEWN(r->a, fg_tensor, (size_t)m->noutput);
+    fg_tensor *got = FG_NEWN(r->a, fg_tensor, (size_t)m->noutput);
+    double *tol = FG_NEWN(r->a, double, (size_t)m->noutput);
+    if (!literals(r, "IN:", m->ninput, in, NULL) ||
+        !literals(r, "OUT:", m->noutput, want, tol) || !fg_eval(m, r->a, in, got, NULL))
+        return;
+    for (int k = 0; k < m->noutput; k++)
+        if (!same_tensor(r, m->output[k].name, &got[k], &want[k], tol[k]))
+            return;
+}
+
+/* Inputs of any values, the same for the same types: numbers in -2..2, integers in 0..3, which
+ * also serve as indices. Symbols get small sizes that differ. */
+static bool
+made_up(run *r, fg_module *m, fg_tensor *in)
+{
+    uint32_t nsym = fg_sym_count(m->ex);
+    int64_t *sym = FG_NEWN(r->a, int64_t, nsym);
+    uint32_t state = 1;
+    for (fg_sym s = 0; s < nsym; s++) {
+        const fg_syminfo *info = fg_sym_info(m->ex, s);
+        int64_t v = 2 + s % 4;
+        sym[s] = v < info->lo ? info->lo : v > info->hi ? info->hi : v;
+    }
+    for (int k = 0; k < m->ninput; k++) {
+        const fg_type *t = fg_rt(m, m->input[k].reg);
+        int64_t dim[FG_MAXRANK];
+        for (int d = 0; d < t->rank; d++)
+            if (!fg_e_eval(m->ex, t->dim[d], sym, &dim[d]) || dim[d] < 0)
+                return false;
+        if (!fg_tensor_new(r->a, &in[k], t->dtype, t->rank, dim))
+            return false;
+        for (int64_t i = 0; i < in[k].count; i++) {
+            state = state * 1664525 + 1013904223;
+            if (fg_is_float(t->dtype))
+                fg_tensor_set_f64(&in[k], i, (double)(state >> 8) / (1 << 22) - 2);
+            else
+                fg_tensor_set_i64(&in[k], i, state >> 24 & (t->dtype == FG_bool ? 1 : 3));
+        }
+    }
+    return true;
+}
+
+static void
+check_same(run *r, fg_module *m, const fg_tensor *in, const fg_tensor *want)
+{
+    fg_tensor *got = FG_NEWN(r->a, fg_tensor, (size_t)m->noutput);
+    if (!fg_eval(m, r->a, in, got, NULL))
+        return;
+    for (int k = 0; k < m->noutput; k++) {
+        int bits = fg_dtypes[want[k].dtype].bits;
+        same_tensor(r, fg_format(r->a, "after the passes, %s", m->output[k].name), &got[k],
+                    &want[k], bits == 16 ? 0.02 : 2e-5);
+    }
+}
+
+/* ---- one case ----------------------------------------------------------------------- */
+
+static void
+mark_seen(const fg_block *b)
+{
+    fg_each_inst(b, i) {
+        seen[i->op] = true;
+        for (int k = 0; k < i->nregion; k++)
+            mark_seen(i->region[k]);
+    }
+}
+
+static char *
+print(run *r, fg_module *m)
+{
+    fg_text t = fg_text_new(r->a);
+    fg_print(&t, m);
+    return t.s;
+}
+
+/* Everything that may fail on account of the text; the outcome is judged afterwards. */
+static void
+perform(void *arg)
+{
+    run *r = arg;
+    const char *passes = option(r, "--pass"), *level = option(r, "-O");
+    fg_module *m = fg_parse(r->cx, r->a, r->file, r->text, NULL);
+    if (!m)
+        return;
+    mark_seen(m->body);
+    if (!option(r, "--parse") && !fg_verify(m))
+        return;
+    if (passes || level) {
+        fg_tensor *in = FG_NEWN(r->a, fg_tensor, (size_t)m->ninput);
+        fg_tensor *want = FG_NEWN(r->a, fg_tensor, (size_t)m->noutput);
+        bool compare = !option(r, "--no-eval");
+        if (compare && !(made_up(r, m, in) && fg_eval(m, r->a, in, want, NULL)))
+            return;
+        fg_pipeline p = {.passes = passes, .check = 2, .alpha = 1, .opt = level ? atoi(level) : 1};
+        const char *rounds = option(r, "--rounds"), *alpha = option(r, "--alpha");
+        p.rounds = rounds ? atoi(rounds) : 0;
+        p.alpha = alpha ? atof(alpha) : 1;
+        if (!fg_run_passes(m, &p, &r->report))
+            return;
+        if (compare)
+            check_same(r, m, in, want);
+    }
+    if (option(r, "--eval"))
+        check_eval(r, m);
+    char *text = print(r, m);
+    fg_module *again = fg_parse(r->cx, r->a, "printed", text, NULL);
+    if (!again)
+        return;
+    if (strcmp(print(r, again), text))
+        fail(r, "printing what was parsed gives another text");
+    r->output = text;
+}
+
+/* The ERROR line, if there is one, must be what went wrong. */
+static bool
+judge_error(run *r, fg_raise raise)
+{
+    const char *at = r->text, *want = directive(r, &at, "ERROR:");
+    const char *got = fg_first_error(r->cx);
+    if (!want) {
+        if (!*got && !raise && r->output)
+            return true;
+        return fail(r, "%s", *got ? got : "unwound without a diagnostic");
+    }
+    if (!*got)
+        return fail(r, "no error, but expected: %s", want);
+    if (!strstr(got, want))
+        return fail(r, "expected error: %s\n    got: %s", want, got);
+    int line = 1;
+    for (const char *s = r->text; s < at; s++)
+        line += *s == '\n';
+    const char *prefix = fg_format(r->a, "%s:", r->file);
+    if (!strncmp(got, prefix, strlen(prefix)) && atoi(got + strlen(prefix)) != line)
+        return fail(r, "error is not at line %d: %s", line, got);
+    return true;
+}
+
+static bool
+judge_checks(run *r)
+{
+    const char *at = r->text, *s = r->output;
+    for (const char *w; (w = directive(r, &at, "CHECK:"));) {
+        if (!(s = strstr(s, w)))
+            return fail(r, "not found (in order): %s\n%s", w, r->output);
+        s += strlen(w);
+    }
+    at = r->text;
+    for (const char *w; (w = directive(r, &at, "CHECK-NOT:"));)
+        if (strstr(r->output, w))
+            return fail(r, "found: %s\n%s", w, r->output);
+    at = r->text;
+    for (const char *w; (w = directive(r, &at, "MISS:"));) {
+        fg_text all = fg_text_new(r->a);
+        for (fg_miss *x = r->report.missed; x; x = x->next)
+            fg_putf(&all, "%s: %s: %s\n", x->pass, x->node, x->reason);
+        if (!strstr(all.s, w))
+            return fail(r, "no miss says: %s\n%s", w, all.s);
+    }
+    return true;
+}
+
+/* Output against the whole text wanted; on --bless, out gets the block instead. */
+static bool
+judge_text(run *r, bool *rewrite)
+{
+    const char *begin, *want = expected(r, &begin);
+    if (!want && option(r, "--parse"))
+        want = bare_text(r);
+    if (!want || !strcmp(want, r->output))
+        return true;
+    *rewrite = bless && begin;
+    return *rewrite || fail(r, "expected:\n%s  got:\n%s", want, r->output);
+}
+
+static void
+put_blessed(fg_text *out, const run *r, const char *text)
+{
+    fg_puts(out, "; EXPECT\n");
+    for (const char *s = r->output; *s; s += *s == '\n') {
+        size_t n = strcspn(s, "\n");
+        fg_putf(out, n ? "; %.*s\n" : ";\n", (int)n, s);
+        s += n;
+    }
+    /* What followed the old block. */
+    const char *s = strstr(text, "; EXPECT\n") + 9;
+    while (*s == ';')
+        s += strcspn(s, "\n") + (s[strcspn(s, "\n")] == '\n');
+    fg_puts(out, s);
+}
+
+/* Runs the case text[0..n) that begins at `line`; appends it to out, blessed if need be. */
+static bool
+run_case(const char *file, int line, const char *text, size_t n, fg_text *out)
+{
+    run r = {.cx = fg_ctx_new(NULL), .file = file, .line = line};
+    r.a = fg_arena_new(r.cx);
+    r.report.a = r.a;
+    fg_text t = fg_text_new(r.a);
+    for (int k = 0; k < line; k++)
+        fg_putc(&t, '\n');
+    size_t start = t.n;
+    for (size_t k = 0; k < n; k++)
+        fg_putc(&t, text[k]);
+    r.text = t.s;
+    bool rewrite = false;
+    const char *at = r.text;
+    if (!directive(&r, &at, "RUN:"))
+        fail(&r, "no RUN line");
+    every_op |= option(&r, "--every-op") != NULL;
+    fg_raise raise = fg_protect(r.cx, perform, &r);
+    if (judge_error(&r, raise) && r.output && judge_checks(&r))
+        judge_text(&r, &rewrite);
+    passed += !r.why;
+    failed += r.why != NULL;
+    if (r.why)
+        printf("%s:%d: %s\n", file, line + 1, r.why);
+    const char *end = rewrite ? strstr(t.s + start, "; EXPECT\n") : t.s + t.n;
+    for (const char *s = t.s + start; s < end; s++)
+        fg_putc(out, *s);
+    if (rewrite)
+        put_blessed(out, &r, t.s + start);
+    fg_arena_free(r.a);
+    fg_ctx_free(r.cx);
+    return rewrite;
+}
+
+/* ---- files and folders -------------------------------------------------------------- */
+
+static char *
+read_file(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    size_t n = 0, cap = 1 << 16;
+    char *s = malloc(cap);
+    while (f && s) {
+        size_t got = fread(s + n, 1, cap - n - 1, f);
+        if (!got)
+            break;
+        n += got;
+        if (cap - n < 2)
+            s = realloc(s, cap *= 2);
+    }
+    if (f)
+        fclose(f);
+    if (!f || !s) {
+        free(s);
+        return NULL;
+    }
+    s[n] = 0;
+    return s;
+}
+
+static void
+run_file(const char *path)
+{
+    char *text = read_file(path);
+    if (!text) {
+        printf("%s: cannot be read\n", path);
+        failed++;
+        return;
+    }
+    fg_ctx *cx = fg_ctx_new(NULL);
+    fg_arena *a = fg_arena_new(cx);
+    fg_text out = fg_text_new(a);
+    bool rewrite = false;
+    int line = 0;
+    for (const char *s = text; *s;) {
+        const char *end = s;
+        int lines = 0;
+        while (*end && strncmp(end, "----", 4)) {
+            end += strcspn(end, "\n");
+            end += *end == '\n';
+            lines++;
+        }
+        rewrite |= run_case(path, line, s, (size_t)(end - s), &out);
+        size_t dashes = strcspn(end, "\n") + (strchr(end, '\n') != NULL);
+        for (size_t k = 0; k < dashes; k++)
+            fg_putc(&out, end[k]);
+        line += lines + 1;
+        s = end + dashes;
+    }
+    FILE *f = rewrite ? fopen(path, "wb") : NULL;
+    if (f) {
+        fwrite(out.s, 1, out.n, f);
+        fclose(f);
+        printf("%s: blessed\n", path);
+    }
+    fg_arena_free(a);
+    fg_ctx_free(cx);
+    free(text);
+}
+
+static void
+run_path(const char *path)
+{
+    struct dirent **entry;
+    struct stat st;
+    size_t n = strlen(path);
+    if (!stat(path, &st) && !S_ISDIR(st.st_mode)) {
+        run_file(path);
+        return;
+    }
+    int count = scandir(path, &entry, NULL, alphasort);
+    if (count < 0) {
+        printf("%s: cannot be read\n", path);
+        failed++;
+        return;
+    }
+    for (int k = 0; k < count; k++) {
+        const char *name = entry[k]->d_name, *dot = strrchr(name, '.');
+        char *sub = malloc(n + strlen(name) + 2);
+        sprintf(sub, "%s/%s", path, name);
+        if (name[0] != '.' && ((dot && !strcmp(dot, ".fir")) ||
+                               (!stat(sub, &st) && S_ISDIR(st.st_mode))))
+            run_path(sub);
+        free(sub);
+        free(entry[k]);
+    }
+    free(entry);
+}
+
+int
+main(int argc, char **argv)
+{
+    int first = 1;
+    for (; first < argc && argv[first][0] == '-'; first++)
+        if (!strcmp(argv[first], "--bless"))
+            bless = true;
+        else
+            first = argc;
+    if (first >= argc) {
+        fprintf(stderr, "usage: forge-test [--bless] FILE.fir|FOLDER..\n");
+        return 2;
+    }
+    for (int k = first; k < argc; k++)
+        run_path(argv[k]);
+    for (int op = 1; every_op && op < FG_NOPS; op++)
+        if (!seen[op]) {
+            printf("no test mentions operation %s\n", fg_op_info((fg_op)op)->name);
+            failed++;
+        }
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed ? 1 : 0;
+}
