@@ -28,8 +28,10 @@ typedef struct fg_index {
     fg_v    base;               /* i64 */
     int64_t step;
     fg_v    vec;                /* <lanes x i64> or NULL */
-    int64_t align;              /* base is known to be a multiple of this; 1: nothing known */
+    int     align;              /* base is a multiple of this power of two, at most FG_ALIGN_MAX */
 } fg_index;
+
+#define FG_ALIGN_MAX 64
 
 typedef struct fg_em fg_em;
 /* The value of a register whose code the kernel emitter makes itself (its anchor's result). */
@@ -56,12 +58,18 @@ struct fg_em {
     int        narg;
     size_t     caparg, capargv;
     fg_v      *buf;             /* addresses, loaded at entry */
-    struct fg_over *over;       /* by register */
+    struct fg_source *source;   /* by register of the module: operand or override */
     struct fg_memo *memo;
     int        nmemo;
     size_t     capmemo;
     bool       failed;          /* a diagnostic is recorded */
 };
+
+/* Prepares e for one kernel: creates the function `name`. e->g, m, a, source are set. */
+void fg_em_begin(fg_em *e, fg_inst *kernel, const char *name);
+void fg_em_end(fg_em *e);
+/* Room for `source`, once per module. */
+struct fg_source *fg_em_sources(fg_arena *a, const fg_module *m);
 
 /* ---- the kernel's operands and results ------------------------------------------------- */
 
@@ -82,16 +90,22 @@ fg_v fg_em_scratch(fg_em *e, fg_expr bytes);
 
 fg_index fg_ix(fg_em *e, fg_v base);                        /* the same in all lanes */
 fg_index fg_ixc(fg_em *e, int64_t c);
-fg_index fg_ix_run(fg_em *e, fg_v base, int64_t align);     /* base, base+1, .. */
+fg_index fg_ix_run(fg_em *e, fg_v base, int align);         /* base, base+1, .. */
 fg_index fg_ix_vec(fg_em *e, fg_v vec);
 fg_v     fg_ix_value(fg_em *e, fg_index x);                 /* i64, scalar if uniform */
 bool     fg_ix_uniform(fg_index x);
 fg_index fg_ix_add(fg_em *e, fg_index a, fg_index b);
 fg_index fg_ix_addc(fg_em *e, fg_index a, fg_expr c);
 fg_index fg_ix_mul(fg_em *e, fg_index a, fg_expr k);
+/* Of indices that are not negative, by k >= 1. */
+fg_index fg_ix_div(fg_em *e, fg_index a, fg_expr k);
+fg_index fg_ix_mod(fg_em *e, fg_index a, fg_expr k);
 /* Offset of an element in row-major storage, and back. */
-fg_index fg_ix_linear(fg_em *e, const fg_type *t, const fg_index *ix);
-void     fg_ix_unlinear(fg_em *e, const fg_type *t, fg_index linear, fg_index *ix);
+fg_index fg_ix_linear(fg_em *e, int rank, const fg_expr *dim, const fg_index *ix);
+void     fg_ix_unlinear(fg_em *e, int rank, const fg_expr *dim, fg_index linear, fg_index *ix);
+/* ix of a result as the index of an operand of type t that broadcasts to it. */
+void     fg_ix_broadcast(fg_em *e, const fg_type *result, const fg_index *ix, const fg_type *t,
+                         fg_index *to);
 
 /* ---- values --------------------------------------------------------------------------------- */
 
@@ -115,7 +129,9 @@ fg_v fg_em_cast(fg_em *e, fg_v v, fg_dtype from, fg_dtype to);
 /* One elementwise instruction on values. */
 fg_v fg_em_elem(fg_em *e, const fg_inst *i, const fg_v *v);
 
-typedef struct fg_scopemark { int nmemo; } fg_scopemark;
+typedef struct fg_scopemark {
+    int nmemo;
+} fg_scopemark;
 fg_scopemark fg_scope(fg_em *e);
 void         fg_unscope(fg_em *e, fg_scopemark s);
 

@@ -1,0 +1,31 @@
+/* pull.h - the rules behind fg_pull: one per operation that can be read element by element. */
+#ifndef FG_CODEGEN_CPU_PULL_H
+#define FG_CODEGEN_CPU_PULL_H
+
+#include "codegen/cpu/emit.h"
+
+/* The value of result r of i at ix. */
+typedef fg_v fg_pullrule(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix);
+
+fg_v fg_pull_inst(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix);
+/* Whether there is a rule at all. */
+bool fg_pull_can(fg_op op);
+
+/* views.c */
+fg_pullrule fg_pull_const, fg_pull_symvec, fg_pull_iota, fg_pull_copy, fg_pull_reshape,
+    fg_pull_transpose, fg_pull_expand, fg_pull_slice, fg_pull_concat, fg_pull_pad;
+/* gather.c */
+fg_pullrule fg_pull_gather, fg_pull_gather_elements, fg_pull_gather_nd, fg_pull_rope,
+    fg_pull_quantize, fg_pull_dequantize;
+/* nest.c: a loop nest per element */
+fg_pullrule fg_pull_matmul, fg_pull_matmul_int, fg_pull_conv, fg_pull_conv_transpose,
+    fg_pull_max_pool, fg_pull_avg_pool, fg_pull_reduce, fg_pull_arg;
+/* resize.c */
+fg_pullrule fg_pull_resize;
+
+/* cond ? yes : no, where both make code: a branch when cond is a scalar, else each side under the lanes that
+ * want it, skipped when none does. */
+typedef fg_v fg_sidefn(fg_em *e, void *user);
+fg_v fg_pull_either(fg_em *e, fg_v cond, fg_sidefn *yes, fg_sidefn *no, void *user);
+
+#endif
