@@ -20,6 +20,13 @@ fg_pullrule fg_pull_gather, fg_pull_gather_elements, fg_pull_gather_nd, fg_pull_
 /* nest.c: a loop nest per element */
 fg_pullrule fg_pull_matmul, fg_pull_matmul_int, fg_pull_conv, fg_pull_conv_transpose,
     fg_pull_max_pool, fg_pull_avg_pool, fg_pull_reduce, fg_pull_arg;
+/* Shared with rows.c: start, step, accumulating type and end of a reduction, and the test of
+ * argmax and argmin. */
+fg_v     fg_reduce_init(fg_em *e, fg_op op, fg_dtype d);
+fg_v     fg_reduce_step(fg_em *e, fg_op op, fg_dtype d, fg_v acc, fg_v x);
+fg_dtype fg_reduce_type(fg_op op, fg_dtype d);
+fg_v     fg_reduce_finish(fg_em *e, fg_op op, fg_dtype d, fg_v acc, fg_v count);
+fg_v     fg_arg_better(fg_em *e, const fg_inst *i, fg_dtype d, fg_v x, fg_v best);
 /* resize.c */
 fg_pullrule fg_pull_resize;
 
