@@ -1,0 +1,223 @@
+/* options.c - command lines, messages and files: what every verb needs before it starts. */
+#include "tools/tool.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- messages ---------------------------------------------------------------------- */
+
+/* Bytes that a terminal could take for a command are shown as \xNN; text of a message may come
+ * from a file name or the command line. */
+static void
+put_line(const char *text)
+{
+    char   out[1000];
+    size_t n = 0;
+
+    for (const unsigned char *s = (const unsigned char *)text; *s && n < sizeof out - 6; s++) {
+        if (*s < 0x20 || *s == 0x7f || (*s == 0xc2 && s[1] < 0xa0))
+            n += (size_t)snprintf(out + n, 5, "\\x%02x", *s);
+        else
+            out[n++] = (char)*s;
+    }
+    out[n] = '\0';
+    fprintf(stderr, "forge: %s\n", out);
+}
+
+int
+tool_fail(int code, const char *fmt, ...)
+{
+    char    text[2000];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    put_line(text);
+    return code;
+}
+
+int
+tool_fail_file(int code, const char *file, const char *fmt, ...)
+{
+    char    text[1500];
+    va_list ap;
+    size_t  n = strlen(file);
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (!strncmp(text, file, n) && (text[n] == ':' || text[n] == ' '))
+        return tool_fail(code, "%s", text);
+    return tool_fail(code, "%.400s: %s", file, text);
+}
+
+/* ---- options ------------------------------------------------------------------------ */
+
+void
+tool_common_init(tool_common *c)
+{
+    *c = (tool_common){.threads = -1};
+    forge_options_init(&c->o);
+}
+
+static int
+number(const tool_option *o, const char *text)
+{
+    char *end;
+
+    errno = 0;
+    if (o->kind == TOOL_DOUBLE)
+        *(double *)o->at = strtod(text, &end);
+    else {
+        long v = strtol(text, &end, 10);
+        if (v < 0 || v > 1000000000)
+            return tool_fail(TOOL_USAGE, "%s=%s: expected 0 to 1000000000", o->name, text);
+        *(int *)o->at = (int)v;
+    }
+    if (end == text || *end || errno)
+        return tool_fail(TOOL_USAGE, "%s=%s: expected a number", o->name, text);
+    return TOOL_OK;
+}
+
+static int
+store(const tool_option *o, const char *text)
+{
+    if (o->kind == TOOL_FLAG) {
+        *(int *)o->at = 1;
+        return TOOL_OK;
+    }
+    if (o->kind == TOOL_INT || o->kind == TOOL_DOUBLE || o->kind == TOOL_LEVEL)
+        return number(o, text);
+    if (o->kind == TOOL_TEXT) {
+        *(const char **)o->at = text;
+        return TOOL_OK;
+    }
+    tool_list   *l = o->at;
+    const char **v = realloc(l->v, (size_t)(l->n + 1) * sizeof *v);
+    if (!v)
+        return tool_fail(TOOL_FAILED, "out of memory");
+    l->v = v;
+    l->v[l->n++] = text;
+    return TOOL_OK;
+}
+
+/* "--name=value", "--name value", "--flag", "-O2", "-o value". */
+static int
+parse_one(const tool_option *o, int argc, char **argv, int *at)
+{
+    const char *arg = argv[*at];
+    size_t      n = strcspn(arg, "=");
+
+    for (; o->name; o++) {
+        if (o->kind == TOOL_LEVEL && !strncmp(arg, o->name, strlen(o->name)) && strlen(arg) == 3)
+            return store(o, arg + 2);
+        if (strlen(o->name) != n || strncmp(arg, o->name, n))
+            continue;
+        if (o->kind == TOOL_FLAG && arg[n])
+            return tool_fail(TOOL_USAGE, "%s takes no value", o->name);
+        if (o->kind == TOOL_FLAG || arg[n])
+            return store(o, arg + n + (arg[n] == '='));
+        if (*at + 1 >= argc)
+            return tool_fail(TOOL_USAGE, "%s needs a value", o->name);
+        return store(o, argv[++*at]);
+    }
+    return -1;
+}
+
+static void
+print_options(const tool_option *o)
+{
+    for (; o->name; o++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s%s%s", o->name, *o->arg && o->kind != TOOL_LEVEL ? "=" : "", o->arg);
+        printf("    %-24s %s\n", left, o->meaning);
+    }
+}
+
+int
+tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc, char **argv)
+{
+    const tool_option common[] = {
+        {"-O", TOOL_LEVEL, &c->o.opt, "0..3", "0: every operation by itself; 1: default; 2, 3: slower compile"},
+        {"--target", TOOL_TEXT, &c->o.target, "cpu", "device to compile for"},
+        {"--cpu", TOOL_TEXT, &c->o.cpu, "NAME", "native (default), x86-64-v3, znver4, .."},
+        {"--threads", TOOL_INT, &c->threads, "N", "threads of a run; default one per core"},
+        {"--dim", TOOL_TEXT, &c->o.dims, "D=N,..", "fix a symbolic size, or bound it: seq=1..128"},
+        {"--passes", TOOL_TEXT, &c->o.passes, "P,..", "passes to run instead of the level's"},
+        {"--skip", TOOL_TEXT, &c->o.skip, "P,..", "passes to leave out"},
+        {"--alpha", TOOL_DOUBLE, &c->o.alpha, "0..1", "how eagerly attention is fused"},
+        {"--check", TOOL_INT, &c->o.check, "0..2", "1: verify after each pass; 2: test passes' honesty too"},
+        {"--report", TOOL_TEXT, &c->report, "FILE", "write what the compiler did as JSON"},
+        {"--help", TOOL_FLAG, &c->help, "", "this text"},
+        {NULL, TOOL_FLAG, NULL, NULL, NULL}};
+
+    for (int i = 1; i < argc; i++) {
+        if (argv[i][0] != '-' || !argv[i][1]) {
+            if (c->model)
+                return tool_fail(TOOL_USAGE, "one model at a time: %s or %s", c->model, argv[i]);
+            c->model = argv[i];
+            continue;
+        }
+        int code = parse_one(own, argc, argv, &i);
+        if (code < 0)
+            code = parse_one(common, argc, argv, &i);
+        if (code < 0)
+            return tool_fail(TOOL_USAGE, "no option %s; see forge %s --help", argv[i], argv[0]);
+        if (code)
+            return code;
+    }
+    if (c->help) {
+        printf("%s\n\n", usage);
+        print_options(own);
+        print_options(common);
+        return -1;
+    }
+    if (c->o.opt > 3)
+        return tool_fail(TOOL_USAGE, "-O%d: expected -O0 to -O3", c->o.opt);
+    if (!(c->o.alpha >= 0 && c->o.alpha <= 1))
+        return tool_fail(TOOL_USAGE, "--alpha=%g: expected 0 to 1", c->o.alpha);
+    if (c->o.target && strcmp(c->o.target, "cpu"))
+        return tool_fail(TOOL_USAGE, "--target=%s: this build has cpu", c->o.target);
+    return TOOL_OK;
+}
+
+/* ---- models and files ----------------------------------------------------------------- */
+
+int
+tool_write(const char *path, const void *data, size_t n)
+{
+    char  temp[4096];
+    FILE *f;
+
+    if (snprintf(temp, sizeof temp, "%s.%ld.tmp", path, (long)getpid()) >= (int)sizeof temp)
+        return tool_fail(TOOL_FAILED, "%.200s: the name is too long", path);
+    if (!(f = fopen(temp, "wb")))
+        return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(errno));
+    bool ok = fwrite(data, 1, n, f) == n && !fflush(f) && !fsync(fileno(f));
+    int  why = errno;
+    ok = !fclose(f) && ok && !rename(temp, path);
+    if (ok)
+        return TOOL_OK;
+    if (errno)
+        why = errno;
+    unlink(temp);
+    return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(why));
+}
+
+int
+tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out)
+{
+    if (!c->model)
+        return tool_fail(TOOL_USAGE, "a model is missing");
+    if (forge_compile_file(cx, c->model, &c->o, out))
+        return tool_fail_file(TOOL_FAILED, c->model, "%s", forge_message(cx));
+    if (!c->report)
+        return TOOL_OK;
+    const char *text = forge_model_report(*out);
+    return tool_write(c->report, text, strlen(text));
+}
