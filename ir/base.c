@@ -407,11 +407,22 @@ fg_put_double(fg_text *t, double v, bool single)
         fg_puts(t, isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
         return;
     }
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(s, sizeof s, "%.*g", digits, v);
-        if (single ? strtof(s, NULL) == (float)v : strtod(s, NULL) == v)
-            break;
-    }
+    /* 30.0 rather than 3e+01. */
+    if (fabs(v) < 1e15 && v == (double)(long long)v)
+        snprintf(s, sizeof s, "%.1f", v);
+    else
+        for (int digits = 1; digits <= 17; digits++) {
+            snprintf(s, sizeof s, "%.*g", digits, v);
+            if (single ? strtof(s, NULL) == (float)v : strtod(s, NULL) == v)
+                break;
+        }
+    /* The host's locale may write the point otherwise. */
+    char  *point = s + strspn(s, "-0123456789");
+    size_t n = strcspn(point, "0123456789e");
+    if (n > 1)
+        memmove(point + 1, point + n, strlen(point + n) + 1);
+    if (n)
+        *point = '.';
     fg_puts(t, s);
     if (!strpbrk(s, ".e"))
         fg_puts(t, ".0");

@@ -320,7 +320,7 @@ fg_inst_where(const fg_module *m, const fg_inst *i)
     const char *op = fg_op_info(i->op)->name;
     if (i->nnode)
         return fg_format(m->a, "%s \"%s\"", op, i->node[0]);
-    return i->nout ? fg_format(m->a, "%s %%%s", op, m->reg[i->out[0]].name) : op;
+    return i->out && i->nout ? fg_format(m->a, "%s %%%s", op, m->reg[i->out[0]].name) : op;
 }
 
 /* ---- unification -------------------------------------------------------------------------------- */
