@@ -81,6 +81,10 @@ fg_reg fg_matmul_any(fg_node *n, fg_reg x, fg_reg y);   /* NumPy rules, rank 1 t
 fg_reg fg_norm_part(fg_node *n, fg_reg x, int axis, double eps);        /* layernorm without scale */
 fg_reg fg_layernorm(fg_node *n, fg_reg x, fg_reg scale, fg_reg bias, int axis, double eps);
 fg_reg fg_rmsnorm(fg_node *n, fg_reg x, fg_reg scale, int axis, double eps);
+/* 1 / sqrt(variance + eps) over axes axis.. , at least f32; *mean NULL: around 0. */
+fg_reg fg_inverse_deviation(fg_node *n, fg_reg x, int axis, double eps, fg_reg *mean);
+fg_reg fg_gemm(fg_node *n);                             /* Gemm with the operands of n */
+/* Alpha and beta NaN: the activation's own defaults. */
 fg_reg fg_activation(fg_node *n, const char *name, fg_reg x, double alpha, double beta);
 /* Convolution with the attributes of node n (strides, pads, auto_pad, ..). */
 fg_reg fg_conv(fg_node *n, fg_reg x, fg_reg w, fg_reg bias);
@@ -111,5 +115,9 @@ fg_reg fg_rope(fg_node *n, fg_reg x, fg_reg cos, fg_reg sin, bool interleaved, i
 /* x[B,H,S,D] rotated by rows `position` (int [B,S]) of the caches [max, D/2]. */
 fg_reg fg_rope_cached(fg_node *n, fg_reg x, fg_reg position, fg_reg cos, fg_reg sin,
                       bool interleaved);
+
+/* Experts of a mixture: layers 1, 2 and, where the gate is separate, 3; [E, out, in] and [E, out]. */
+typedef struct fg_experts { fg_reg w[3], bias[3]; } fg_experts;
+fg_reg fg_mixture(fg_node *n, fg_reg x, fg_reg logits, const fg_experts *e);
 
 #endif

@@ -43,24 +43,32 @@ fg_onnx_matmul(fg_node *n)
     return fg_yield(n, fg_matmul_any(n, fg_need(n, 0), fg_need(n, 1)));
 }
 
-bool
-fg_onnx_gemm(fg_node *n)
+fg_reg
+fg_gemm(fg_node *n)
 {
     fg_reg x = fg_need(n, 0), w = fg_need(n, 1), c = fg_in(n, 2), y;
     double alpha = fg_attr_float(n, "alpha", 1), beta = fg_attr_float(n, "beta", 1);
 
     if (!x || !w)
-        return false;
-    if (fg_rank(n, x) != 2 || fg_rank(n, w) != 2)
-        return fg_node_error(n, "%s and %s are not matrices", fg_type_text(n->m, fg_rt(n->m, x)),
-                             fg_type_text(n->m, fg_rt(n->m, w)));
+        return 0;
+    if (fg_rank(n, x) != 2 || fg_rank(n, w) != 2) {
+        fg_node_error(n, "%s and %s are not matrices", fg_type_text(n->m, fg_rt(n->m, x)),
+                      fg_type_text(n->m, fg_rt(n->m, w)));
+        return 0;
+    }
     y = fg_emit_matmul(n->b, x, w, fg_attr_int(n, "transA", 0) != 0,
                        fg_attr_int(n, "transB", 0) != 0);
     if (alpha != 1)
         y = E2(mul, y, fg_num(n, x, alpha));
     if (y && c && beta != 0)
         y = E2(add, y, beta == 1 ? c : E2(mul, c, fg_num(n, c, beta)));
-    return fg_yield(n, y);
+    return y;
+}
+
+bool
+fg_onnx_gemm(fg_node *n)
+{
+    return fg_yield(n, fg_gemm(n));
 }
 
 /* ---- normalisations ------------------------------------------------------------------------- */
@@ -103,8 +111,8 @@ fg_rmsnorm(fg_node *n, fg_reg x, fg_reg scale, int axis, double eps)
 }
 
 /* Mean and 1 / sqrt(var + eps), or with mean 0 when `mean` is NULL, in at least f32. */
-static fg_reg
-inverse_deviation(fg_node *n, fg_reg x, int axis, double eps, fg_reg *mean)
+fg_reg
+fg_inverse_deviation(fg_node *n, fg_reg x, int axis, double eps, fg_reg *mean)
 {
     int64_t axes[FG_MAXRANK];
     int rank = fg_rank(n, x), count = rank - axis;
@@ -130,7 +138,7 @@ fg_onnx_layer_norm(fg_node *n)
     if (!x || !scale || !fg_axis(n, fg_attr_int(n, "axis", -1), fg_rank(n, x), &axis))
         return false;
     if (fg_wants(n, 1) || fg_wants(n, 2)) {
-        dev = inverse_deviation(n, x, axis, eps, &mean);
+        dev = fg_inverse_deviation(n, x, axis, eps, &mean);
         if (!fg_yield_at(n, 1, mean) || !fg_yield_at(n, 2, dev))
             return false;
     }
@@ -146,7 +154,7 @@ fg_onnx_rms_norm(fg_node *n)
 
     if (!x || !scale || !fg_axis(n, fg_attr_int(n, "axis", -1), fg_rank(n, x), &axis))
         return false;
-    if (fg_wants(n, 1) && !fg_yield_at(n, 1, inverse_deviation(n, x, axis, eps, NULL)))
+    if (fg_wants(n, 1) && !fg_yield_at(n, 1, fg_inverse_deviation(n, x, axis, eps, NULL)))
         return false;
     return fg_yield(n, fg_rmsnorm(n, x, scale, axis, eps));
 }
