@@ -65,9 +65,11 @@ position(const axis_plan *p, const char *coord, int64_t i)
         return y / p->scale;
     if (!strcmp(coord, "align_corners"))
         return width == 1 ? 0 : y * last / (width - 1);
-    if (!strcmp(coord, "tf_crop_and_resize"))
-        return p->from * last + (width == 1 ? (p->to - p->from) * last / 2
-                                            : y * (p->to - p->from) * last / (width - 1));
+    if (p->crop) {              /* fractions are f32 and stay so: 0.2 * 5 is 1 */
+        double start = (float)(p->from * last), part = (float)(p->to - p->from);
+
+        return start + (width == 1 ? part * last / 2 : y * part * last / (width - 1));
+    }
     if (!strcmp(coord, "pytorch_half_pixel") && width == 1)
         return -0.5;
     y = (y + 0.5) / p->scale - 0.5;
