@@ -1,0 +1,45 @@
+/* bench.h - inside forge bench: one measurement, and the decode task. */
+#ifndef FG_TOOLS_BENCH_H
+#define FG_TOOLS_BENCH_H
+
+#include "tools/tool.h"
+
+typedef struct bench_decode bench_decode;
+
+typedef struct bench {
+    tool_common   c;
+    tool_inputs   in;
+    const char   *task, *out;   /* out: first output as float32 .npy */
+    int           past, iterations, warmup, json, kernels;
+    double        duration;     /* seconds */
+    fg_ctx       *cx;
+    fg_arena     *a;
+    forge_ctx    *fcx;
+    forge_model  *m;
+    forge_run    *r;
+    bench_decode *decode;
+    int           threads, code;
+    double        compile_ms, first_ms, cpu_s;
+    double       *lat;          /* ms */
+    int           nlat;
+    long          base_kb, compile_peak_kb, run_peak_kb;
+    double        flops, bytes; /* of one run, 0 when unknown */
+    tool_peak     peak;
+    int64_t      *step_ns;      /* by step, with --kernels */
+    int64_t      *step_calls;
+} bench;
+
+/* Records TOOL_FAILED and the message; false. */
+bool bench_fail(bench *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Finds which output feeds which input, runs the prefill of b->past tokens and keeps its state. */
+bool bench_decode_begin(bench *b);
+/* Untimed: binds token and state of the next step; after 32 tokens starts over. */
+bool bench_decode_bind(bench *b);
+/* To be called after each step that ran. */
+bool bench_decode_next(bench *b);
+
+/* The tensor of batch 0 (decode: of its last row only) as float32 .npy. */
+bool bench_write_out(bench *b, int output, bool last_row);
+
+#endif

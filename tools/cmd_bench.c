@@ -1,0 +1,373 @@
+/* cmd_bench.c - forge bench: how long a model takes to compile and to run, against what the machine
+ * can do in the same minute.
+ */
+#include <cjson/cJSON.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+#include "runtime/rt.h"
+#include "tools/bench.h"
+
+bool
+bench_fail(bench *b, const char *fmt, ...)
+{
+    char    text[1200];
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (b->code == TOOL_OK)
+        b->code = tool_fail_file(TOOL_FAILED, b->c.model, "%s", text);
+    return false;
+}
+
+/* ---- the process --------------------------------------------------------------------- */
+
+static long
+status_kb(const char *key)
+{
+    FILE *f = fopen("/proc/self/status", "r");
+    char  line[256];
+    long  kb = 0;
+
+    while (f && fgets(line, sizeof line, f))
+        if (!strncmp(line, key, strlen(key)))
+            kb = strtol(line + strlen(key) + 1, NULL, 10);
+    if (f)
+        fclose(f);
+    return kb;
+}
+
+/* Makes VmHWM start again from now. */
+static void
+reset_peak(void)
+{
+    FILE *f = fopen("/proc/self/clear_refs", "w");
+
+    if (f) {
+        fputs("5", f);
+        fclose(f);
+    }
+}
+
+static double
+cpu_seconds(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+}
+
+/* ---- measuring ------------------------------------------------------------------------- */
+
+static bool
+before(bench *b)
+{
+    return !b->decode || bench_decode_bind(b);
+}
+
+static bool
+step(bench *b)
+{
+    if (forge_execute(b->r))
+        return bench_fail(b, "%s", forge_message(b->fcx));
+    return true;
+}
+
+static bool
+after(bench *b)
+{
+    return !b->decode || bench_decode_next(b);
+}
+
+static void
+step_hook(void *user, uint32_t i, int64_t ns)
+{
+    bench *b = user;
+
+    b->step_ns[i] += ns;
+    b->step_calls[i]++;
+}
+
+static bool
+warm_up(bench *b)
+{
+    double end = tool_now_ms() + b->duration * 1e3 * 0.2;
+
+    for (int i = 0; i < b->warmup; i++) {
+        if (!before(b) || !step(b) || !after(b))
+            return false;
+        if (tool_now_ms() > end)
+            break;
+    }
+    return true;
+}
+
+static bool
+measure(bench *b)
+{
+    double end = tool_now_ms() + b->duration * 1e3;
+
+    b->lat = FG_NEWN(b->a, double, (size_t)b->iterations + 1);
+    if (b->kernels) {
+        b->step_ns = FG_NEWN(b->a, int64_t, b->m->program->nstep + 1);
+        b->step_calls = FG_NEWN(b->a, int64_t, b->m->program->nstep + 1);
+        b->r->hook = step_hook;
+        b->r->hook_user = b;
+    }
+    while (b->nlat < b->iterations) {
+        if (!before(b))
+            return false;
+        double cpu = cpu_seconds(), start = tool_now_ms();
+        if (!step(b))
+            return false;
+        b->lat[b->nlat++] = tool_now_ms() - start;
+        b->cpu_s += cpu_seconds() - cpu;
+        if (!after(b))
+            return false;
+        if (tool_now_ms() > end && b->nlat >= 3)
+            break;
+    }
+    b->cpu_s /= b->nlat ? b->nlat : 1;
+    b->r->hook = NULL;
+    return true;
+}
+
+/* Work of one run of step s with the shapes bound now. */
+static double
+step_work(const bench *b, const fg_step *s, bool flops)
+{
+    uint32_t v = flops ? s->flops : s->bytes;
+    int64_t  n = 0;
+
+    if (s->kind != FG_STEP_KERNEL)
+        return 0;
+    if (v != FG_NONE)
+        n = b->r->value[v];
+    else
+        for (uint32_t k = 0; k < s->nbuf && !flops; k++)
+            if (s->buf[k] != FG_NONE)
+                n += b->r->value[b->m->program->tensor[s->buf[k]].bytes];
+    return n > 0 ? (double)n : 0;
+}
+
+static void
+count_work(bench *b)
+{
+    const fg_program *p = b->m->program;
+
+    for (uint32_t i = p->block[0].first; i < p->block[0].first + p->block[0].count; i++) {
+        b->flops += step_work(b, &p->step[i], true);
+        b->bytes += step_work(b, &p->step[i], false);
+    }
+}
+
+static int
+by_value(const void *x, const void *y)
+{
+    double a = *(const double *)x, b = *(const double *)y;
+
+    return (a > b) - (a < b);
+}
+
+static double
+percentile(const bench *b, double p)
+{
+    double *v = malloc((size_t)(b->nlat + 1) * sizeof *v), r = 0;
+
+    if (v && b->nlat) {
+        memcpy(v, b->lat, (size_t)b->nlat * sizeof *v);
+        qsort(v, (size_t)b->nlat, sizeof *v, by_value);
+        r = v[(int)(p / 100 * (b->nlat - 1) + 0.5)];
+    }
+    free(v);
+    return r;
+}
+
+static bool
+compile(bench *b)
+{
+    b->base_kb = status_kb("VmRSS");
+    double start = tool_now_ms();
+    if ((b->code = tool_compile(b->fcx, &b->c, &b->m)))
+        return false;
+    if (forge_run_new(b->fcx, b->m, &b->r) || (b->c.threads >= 0 && forge_run_threads(b->r, b->c.threads)))
+        return bench_fail(b, "%s", forge_message(b->fcx));
+    b->compile_ms = tool_now_ms() - start;
+    b->compile_peak_kb = status_kb("VmHWM");
+    return true;
+}
+
+/* What the peers' accuracy check wants: the first output of the first timed run. */
+static bool
+first_run(bench *b)
+{
+    bool decode = !strcmp(b->task, "decode");
+
+    if (decode && !bench_decode_begin(b))
+        return false;
+    if (!decode && (b->code = tool_bind(b->cx, b->a, b->c.model, &b->in, b->fcx, b->m, b->r)))
+        return false;
+    if (!before(b))
+        return false;
+    double start = tool_now_ms();
+    if (!step(b))
+        return false;
+    b->first_ms = tool_now_ms() - start;
+    return (!b->out || bench_write_out(b, 0, decode)) && after(b);
+}
+
+static void
+work(void *arg)
+{
+    bench *b = arg;
+
+    if (!compile(b) || !strcmp(b->task, "compile"))
+        return;
+    reset_peak();
+    if (!first_run(b) || !warm_up(b) || !measure(b))
+        return;
+    b->run_peak_kb = status_kb("VmHWM");
+    b->threads = b->r->threads;
+    count_work(b);
+    b->peak = tool_measure_peak(b->threads);
+}
+
+/* ---- telling ---------------------------------------------------------------------------- */
+
+/* "dir/bert/model.onnx" is called bert. */
+static const char *
+model_name(const bench *b)
+{
+    const char *base = strrchr(b->c.model, '/'), *s = base;
+
+    if (!base || strcmp(base, "/model.onnx"))
+        return base ? base + 1 : b->c.model;
+    while (s > b->c.model && s[-1] != '/')
+        s--;
+    return fg_format(b->a, "%.*s", (int)(base - s), s);
+}
+
+static void
+print_json(const bench *b)
+{
+    cJSON *o = cJSON_CreateObject();
+    double p50 = percentile(b, 50), gflops = p50 > 0 ? b->flops / p50 * 1e-6 : 0, gbps = p50 > 0 ? b->bytes / p50 * 1e-6 : 0;
+
+    cJSON_AddStringToObject(o, "engine", "forge");
+    cJSON_AddStringToObject(o, "version", forge_version());
+    cJSON_AddStringToObject(o, "model", model_name(b));
+    cJSON_AddStringToObject(o, "task", b->task);
+    const struct { const char *name; double v; bool always; } field[] = {
+        {"threads", b->threads ? b->threads : b->c.threads > 0 ? b->c.threads : tool_cores(), true},
+        {"compile_ms", b->compile_ms, true}, {"load_ms", 0, true}, {"first_ms", b->first_ms, false},
+        {"p50_ms", p50, false}, {"p90_ms", percentile(b, 90), false}, {"p99_ms", percentile(b, 99), false},
+        {"cpu_s_per_run", b->cpu_s, false}, {"base_rss_kb", (double)b->base_kb, true},
+        {"compile_peak_kb", (double)b->compile_peak_kb, true}, {"run_peak_kb", (double)b->run_peak_kb, false},
+        {"gflops", gflops, false}, {"gbps", gbps, false},
+        {"pct_peak_flops", b->peak.gflops > 0 ? 100 * gflops / b->peak.gflops : 0, false},
+        {"pct_peak_bandwidth", b->peak.gbps > 0 ? 100 * gbps / b->peak.gbps : 0, false},
+        {"peak_gflops", b->peak.gflops, false}, {"peak_gbps", b->peak.gbps, false}};
+    for (size_t k = 0; k < sizeof field / sizeof *field; k++) {
+        if (field[k].always || b->nlat)
+            cJSON_AddNumberToObject(o, field[k].name, field[k].v);
+        if (!strcmp(field[k].name, "first_ms") && b->nlat) {
+            cJSON *lat = cJSON_AddArrayToObject(o, "lat_ms");
+            for (int i = 0; i < b->nlat; i++)
+                cJSON_AddItemToArray(lat, cJSON_CreateNumber(b->lat[i]));
+        }
+    }
+    char *text = cJSON_PrintUnformatted(o);
+    puts(text ? text : "{}");
+    free(text);
+    cJSON_Delete(o);
+}
+
+static void
+print_kernels(const bench *b)
+{
+    const fg_program *p = b->m->program;
+    uint32_t         *order = FG_NEWN(b->a, uint32_t, p->nstep + 1), n = 0;
+
+    for (uint32_t i = 0; i < p->nstep; i++) {
+        uint32_t j = n++;
+        if (p->step[i].kind != FG_STEP_KERNEL || !b->step_calls[i]) {
+            n--;
+            continue;
+        }
+        for (; j > 0 && b->step_ns[order[j - 1]] < b->step_ns[i]; j--)
+            order[j] = order[j - 1];
+        order[j] = i;
+    }
+    printf("\n%9s %8s %6s %8s %6s  %s\n", "us", "GFLOP/s", "peak", "GB/s", "peak", "kernel");
+    for (uint32_t k = 0; k < n; k++) {
+        const fg_step *s = &p->step[order[k]];
+        double         ns = (double)b->step_ns[order[k]] / (double)b->step_calls[order[k]];
+        double         gflops = step_work(b, s, true) / ns, gbps = step_work(b, s, false) / ns;
+        printf("%9.1f %8.1f %5.1f%% %8.1f %5.1f%%  %s  %.60s\n", ns * 1e-3, gflops,
+               b->peak.gflops > 0 ? 100 * gflops / b->peak.gflops : 0, gbps,
+               b->peak.gbps > 0 ? 100 * gbps / b->peak.gbps : 0, s->name, s->nodes);
+    }
+}
+
+static void
+print_text(const bench *b)
+{
+    printf("%s: compiled in %.1f ms, %ld KiB at most\n", model_name(b), b->compile_ms, b->compile_peak_kb);
+    if (!b->nlat)
+        return;
+    double p50 = percentile(b, 50);
+    printf("%s, %d threads: first %.3f ms, then p50 %.3f p90 %.3f p99 %.3f ms (%d runs), %.3f ms of CPU, %ld KiB at most\n",
+           b->task, b->threads, b->first_ms, p50, percentile(b, 90), percentile(b, 99), b->nlat, b->cpu_s * 1e3,
+           b->run_peak_kb);
+    printf("%.1f GFLOP/s of %.1f, %.1f GB/s of %.1f\n", b->flops / p50 * 1e-6, b->peak.gflops, b->bytes / p50 * 1e-6,
+           b->peak.gbps);
+    if (b->kernels)
+        print_kernels(b);
+}
+
+int
+cmd_bench(int argc, char **argv)
+{
+    bench b = {.task = "run", .past = 128, .iterations = 50, .warmup = 10, .duration = 10, .in.random = 0};
+    const tool_option own[] = {
+        {"--task", TOOL_TEXT, &b.task, "TASK", "compile, run (default), or decode: a token at a time with a KV cache"},
+        {"--past", TOOL_INT, &b.past, "N", "decode: tokens of the prefill; default 128"},
+        {"--iterations", TOOL_INT, &b.iterations, "N", "at most; default 50"},
+        {"--warmup", TOOL_INT, &b.warmup, "N", "runs that do not count; default 10"},
+        {"--duration", TOOL_DOUBLE, &b.duration, "S", "seconds at most; default 10"},
+        {"--input", TOOL_LIST, &b.in.given, "NAME=VALUE", "as for forge run; decode_ids: tokens of the decode task"},
+        {"--test-data", TOOL_TEXT, &b.in.test_data, "DIR", "inputs from input_i.pb"},
+        {"--random", TOOL_INT, &b.in.random, "SEED", "of inputs not given; default 0"},
+        {"--out", TOOL_TEXT, &b.out, "FILE", "first output as float32 .npy (decode: of the first token)"},
+        {"--kernels", TOOL_FLAG, &b.kernels, "", "time and percent of peak of every kernel"},
+        {"--json", TOOL_FLAG, &b.json, "", "one line of JSON"},
+        {NULL, TOOL_FLAG, NULL, NULL, NULL}};
+
+    tool_common_init(&b.c);
+    int code = tool_parse(&b.c, own, "forge bench MODEL.onnx: measure compile time and speed", argc, argv);
+    if (code)
+        return code < 0 ? TOOL_OK : code;
+    if (strcmp(b.task, "compile") && strcmp(b.task, "run") && strcmp(b.task, "decode"))
+        return tool_fail(TOOL_USAGE, "--task=%.100s: expected compile, run or decode", b.task);
+    if (b.past < 1 || b.iterations < 1 || !(b.duration >= 0))
+        return tool_fail(TOOL_USAGE, "--past and --iterations begin at 1, --duration at 0");
+    if (forge_open(NULL, &b.fcx) || !(b.cx = fg_ctx_new(NULL)))
+        return tool_fail(TOOL_FAILED, "out of memory");
+    b.a = fg_arena_new(b.cx);
+    if (fg_protect(b.cx, work, &b))
+        bench_fail(&b, "out of memory");
+    if (b.code == TOOL_OK)
+        (b.json ? print_json : print_text)(&b);
+    forge_run_free(b.r);
+    forge_model_free(b.m);
+    forge_close(b.fcx);
+    fg_arena_free(b.a);
+    fg_ctx_free(b.cx);
+    free(b.in.given.v);
+    return b.code;
+}
