@@ -550,7 +550,7 @@ static bool
 scan_inputs(loop *l)
 {
     fg_node *n = l->n;
-    int64_t axis, reverse;
+    int64_t axis = 0, reverse = 0;
     l->elem = FG_NEWN(n->im->tmp, element, (size_t)l->nelem);
     for (int k = 0; k < l->nelem; k++) {
         fg_reg x = fg_need(n, l->ncarried + k);
@@ -574,7 +574,7 @@ scan_inputs(loop *l)
 static fg_reg
 place_output(fg_node *n, fg_reg r, int nscan, int k)
 {
-    int64_t axis, reverse, perm[FG_MAXRANK], step[FG_MAXRANK];
+    int64_t axis = 0, reverse = 0, perm[FG_MAXRANK], step[FG_MAXRANK];
     fg_expr start[FG_MAXRANK];
     fg_type t = *fg_rt(n->m, r);
     int to;
