@@ -607,6 +607,18 @@ solvable(fg_exprs *t, fg_expr d, int i, fg_sym *s)
     return !fg_bits_has(in, *s);
 }
 
+/* Whether e depends on a run-time symbol that is not older than s. */
+static bool
+mentions_run_from(fg_exprs *t, fg_expr e, fg_sym s)
+{
+    fg_bits in = fg_bits_new(t->a, t->nsym);
+    fg_e_symbols(t, e, in);
+    for (; s < t->nsym; s++)
+        if (t->sym[s].kind == FG_SYM_RUN && fg_bits_has(in, s))
+            return true;
+    return false;
+}
+
 bool
 fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
 {
@@ -629,7 +641,9 @@ fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
         fg_expr rest = fg_esub(t, d, fg_emul(t, fg_ec(t, c), fg_es(t, s)));
         rest = fg_emul(t, rest, fg_ec(t, -c));
         bool run = t->sym[s].kind == FG_SYM_RUN;
-        if (!rest || (!run && fg_e_mentions(t, rest, FG_SYM_RUN)))
+        /* Symbols are made in the order in which they get their values: none may come to
+         * depend on one that is set after it. */
+        if (!rest || mentions_run_from(t, rest, run ? s : 0))
             continue;
         int score = 1 + 4 * (fg_e_lo(t, rest) >= 0) + 2 * run;
         if (score > best || (score == best && s > who)) {
