@@ -61,6 +61,8 @@ struct fg_onnx_file {
 /* The external file at `location`, mapped; NULL with a diagnostic that begins with `what`. */
 const fg_map *fg_onnx_external(fg_onnx_file *f, const char *what, const char *location);
 
+void fg_onnx_imported(fg_onnx_file *f);             /* weights are about to be used */
+
 /* Unpacks the mapped file as a message of that kind; data of tensors stays where it is. */
 ProtobufCMessage *fg_onnx_unpack(fg_onnx_file *f, fg_arena *tmp,
                                  const ProtobufCMessageDescriptor *kind);

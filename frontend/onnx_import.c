@@ -236,5 +236,6 @@ fg_onnx_import(fg_onnx_file *f, fg_arena *a, const fg_import_options *o)
                  f->nbad ? f->bad[0].op : "", f->nbad ? f->bad[0].node : "",
                  f->nbad ? f->bad[0].reason : "");
     fg_onnx_prefix(f, last);
+    fg_onnx_imported(f);
     return j.ok ? j.m : NULL;
 }

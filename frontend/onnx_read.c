@@ -16,6 +16,16 @@
 
 /* ---- mapping -------------------------------------------------------------------------- */
 
+/* Importing reads a few bytes of each weight, running reads all: read ahead only for that. */
+static void
+advise(fg_map *map, int how)
+{
+    if (map->data)
+        madvise((void *)map->data, map->size, how);
+}
+
+enum { LARGE = 8 << 20 };       /* files that are weights more than anything else */
+
 /* Takes fd over. `why` is set on failure. */
 static bool
 map_fd(int fd, fg_map *map, const char **why)
@@ -36,12 +46,22 @@ map_fd(int fd, fg_map *map, const char **why)
         if (ok) {
             map->data = p;
             map->size = (size_t)st.st_size;
+            if (map->size > LARGE)
+                advise(map, MADV_RANDOM);
         } else {
             *why = strerror(errno);
         }
     }
     close(fd);
     return ok;
+}
+
+void
+fg_onnx_imported(fg_onnx_file *f)
+{
+    advise(&f->map, MADV_NORMAL);
+    for (int i = 0; i < f->next; i++)
+        advise(&f->ext[i], MADV_NORMAL);
 }
 
 static void

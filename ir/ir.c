@@ -93,19 +93,16 @@ fg_param(fg_module *m, fg_block *b, fg_type type, const char *name)
 /* ---- weights -------------------------------------------------------------------------------- */
 
 /* Type, shape and a sample of the content: reading all of a large file to find its few
- * tied tensors would page it in, so equal samples are then compared in full. */
+ * tied tensors would page it in, so equal samples are then compared in full. The middle is
+ * where tensors of one shape differ first; ends are often padding or zero. */
 static uint64_t
 weight_sample(const fg_weight *w)
 {
-    enum { WINDOW = 64, WINDOWS = 4 };
+    enum { WINDOW = 256 };
     uint64_t h = fg_hash(w->dim, (size_t)w->rank * sizeof w->dim[0], (uint64_t)w->dtype);
-    if (w->bytes <= WINDOW * WINDOWS)
+    if (w->bytes <= WINDOW)
         return fg_hash(w->data, w->bytes, h) | 1;
-    for (int i = 0; i < WINDOWS; i++) {
-        size_t at = (w->bytes - WINDOW) / (WINDOWS - 1) * (size_t)i;
-        h = fg_hash((const char *)w->data + at, WINDOW, h);
-    }
-    return h | 1;
+    return fg_hash((const char *)w->data + w->bytes / 2 / WINDOW * WINDOW, WINDOW, h) | 1;
 }
 
 static bool
@@ -116,20 +113,58 @@ weight_same(const fg_weight *a, const fg_weight *b)
            (a->data == b->data || memcmp(a->data, b->data, a->bytes) == 0);
 }
 
+/* Where equal weights are looked for: open addressing by hash, index + 1 or 0. */
+typedef struct weightset {
+    uint32_t *slot;
+    size_t    cap;
+} weightset;
+
+/* The slot of a weight equal to w, or the empty one where it belongs. */
+static uint32_t *
+weight_slot(const fg_module *m, const weightset *s, const fg_weight *w)
+{
+    size_t h = (size_t)w->hash & (s->cap - 1);
+    while (s->slot[h] && !weight_same(&m->weight[s->slot[h] - 1], w))
+        h = (h + 1) & (s->cap - 1);
+    return &s->slot[h];
+}
+
+static weightset *
+weight_set(fg_module *m)
+{
+    weightset *s = m->weights;
+    if (s && (size_t)m->nweight * 2 < s->cap)
+        return s;
+    if (!s)
+        s = m->weights = FG_NEW(m->a, weightset);
+    s->cap = s->cap ? s->cap * 2 : 64;
+    while (s->cap <= (size_t)m->nweight * 2)
+        s->cap *= 2;
+    s->slot = FG_NEWN(m->a, uint32_t, s->cap);
+    for (int i = 0; i < m->nweight; i++) {
+        size_t h = (size_t)m->weight[i].hash & (s->cap - 1);
+        while (s->slot[h])
+            h = (h + 1) & (s->cap - 1);
+        s->slot[h] = (uint32_t)i + 1;
+    }
+    return s;
+}
+
 int
 fg_weight_add(fg_module *m, const fg_weight *w)
 {
     fg_weight x = *w;
     x.hash = weight_sample(w);
     m->weight_bytes_total += w->bytes;
-    for (int i = 0; i < m->nweight; i++)
-        if (weight_same(&m->weight[i], &x)) {
-            m->weight[i].uses++;
-            m->weight_tied++;
-            return i;
-        }
+    uint32_t *slot = weight_slot(m, weight_set(m), &x);
+    if (*slot) {
+        m->weight[*slot - 1].uses++;
+        m->weight_tied++;
+        return (int)*slot - 1;
+    }
     x.uses = 1;
     FG_PUSH(m->a, m->weight, m->nweight, m->capweight) = x;
+    *slot = (uint32_t)m->nweight;
     return m->nweight - 1;
 }
 

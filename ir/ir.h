@@ -100,6 +100,7 @@ struct fg_module {
     fg_weight  *weight;
     int         nweight;
     size_t      capweight;
+    void       *weights;        /* index of them by content */
     fg_port    *input, *output; /* output[i].reg = operand i of ret */
     int         ninput, noutput;
     int         onnx_nodes;     /* in the model file, functions inlined */
