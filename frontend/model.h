@@ -37,7 +37,8 @@ void fg_names_set(fg_names *t, const char *key, int value);
 typedef struct fg_map {                 /* a whole file, read-only */
     const uint8_t *data;
     size_t         size;
-    const char    *name;                /* for diagnostics and fg_weight.file */
+    const char    *name;                /* for diagnostics */
+    const char    *local;               /* relative to the model's folder: fg_weight.file */
 } fg_map;
 
 struct fg_onnx_file {

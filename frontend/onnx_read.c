@@ -155,6 +155,7 @@ fg_onnx_external(fg_onnx_file *f, const char *what, const char *location)
     map->data = NULL;
     map->size = 0;
     map->name = fg_format(f->a, "%.*s%s", ndir, f->path, location);
+    map->local = key;
     fg_names_set(f->locations, key, f->next - 1);
     if (!why)
         fd = open_location(f->dir, path, &why);
@@ -231,6 +232,7 @@ do_open(void *arg)
     o->f = f;
     o->tmp = fg_arena_new(o->cx);
     f->path = f->map.name = fg_strdup(a, o->path);
+    f->map.local = fg_intern(o->cx, slash ? slash + 1 : o->path);
     f->shown = fg_printable(a, o->path, strlen(o->path), 300);
     char *base = fg_strdup(a, slash ? slash + 1 : o->path);
     size_t nbase = strlen(base);

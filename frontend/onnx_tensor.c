@@ -122,7 +122,7 @@ typed_data(fg_onnx_file *f, fg_arena *a, const char *what, const Onnx__TensorPro
         have += t->chunk[i]->length;
     if (t->n_chunk == 1 && t->chunk[0]->packed && width && have == w->bytes) {
         w->data = f->map.data + t->chunk[0]->offset;
-        w->file = f->map.name;
+        w->file = f->map.local;
         w->file_offset = t->chunk[0]->offset;
         return true;
     }
@@ -197,7 +197,7 @@ external_data(fg_onnx_file *f, const char *what, const Onnx__TensorProto *t, fg_
         return fg_error(f->cx, "%s: external data reaches past the end of \"%s\" (%zu bytes)",
                         what, fg_printable(f->a, map->name, strlen(map->name), 200), map->size);
     w->data = map->data + offset;
-    w->file = map->name;
+    w->file = map->local;
     w->file_offset = offset;
     return true;
 }
@@ -261,7 +261,7 @@ inline_data(fg_onnx_file *f, fg_arena *a, const char *what, const Onnx__TensorPr
         fg_warn(f->cx, "%s: %llu bytes of raw_data where %zu are needed; the rest is ignored",
                 what, (unsigned long long)last->length, w->bytes);
     w->data = f->map.data + last->offset;
-    w->file = f->map.name;
+    w->file = f->map.local;
     w->file_offset = last->offset;
     return true;
 }

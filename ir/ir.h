@@ -76,7 +76,7 @@ typedef struct fg_weight {
     size_t      bytes;
     uint64_t    hash;           /* of type, shape and a sample of the content */
     const char *name;           /* of the first initializer with this content; may be NULL */
-    const char *file;           /* path it is mapped from, or NULL */
+    const char *file;           /* that it is mapped from, relative to the model's folder; or NULL */
     uint64_t    file_offset;
     int         uses;           /* how many initializers shared it */
 } fg_weight;

@@ -93,7 +93,7 @@ store(const tool_option *o, const char *text)
     }
     if (o->kind == TOOL_INT || o->kind == TOOL_DOUBLE || o->kind == TOOL_LEVEL)
         return number(o, text);
-    if (o->kind == TOOL_TEXT) {
+    if (o->kind == TOOL_TEXT || o->kind == TOOL_MAYBE) {
         *(const char **)o->at = text;
         return TOOL_OK;
     }
@@ -120,7 +120,7 @@ parse_one(const tool_option *o, int argc, char **argv, int *at)
             continue;
         if (o->kind == TOOL_FLAG && arg[n])
             return tool_fail(TOOL_USAGE, "%s takes no value", o->name);
-        if (o->kind == TOOL_FLAG || arg[n])
+        if (o->kind == TOOL_FLAG || o->kind == TOOL_MAYBE || arg[n])
             return store(o, arg + n + (arg[n] == '='));
         if (*at + 1 >= argc)
             return tool_fail(TOOL_USAGE, "%s needs a value", o->name);
@@ -134,7 +134,9 @@ print_options(const tool_option *o)
 {
     for (; o->name; o++) {
         char left[64];
-        snprintf(left, sizeof left, "%s%s%s", o->name, *o->arg && o->kind != TOOL_LEVEL ? "=" : "", o->arg);
+        bool maybe = o->kind == TOOL_MAYBE;
+        snprintf(left, sizeof left, "%s%s%s%s%s", o->name, maybe ? "[" : "",
+                 *o->arg && o->kind != TOOL_LEVEL ? "=" : "", o->arg, maybe ? "]" : "");
         printf("    %-24s %s\n", left, o->meaning);
     }
 }

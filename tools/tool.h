@@ -22,7 +22,8 @@ int tool_fail_file(int code, const char *file, const char *fmt, ...)
 
 /* ---- options ---------------------------------------------------------------------- */
 
-typedef enum { TOOL_FLAG, TOOL_INT, TOOL_DOUBLE, TOOL_TEXT, TOOL_LIST, TOOL_LEVEL } tool_kind;
+/* MAYBE: text with or without a value; "" without. */
+typedef enum { TOOL_FLAG, TOOL_INT, TOOL_DOUBLE, TOOL_TEXT, TOOL_MAYBE, TOOL_LIST, TOOL_LEVEL } tool_kind;
 
 typedef struct tool_list {      /* of an option that may be given again and again */
     const char **v;
@@ -55,6 +56,13 @@ int  tool_parse(tool_common *c, const tool_option *own, const char *usage, int a
 int tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out);
 /* Writes text to path through a temporary file; message printed on failure. */
 int tool_write(const char *path, const void *data, size_t n);
+
+/* A module from an .onnx file or from text; `file`, when it is the former, must outlive it.
+ * NULL with a diagnostic. */
+struct fg_onnx_file;
+fg_module *tool_load(fg_ctx *cx, fg_arena *a, const tool_common *c, struct fg_onnx_file **file);
+/* Whether every name of the comma list is a pass; message printed when not. */
+bool tool_known_passes(const char *list);
 
 /* ---- data --------------------------------------------------------------------------- */
 
