@@ -1,0 +1,316 @@
+/* gemm.c - register-tiled product with run-time sizes.
+ *
+ *     for each k:  NV vectors of the panel;  MR broadcasts of A;  MR x NV fused multiply-adds
+ *
+ * The accumulators are the phis of the loop over k, so they live in registers for all of
+ * K and memory traffic is one panel row per MR x NV products: the loop runs at the
+ * speed of the multiplier as long as MR x NV covers its latency and MR x NV + NV + 1
+ * registers exist. At most 6 rows: more would fall into one set of an 8-way cache when the stride of
+ * A is a multiple of 4 KiB.
+ *
+ * Weights stay where the model file is mapped, rows far apart: reading a panel in place once per tile would
+ * pay for address translation every time. So the first tile copies its panel as it
+ * goes, the others read the copy, and meanwhile they prefetch the next panel.
+ */
+#include <stdio.h>
+#include <string.h>
+#include "codegen/cpu/gemm.h"
+
+enum { LINE = 64 };
+
+fg_tile
+fg_tile_of(fg_ll *g, fg_t elem)
+{
+    fg_tile t = {.elem = elem};
+    t.size = elem == g->f64 || elem == g->i64 ? 8 : 4;
+    t.W = g->W * 4 / t.size;
+    t.NV = g->t->nvec >= 32 ? 4 : 2;
+    t.NR = t.NV * t.W;
+    t.MR = 6;
+    return t;
+}
+
+static const char *
+elem_name(fg_ll *g, fg_t elem)
+{
+    return elem == g->f32 ? "f32" : elem == g->f64 ? "f64" : elem == g->i32 ? "i32" : "i64";
+}
+
+static fg_v
+at_bytes(fg_ll *g, fg_v p, fg_v bytes)
+{
+    return ll_at(g, p, g->i8, bytes);
+}
+
+bool
+fg_helper_begin(fg_ll *g, const char *what, const fg_tile *t, int n, const fg_t *param,
+                ll_place *back, fg_v *fn)
+{
+    char name[48];
+    snprintf(name, sizeof name, "%s_%s", what, elem_name(g, t->elem));
+    *fn = LLVMGetNamedFunction(g->m, name);
+    if (*fn)
+        return false;
+    *back = ll_save(g);
+    *fn = ll_function(g, name, g->none, n, param, true);
+    unsigned kind = LLVMGetEnumAttributeKindForName("noinline", 8);
+    LLVMAddAttributeAtIndex(*fn, LLVMAttributeFunctionIndex,
+                            LLVMCreateEnumAttribute(g->cx, kind, 0));
+    return true;
+}
+
+void
+fg_helper_end(fg_ll *g, ll_place back)
+{
+    ll_ret(g, NULL);
+    ll_restore(g, back);
+}
+
+/* ---- micro-kernel ------------------------------------------------------------------- */
+
+enum { ARG_A, ARG_LDA, ARG_SKA, ARG_K, ARG_B, ARG_C, ARG_NEXT, ARG_LDNEXT, NARG };
+enum { AHEAD = 8 };             /* rows of an unpacked panel fetched ahead of use */
+
+static void
+kernel_body(fg_ll *g, const fg_tile *t, int n, bool pack)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    fg_v arg[NARG], phi[LL_MAXPHI], b[8];
+    int acc = n * t->NV;
+    for (int i = 0; i < NARG; i++)
+        arg[i] = ll_param(g, i);
+    for (int i = 0; i < acc; i++)
+        phi[i] = ll_zero(vec);
+    fg_v row[8];
+    for (int i = 1; i < n; i++)
+        row[i] = ll_mul(g, arg[ARG_LDA], ll_i(g, i));
+    fg_v ahead = ll_mul(g, arg[ARG_LDNEXT], ll_i(g, AHEAD));
+    phi[acc] = arg[ARG_A];
+    phi[acc + 1] = arg[ARG_B];
+    phi[acc + 2] = arg[ARG_NEXT];
+
+    ll_loop l;
+    ll_for(g, &l, ll_i(g, 0), arg[ARG_K], ll_i(g, 1), acc + 3, phi);
+    fg_v a = l.phi[acc], panel = l.phi[acc + 1], next = l.phi[acc + 2];
+    for (int j = 0; j < t->NV; j++) {
+        fg_v p = ll_atc(g, panel, t->elem, j * t->W);
+        if (!pack) {
+            b[j] = ll_load_aligned(g, vec, p, t->W * t->size);
+            continue;
+        }
+        b[j] = ll_load(g, vec, ll_atc(g, next, t->elem, j * t->W));
+        ll_store_aligned(g, b[j], p, t->W * t->size);
+    }
+    if (pack)
+        for (int byte = 0; byte < t->NR * t->size; byte += LINE)
+            ll_prefetch(g, ll_atc(g, at_bytes(g, next, ahead), g->i8, byte));
+    else
+        ll_prefetch(g, next);
+    for (int i = 0; i < n; i++) {
+        fg_v p = i ? at_bytes(g, a, row[i]) : a;
+        fg_v x = ll_splat(g, ll_load(g, t->elem, p), t->W);
+        for (int j = 0; j < t->NV; j++)
+            phi[i * t->NV + j] = ll_fma(g, x, b[j], l.phi[i * t->NV + j]);
+    }
+    phi[acc] = at_bytes(g, a, arg[ARG_SKA]);
+    phi[acc + 1] = ll_atc(g, panel, t->elem, t->NR);
+    phi[acc + 2] = at_bytes(g, next, arg[ARG_LDNEXT]);
+    ll_next(g, &l, phi);
+
+    for (int i = 0; i < acc; i++)
+        ll_store_aligned(g, l.phi[i], ll_atc(g, arg[ARG_C], t->elem, i * t->W),
+                         t->W * t->size);
+}
+
+fg_v
+fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, bool pack)
+{
+    fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr, g->ptr, g->ptr, g->i64};
+    char name[24];
+    snprintf(name, sizeof name, "tile%d%s", n, pack ? "_pack" : "");
+    ll_place back;
+    fg_v fn;
+    if (!fg_helper_begin(g, name, t, NARG, param, &back, &fn))
+        return fn;
+    kernel_body(g, t, n, pack);
+    fg_helper_end(g, back);
+    return fn;
+}
+
+/* ---- one panel, all rows ------------------------------------------------------------- */
+
+/* Rows are dealt out evenly, because a tile of 1 or 2 rows costs as much as one of 4: the first
+ * `rows % tiles` tiles have one more than the others. */
+typedef struct span { int lo, hi; } span;
+
+/* Sizes that tiles can have for any number of rows within the bounds. */
+static span
+tile_sizes(const fg_panel *p, bool first)
+{
+    span s = {p->t.MR, 1};
+    int64_t from = p->min_rows < 1 ? 1 : p->min_rows, to = p->max_rows;
+    /* Beyond MR^2 rows every size is MR or MR - 1; a window of that width sees all. */
+    int64_t window = p->t.MR * p->t.MR;
+    if (from > window)
+        to = to - from > window ? from + window : to;
+    else if (to > 2 * window)
+        to = 2 * window;
+    for (int64_t n = from; n <= to; n++) {
+        int64_t tiles = (n + p->t.MR - 1) / p->t.MR;
+        int large = (int)((n + tiles - 1) / tiles), small = first ? large : (int)(n / tiles);
+        s.lo = small < s.lo ? small : s.lo;
+        s.hi = large > s.hi ? large : s.hi;
+    }
+    return s;
+}
+
+/* Which of the micro-kernels serves n rows. */
+static fg_v
+choose(fg_ll *g, const fg_tile *t, fg_v n, span s, bool pack)
+{
+    fg_v fn = fg_tile_kernel(g, t, s.lo, pack);
+    for (int i = s.lo + 1; i <= s.hi; i++)
+        fn = ll_sel(g, ll_cmp(g, LL_EQ, n, ll_i(g, i)), fg_tile_kernel(g, t, i, pack), fn);
+    return fn;
+}
+
+void
+fg_panel_rows(fg_ll *g, const fg_panel *p)
+{
+    const fg_tile *t = &p->t;
+    span any = tile_sizes(p, false), first = tile_sizes(p, true);
+    fg_v one = ll_i(g, 1), mr = ll_i(g, t->MR);
+    fg_v tiles = ll_udiv(g, ll_add(g, p->rows, ll_i(g, t->MR - 1)), mr);
+    fg_v least = ll_udiv(g, p->rows, ll_max(g, tiles, one));
+    fg_v extra = ll_sub(g, p->rows, ll_mul(g, least, tiles));
+
+    ll_loop l;
+    fg_v row = ll_i(g, 0);
+    ll_for(g, &l, ll_i(g, 0), tiles, one, 1, &row);
+    row = l.phi[0];
+    fg_v n = ll_add(g, least, ll_zext(g, ll_cmp(g, LL_LT, l.i, extra), g->i64));
+    if (any.lo == any.hi)
+        n = ll_i(g, any.lo);
+    fg_v arg[NARG], fn = choose(g, t, n, any, false);
+    arg[ARG_A] = p->a(p->user, row, n);
+    arg[ARG_LDA] = p->lda;
+    arg[ARG_SKA] = p->ska;
+    arg[ARG_K] = p->k;
+    arg[ARG_B] = p->b;
+    arg[ARG_C] = p->c;
+    arg[ARG_NEXT] = arg[ARG_A];
+    arg[ARG_LDNEXT] = ll_i(g, 0);
+    if (p->src) {
+        int lines = t->NR * t->size / LINE;
+        fg_v before = ll_sub(g, l.i, one);
+        fg_v mine = ll_ucmp(g, LL_LT, before, ll_i(g, lines));
+        fg_v line = ll_add(g, ll_mul(g, before, ll_i(g, LINE)), ll_i(g, t->NR * t->size));
+        fg_v packs = ll_and(g, ll_cmp(g, LL_EQ, l.i, ll_i(g, 0)), p->fuse);
+        fn = ll_sel(g, packs, choose(g, t, n, first, true), fn);
+        line = ll_sel(g, packs, ll_i(g, 0), line);
+        mine = ll_or(g, mine, packs);
+        arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->src, line), arg[ARG_NEXT]);
+        arg[ARG_LDNEXT] = ll_sel(g, mine, p->ldsrc, arg[ARG_LDNEXT]);
+    }
+    LLVMTypeRef type = LLVMGlobalGetValueType(fg_tile_kernel(g, t, any.lo, false));
+    LLVMBuildCall2(g->b, type, fn, arg, NARG, "");
+    p->done(p->user, row, n);
+    row = ll_add(g, row, n);
+    ll_next(g, &l, &row);
+}
+
+/* ---- packing -------------------------------------------------------------------------- */
+
+void
+fg_transpose_regs(fg_ll *g, fg_v *r, int W)
+{
+    int low[64], high[64];
+    for (int i = 0; i < W / 2; i++) {
+        low[2 * i] = i;
+        low[2 * i + 1] = W + i;
+        high[2 * i] = W / 2 + i;
+        high[2 * i + 1] = W + W / 2 + i;
+    }
+    for (int step = 1; step < W; step *= 2) {
+        fg_v next[64];
+        for (int i = 0; i < W / 2; i++) {
+            next[2 * i] = ll_shuffle(g, r[i], r[i + W / 2], W, low);
+            next[2 * i + 1] = ll_shuffle(g, r[i], r[i + W / 2], W, high);
+        }
+        memcpy(r, next, (size_t)W * sizeof *r);
+    }
+}
+
+static void
+pack_rows_body(fg_ll *g, const fg_tile *t)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    fg_v ld = ll_param(g, 1), n = ll_param(g, 3), mask[8];
+    for (int j = 0; j < t->NV; j++)
+        mask[j] = ll_first(g, ll_sub(g, n, ll_i(g, j * t->W)), t->W);
+    fg_v ahead = ll_mul(g, ld, ll_i(g, AHEAD));
+    ll_loop l;
+    ll_for(g, &l, ll_i(g, 0), ll_param(g, 2), ll_i(g, 1), 2,
+           (fg_v[]){ll_param(g, 0), ll_param(g, 4)});
+    for (int j = 0; j < t->NV; j++) {
+        fg_v p = ll_atc(g, l.phi[0], t->elem, j * t->W);
+        ll_prefetch(g, at_bytes(g, p, ahead));
+        ll_store_aligned(g, ll_mload(g, vec, p, mask[j]),
+                         ll_atc(g, l.phi[1], t->elem, j * t->W), t->W * t->size);
+    }
+    ll_next(g, &l, (fg_v[]){at_bytes(g, l.phi[0], ld), ll_atc(g, l.phi[1], t->elem, t->NR)});
+}
+
+void
+fg_pack_rows(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v n, fg_v dst)
+{
+    fg_t param[5] = {g->ptr, g->i64, g->i64, g->i64, g->ptr};
+    ll_place back;
+    fg_v fn;
+    if (fg_helper_begin(g, "pack_rows", t, 5, param, &back, &fn)) {
+        pack_rows_body(g, t);
+        fg_helper_end(g, back);
+    }
+    ll_call(g, fn, 5, (fg_v[]){src, ld, k, n, dst});
+}
+
+/* W columns at a time: each is one sequential stream. */
+static void
+pack_columns_body(fg_ll *g, const fg_tile *t)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    fg_v ld = ll_param(g, 1), k = ll_param(g, 2), n = ll_param(g, 3);
+    ll_loop group, l;
+    ll_for1(g, &group, ll_i(g, 0), n, ll_i(g, t->W), 0, NULL);
+    fg_v src = at_bytes(g, ll_param(g, 0), ll_mul(g, group.i, ld));
+    fg_v left = ll_sub(g, n, group.i);
+    ll_for(g, &l, ll_i(g, 0), k, ll_i(g, t->W), 0, NULL);
+    fg_v mask = ll_first(g, ll_sub(g, k, l.i), t->W), r[64];
+    fg_v p = ll_at(g, src, t->elem, l.i);
+    for (int i = 0; i < t->W; i++) {
+        r[i] = ll_mload(g, vec, p, mask);
+        ll_prefetch(g, ll_atc(g, p, g->i8, 4 * LINE));
+        /* Past the last column: read that one again. */
+        p = ll_sel(g, ll_cmp(g, LL_GT, left, ll_i(g, i + 1)), at_bytes(g, p, ld), p);
+    }
+    fg_transpose_regs(g, r, t->W);
+    fg_v dst = ll_at(g, ll_param(g, 4), t->elem,
+                     ll_add(g, ll_mul(g, l.i, ll_i(g, t->NR)), group.i));
+    for (int i = 0; i < t->W; i++)
+        ll_store_aligned(g, r[i], ll_atc(g, dst, t->elem, i * t->NR), t->W * t->size);
+    ll_next(g, &l, NULL);
+    ll_next(g, &group, NULL);
+}
+
+void
+fg_pack_columns(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v n, fg_v dst)
+{
+    fg_t param[5] = {g->ptr, g->i64, g->i64, g->i64, g->ptr};
+    ll_place back;
+    fg_v fn;
+    if (fg_helper_begin(g, "pack_columns", t, 5, param, &back, &fn)) {
+        pack_columns_body(g, t);
+        fg_helper_end(g, back);
+    }
+    ll_call(g, fn, 5, (fg_v[]){src, ld, k, n, dst});
+}

@@ -1,0 +1,175 @@
+/* gemv.c - products with few rows: as fast as the weights come from memory.
+ *
+ *     w[k][n]   16 rows of w at a time:  y[m][j..] += sum of x[m][k + u] w[k + u][j..]
+ *     w[n][k]   4 rows of w at a time:   acc[m][r] += x[m][k..] w[r][k..], then across lanes
+ *
+ * Every element of w is read exactly once, in an order that looks sequential to the
+ * machine: a few rows advance side by side through whole pages. (Columns strip by strip, which keeps y
+ * in registers, runs at half the speed: every row of a strip is another page.) y and x stay
+ * in the first-level cache, and their traffic is a small fraction of that of w.
+ */
+#include "codegen/cpu/gemm.h"
+
+enum { X, LDX, M, W, LDW, K, Y, LDY, N, NARG };
+
+static fg_v
+at_bytes(fg_ll *g, fg_v p, fg_v bytes)
+{
+    return ll_at(g, p, g->i8, bytes);
+}
+
+static void
+few_call(fg_ll *g, const fg_tile *t, const fg_few *f, const char *name,
+         void (*body)(fg_ll *, const fg_tile *))
+{
+    fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->ptr, g->i64, g->i64, g->ptr, g->i64, g->i64};
+    ll_place back;
+    fg_v fn;
+    if (fg_helper_begin(g, name, t, NARG, param, &back, &fn)) {
+        body(g, t);
+        fg_helper_end(g, back);
+    }
+    ll_call(g, fn, NARG, (fg_v[]){f->x, f->ldx, f->m, f->w, f->ldw, f->k, f->y, f->ldy, f->n});
+}
+
+/* ---- rows of w contiguous ------------------------------------------------------------ */
+
+/* One vector of columns times `deep` rows of w, for every row of x. */
+static void
+rows_step(fg_ll *g, const fg_tile *t, int deep, fg_v x, fg_v w, fg_v y, fg_v mask)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    fg_v row[32];
+    for (int u = 0; u < deep; u++) {
+        row[u] = ll_mload(g, vec, w, mask);
+        w = at_bytes(g, w, ll_param(g, LDW));
+    }
+    ll_loop m;
+    ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2, (fg_v[]){x, y});
+    fg_v acc = ll_load(g, vec, m.phi[1]);
+    for (int u = 0; u < deep; u++) {
+        fg_v s = ll_load(g, t->elem, ll_atc(g, m.phi[0], t->elem, u));
+        acc = ll_fma(g, ll_splat(g, s, t->W), row[u], acc);
+    }
+    ll_store(g, acc, m.phi[1]);
+    ll_next(g, &m, (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
+                            at_bytes(g, m.phi[1], ll_param(g, LDY))});
+}
+
+/* Rows [lo, hi) of w, `deep` at a time. */
+static void
+rows_sweep(fg_ll *g, const fg_tile *t, int deep, fg_v lo, fg_v hi)
+{
+    fg_v n = ll_param(g, N), width = ll_i(g, t->W);
+    fg_v whole = ll_and(g, n, ll_i(g, -t->W));
+    ll_loop k, j;
+    ll_for(g, &k, lo, hi, ll_i(g, deep), 0, NULL);
+    fg_v x = ll_at(g, ll_param(g, X), t->elem, k.i);
+    fg_v w = at_bytes(g, ll_param(g, W), ll_mul(g, k.i, ll_param(g, LDW)));
+    ll_for(g, &j, ll_i(g, 0), whole, width, 0, NULL);
+    rows_step(g, t, deep, x, ll_at(g, w, t->elem, j.i),
+              ll_at(g, ll_param(g, Y), t->elem, j.i), NULL);
+    ll_next(g, &j, NULL);
+    ll_branch ragged;
+    ll_if(g, &ragged, ll_cmp(g, LL_LT, whole, n));
+    rows_step(g, t, deep, x, ll_at(g, w, t->elem, whole),
+              ll_at(g, ll_param(g, Y), t->elem, whole),
+              ll_first(g, ll_sub(g, n, whole), t->W));
+    ll_end(g, &ragged, NULL, NULL);
+    ll_next(g, &k, NULL);
+}
+
+static void
+rows_body(fg_ll *g, const fg_tile *t)
+{
+    int deep = g->t->nvec >= 32 ? 16 : 8;
+    fg_v k = ll_param(g, K), whole = ll_and(g, k, ll_i(g, -deep));
+    rows_sweep(g, t, deep, ll_i(g, 0), whole);
+    rows_sweep(g, t, 1, whole, k);
+}
+
+void
+fg_few_rows(fg_ll *g, const fg_tile *t, const fg_few *f)
+{
+    few_call(g, t, f, "few_rows", rows_body);
+}
+
+/* ---- columns of w contiguous ----------------------------------------------------------- */
+
+enum { ROWS = 4 };              /* of w, side by side */
+
+/* acc[m][ROWS] += products over `deep` vectors from element `at` on. */
+static void
+columns_step(fg_ll *g, const fg_tile *t, int deep, const fg_v *w, fg_v at, fg_v acc, fg_v mask)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    fg_v v[ROWS * 4];
+    for (int r = 0; r < ROWS; r++)
+        for (int u = 0; u < deep; u++) {
+            fg_v p = ll_at(g, w[r], t->elem, at);
+            v[r * deep + u] = ll_mload(g, vec, ll_atc(g, p, t->elem, u * t->W), mask);
+        }
+    ll_loop m;
+    ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2,
+            (fg_v[]){ll_at(g, ll_param(g, X), t->elem, at), acc});
+    for (int r = 0; r < ROWS; r++) {
+        fg_v p = ll_atc(g, m.phi[1], t->elem, r * t->W), s = ll_load(g, vec, p);
+        for (int u = 0; u < deep; u++) {
+            fg_v x = ll_mload(g, vec, ll_atc(g, m.phi[0], t->elem, u * t->W), mask);
+            s = ll_fma(g, x, v[r * deep + u], s);
+        }
+        ll_store(g, s, p);
+    }
+    ll_next(g, &m, (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
+                            ll_atc(g, m.phi[1], t->elem, ROWS * t->W)});
+}
+
+/* y[m][j + r] += the sum across lanes of acc[m][r], which becomes zero again. */
+static void
+columns_sum(fg_ll *g, const fg_tile *t, fg_v acc, fg_v y)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    ll_loop m;
+    ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2, (fg_v[]){acc, y});
+    for (int r = 0; r < ROWS; r++) {
+        fg_v p = ll_atc(g, m.phi[0], t->elem, r * t->W), q = ll_atc(g, m.phi[1], t->elem, r);
+        fg_v sum = ll_hsum(g, ll_load(g, vec, p));
+        ll_store(g, ll_add(g, ll_load(g, t->elem, q), sum), q);
+        ll_store(g, ll_zero(vec), p);
+    }
+    ll_next(g, &m, (fg_v[]){ll_atc(g, m.phi[0], t->elem, ROWS * t->W),
+                            at_bytes(g, m.phi[1], ll_param(g, LDY))});
+}
+
+static void
+columns_body(fg_ll *g, const fg_tile *t)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    int deep = g->t->nvec >= 32 ? 4 : 2;
+    fg_v k = ll_param(g, K), n = ll_param(g, N), ld = ll_param(g, LDW);
+    fg_v whole = ll_and(g, k, ll_i(g, -deep * t->W));
+    fg_v acc = ll_slot(g, vec, FG_FEW_ROWS * ROWS);
+    for (int i = 0; i < FG_FEW_ROWS * ROWS; i++)
+        ll_store(g, ll_zero(vec), ll_atc(g, acc, t->elem, i * t->W));
+    ll_loop j, l;
+    ll_for(g, &j, ll_i(g, 0), n, ll_i(g, ROWS), 0, NULL);
+    fg_v w[ROWS] = {at_bytes(g, ll_param(g, W), ll_mul(g, j.i, ld))};
+    /* Past the last row of w: read that one again. */
+    for (int r = 1; r < ROWS; r++)
+        w[r] = ll_sel(g, ll_cmp(g, LL_LT, ll_add(g, j.i, ll_i(g, r)), n),
+                      at_bytes(g, w[r - 1], ld), w[r - 1]);
+    ll_for(g, &l, ll_i(g, 0), whole, ll_i(g, deep * t->W), 0, NULL);
+    columns_step(g, t, deep, w, l.i, acc, NULL);
+    ll_next(g, &l, NULL);
+    ll_for(g, &l, whole, k, ll_i(g, t->W), 0, NULL);
+    columns_step(g, t, 1, w, l.i, acc, ll_first(g, ll_sub(g, k, l.i), t->W));
+    ll_next(g, &l, NULL);
+    columns_sum(g, t, acc, ll_at(g, ll_param(g, Y), t->elem, j.i));
+    ll_next(g, &j, NULL);
+}
+
+void
+fg_few_columns(fg_ll *g, const fg_tile *t, const fg_few *f)
+{
+    few_call(g, t, f, "few_columns", columns_body);
+}

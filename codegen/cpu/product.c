@@ -1,0 +1,263 @@
+/* product.c - the frame of matrix products: chunks, tiles, epilogues.
+ *
+ *     %2 = matmul %x, %w          the anchor: tiles in scratch
+ *     %3 = add %2, %bias          pulled per vector of a tile
+ *     %4 = gelu %3
+ *     yield %4                    stored
+ *
+ * Sums run over k in the same order whatever the chunks are, so results depend neither on
+ * the number of threads nor on how rows are cut.
+ */
+#include "codegen/cpu/product.h"
+#include "codegen/cpu/strided.h"
+
+enum {
+    MANY_CHUNKS = 16,           /* cut rows when columns alone give fewer */
+    BLOCK_ROWS = 48,            /* but not finer than this */
+    STRIP = 64                  /* unit of the column strips of products with few rows */
+};
+
+fg_dtype
+fg_product_acc(fg_dtype d)
+{
+    switch (d) {
+    case FG_f32: case FG_f16: case FG_bf16:
+        return FG_f32;
+    case FG_f64:
+        return FG_f64;
+    case FG_i64: case FG_u64:
+        return FG_i64;
+    case FG_i32: case FG_u32: case FG_i16: case FG_u16: case FG_i8: case FG_u8:
+        return FG_i32;
+    default:
+        return FG_NODTYPE;
+    }
+}
+
+/* ---- epilogue -------------------------------------------------------------------------- */
+
+static fg_v
+sums(fg_em *e, void *user, fg_reg r, const fg_index *ix)
+{
+    fg_product *p = user;
+    fg_dtype d = fg_rt(e->m, r)->dtype;
+    (void)ix;       /* every step from the anchor to the results keeps the element */
+    fg_v v = ll_load(e->g, ll_vec(p->tile.elem, e->lanes), p->now);
+    return fg_is_float(d) ? fg_em_round(e, d, v) : fg_em_cast(e, v, p->acc, d);
+}
+
+static void
+store_run(fg_em *e, void *user, fg_v j)
+{
+    fg_product *p = user;
+    fg_ll *g = e->g;
+    fg_v row = p->done.row, at = ll_add(g, ll_mul(g, p->now, p->done.ld), j);
+    fg_v line = p->now;
+    p->now = ll_at(g, p->done.at, p->tile.elem, at);
+    fg_index ix[FG_MAXRANK], to[FG_MAXRANK];
+    p->index(p, ll_add(g, row, line),
+             fg_ix_run(e, ll_add(g, p->done.col, j), p->tile.W), ix);
+    for (int k = 0; k < fg_em_nresult(e); k++) {
+        memcpy(to, ix, sizeof to);
+        fg_forward(e, p->out, fg_em_result(e, k), to);
+        fg_em_put(e, k, to);
+    }
+    p->now = line;
+}
+
+/* Results of n rows and `cols` columns that stand at done.at. */
+static void
+store_rows(fg_product *p, fg_v n, fg_v cols, bool whole)
+{
+    fg_em *e = p->e;
+    ll_loop l;
+    ll_for1(e->g, &l, ll_i(e->g, 0), n, ll_i(e->g, 1), 0, NULL);
+    fg_scopemark s = fg_scope(e);
+    p->now = l.i;
+    e->lanes = p->tile.W;
+    fg_em_run(e, ll_i(e->g, 0), cols, whole, store_run, p);
+    fg_unscope(e, s);
+    ll_next(e->g, &l, NULL);
+}
+
+/* ---- many rows ---------------------------------------------------------------------------- */
+
+static fg_v
+panel_a(void *user, fg_v row, fg_v n)
+{
+    fg_product *p = user;
+    return p->a(p, ll_add(p->e->g, p->done.row, row), n);
+}
+
+static void
+panel_done(void *user, fg_v row, fg_v n)
+{
+    fg_product *p = user;
+    fg_v first = p->done.row;
+    p->done.row = ll_add(p->e->g, first, row);
+    p->done.at = p->c;
+    p->done.ld = ll_i(p->e->g, p->tile.NR);
+    store_rows(p, n, p->done.n, fg_e_divides(p->e->m->ex, p->tile.W, p->n));
+    p->done.row = first;
+}
+
+/* One chunk: rows [lo, lo + rows), panel `at`. */
+static void
+many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, int64_t least)
+{
+    fg_em *e = p->e;
+    fg_ll *g = e->g;
+    const fg_tile *t = &p->tile;
+    fg_v col = ll_mul(g, at, ll_i(g, t->NR));
+    fg_v cols = ll_min(g, ll_sub(g, p->vn, col), ll_i(g, t->NR));
+    bool whole = fg_e_divides(e->m->ex, t->NR, p->n);
+    if (whole)
+        cols = ll_i(g, t->NR);
+    fg_panel q = {.t = *t, .rows = rows, .k = p->vk, .min_rows = least,
+                  .max_rows = fg_e_hi(e->m->ex, p->rows), .lda = p->lda, .ska = p->ska,
+                  .b = p->panel, .c = p->c, .a = panel_a, .done = panel_done, .user = p};
+    if (!p->b) {
+        p->pack(p, col, cols);
+    } else {
+        q.src = p->b(p, col);
+        q.ldsrc = p->ldb;
+        q.fuse = whole ? ll_ci(g->i1, 1) : ll_cmp(g, LL_EQ, cols, ll_i(g, t->NR));
+        if (!whole) {
+            ll_branch ragged;
+            ll_if(g, &ragged, ll_not(g, q.fuse));
+            fg_scopemark s = fg_scope(e);
+            p->pack(p, col, cols);
+            fg_unscope(e, s);
+            ll_end(g, &ragged, NULL, NULL);
+        }
+    }
+    p->done.row = lo;
+    p->done.col = col;
+    p->done.n = cols;
+    fg_panel_rows(g, &q);
+}
+
+static fg_expr
+ceil_div(fg_exprs *t, fg_expr a, int64_t b)
+{
+    return fg_ediv(t, fg_eadd(t, a, fg_ec(t, b - 1)), fg_ec(t, b));
+}
+
+/* How many blocks the rows are cut into. */
+static fg_expr
+row_blocks(fg_product *p, fg_expr panels)
+{
+    fg_exprs *t = p->e->m->ex;
+    fg_expr have = fg_emax(t, fg_emul(t, panels, p->batch), fg_ec(t, 1));
+    fg_expr want = fg_ediv(t, fg_ec(t, MANY_CHUNKS), have);
+    return fg_emax(t, fg_emin(t, want, ceil_div(t, p->rows, BLOCK_ROWS)), fg_ec(t, 1));
+}
+
+static void
+many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
+{
+    fg_em *e = p->e;
+    fg_ll *g = e->g;
+    fg_exprs *t = e->m->ex;
+    fg_expr room = fg_emul(t, fg_eadd(t, p->k, fg_ec(t, p->tile.W)),
+                           fg_ec(t, p->tile.NR * p->tile.size));
+    p->panel = fg_em_scratch(e, room);
+    p->c = fg_em_scratch(e, fg_ec(t, p->tile.MR * p->tile.NR * p->tile.size));
+    fg_v np = fg_em_expr(e, panels), nb = fg_em_expr(e, blocks);
+
+    ll_loop l;
+    ll_for(g, &l, e->begin, e->end, ll_i(g, 1), 0, NULL);
+    fg_scopemark s = fg_scope(e);
+    fg_v rest = ll_udiv(g, l.i, np), block = ll_urem(g, rest, nb);
+    p->begin(p, ll_udiv(g, rest, nb));
+    fg_v lo = ll_udiv(g, ll_mul(g, p->vrows, block), nb);
+    fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, ll_add(g, block, ll_i(g, 1))), nb);
+    int64_t least = fg_e_lo(t, p->rows);
+    if (!fg_e_is(t, blocks, 1) && least > BLOCK_ROWS / 2)
+        least = BLOCK_ROWS / 2;
+    fg_v rows = fg_e_is(t, blocks, 1) ? p->vrows : ll_sub(g, hi, lo);
+    many_chunk(p, fg_e_is(t, blocks, 1) ? ll_i(g, 0) : lo, rows, ll_urem(g, l.i, np), least);
+    fg_unscope(e, s);
+    ll_next(g, &l, NULL);
+}
+
+/* ---- few rows ------------------------------------------------------------------------------ */
+
+/* Columns per chunk: wide, for long sequential reads, but several chunks. */
+static fg_expr
+strip_width(fg_product *p)
+{
+    fg_exprs *t = p->e->m->ex;
+    fg_expr w = fg_emin(t, fg_emax(t, ceil_div(t, p->n, 8 * STRIP), fg_ec(t, 2)), fg_ec(t, 16));
+    return fg_emul(t, w, fg_ec(t, STRIP));
+}
+
+static void
+few_rows(fg_product *p, fg_expr strip, fg_expr strips)
+{
+    fg_em *e = p->e;
+    fg_ll *g = e->g;
+    fg_exprs *t = e->m->ex;
+    enum { ROOM = 16 * STRIP };
+    fg_v y = fg_em_scratch(e, fg_ec(t, FG_FEW_ROWS * ROOM * p->tile.size));
+    fg_v width = fg_em_expr(e, strip), ns = fg_em_expr(e, strips);
+    fg_v ldy = ll_mul(g, width, ll_i(g, p->tile.size));
+
+    ll_loop l, z;
+    ll_for(g, &l, e->begin, e->end, ll_i(g, 1), 0, NULL);
+    fg_scopemark s = fg_scope(e);
+    p->begin(p, ll_udiv(g, l.i, ns));
+    fg_v col = ll_mul(g, ll_urem(g, l.i, ns), width);
+    fg_v cols = ll_min(g, ll_sub(g, p->vn, col), width);
+    ll_for(g, &z, ll_i(g, 0), ll_mul(g, p->vrows, width), ll_i(g, p->tile.W), 0, NULL);
+    ll_store(g, ll_zero(ll_vec(p->tile.elem, p->tile.W)), ll_at(g, y, p->tile.elem, z.i));
+    ll_next(g, &z, NULL);
+    p->few(p, col, cols, y, ldy);
+    p->done = (struct fg_done){ll_i(g, 0), col, cols, y, width};
+    store_rows(p, p->vrows, cols, fg_e_divides(t, p->tile.W, p->n));
+    fg_unscope(e, s);
+    ll_next(g, &l, NULL);
+}
+
+/* ---- both ------------------------------------------------------------------------------------ */
+
+bool
+fg_product_emit(fg_product *p)
+{
+    fg_em *e = p->e;
+    fg_ll *g = e->g;
+    fg_exprs *t = e->m->ex;
+    for (int k = 0; k < fg_em_nresult(e); k++)
+        if (!fg_forward_known(e, p->out, fg_em_result(e, k)))
+            return fg_error(e->m->cx, "%s: a result of its kernel rearranges the product",
+                            fg_inst_where(e->m, fg_def(e->m, p->out)));
+    p->vrows = fg_em_expr(e, p->rows);
+    p->vn = fg_em_expr(e, p->n);
+    p->vk = fg_em_expr(e, p->k);
+    fg_em_override(e, p->out, sums, p);
+
+    fg_expr panels = ceil_div(t, p->n, p->tile.NR), blocks = row_blocks(p, panels);
+    fg_expr strip = strip_width(p), over = fg_esub(t, strip, fg_ec(t, 1));
+    fg_expr strips = fg_ediv(t, fg_eadd(t, p->n, over), strip);
+    fg_expr any = fg_emul(t, p->batch, fg_emin(t, p->rows, fg_ec(t, 1)));
+    fg_expr many = fg_emul(t, any, fg_emul(t, blocks, panels));
+    fg_expr few = fg_emul(t, any, strips);
+    bool may_few = p->few && fg_e_lo(t, p->rows) <= FG_FEW_ROWS;
+    bool may_many = !p->few || fg_e_hi(t, p->rows) > FG_FEW_ROWS;
+    e->chunks = may_many ? many : few;
+    if (may_few && may_many)
+        e->chunks = fg_eselect(t, fg_elt(t, p->rows, fg_ec(t, FG_FEW_ROWS + 1)), few, many);
+    if (!may_few) {
+        many_rows(p, panels, blocks);
+    } else if (!may_many) {
+        few_rows(p, strip, strips);
+    } else {
+        ll_branch small;
+        ll_if(g, &small, ll_cmp(g, LL_LE, p->vrows, ll_i(g, FG_FEW_ROWS)));
+        few_rows(p, strip, strips);
+        ll_else(g, &small, 0, NULL);
+        many_rows(p, panels, blocks);
+        ll_end(g, &small, NULL, NULL);
+    }
+    return true;
+}
