@@ -197,7 +197,7 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     arg[ARG_SKA] = p->ska;
     arg[ARG_K] = p->k;
     arg[ARG_B] = p->b;
-    arg[ARG_C] = p->c;
+    arg[ARG_C] = p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->NR))) : p->c;
     arg[ARG_NEXT] = arg[ARG_A];
     arg[ARG_LDNEXT] = ll_i(g, 0);
     if (p->src) {
@@ -214,7 +214,8 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     }
     LLVMTypeRef type = LLVMGlobalGetValueType(fg_tile_kernel(g, t, any.lo, false));
     LLVMBuildCall2(g->b, type, fn, arg, NARG, "");
-    p->done(p->user, row, n);
+    if (p->done)
+        p->done(p->user, row, n);
     row = ll_add(g, row, n);
     ll_next(g, &l, &row);
 }

@@ -40,7 +40,8 @@ typedef struct fg_panel {
      * after it is prefetched. NULL: b is packed already. */
     fg_v src, ldsrc, fuse;
     fg_v c;                     /* [MR][NR], the tile just computed, 64-byte aligned */
-    /* Where the rows [row, row + n) of A are; and what to do with those rows of C. */
+    bool stack;                 /* c is [rows][NR]: tiles stay, one below the other */
+    /* Where the rows [row, row + n) of A are; and what to do with those rows of C (may be NULL). */
     fg_v (*a)(void *user, fg_v row, fg_v n);
     void (*done)(void *user, fg_v row, fg_v n);
     void *user;

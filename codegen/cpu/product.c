@@ -65,9 +65,20 @@ store_run(fg_em *e, void *user, fg_v j)
     p->now = line;
 }
 
-/* Results of n rows and `cols` columns that stand at done.at. */
-static void
-store_rows(fg_product *p, fg_v n, fg_v cols, bool whole)
+bool
+fg_product_takes_over(fg_product *p)
+{
+    fg_em *e = p->e;
+    for (int k = 0; k < fg_em_nresult(e); k++)
+        if (!fg_forward_known(e, p->out, fg_em_result(e, k)))
+            return fg_error(e->m->cx, "%s: a result of its kernel rearranges the product",
+                            fg_inst_where(e->m, fg_def(e->m, p->out)));
+    fg_em_override(e, p->out, sums, p);
+    return true;
+}
+
+void
+fg_product_store(fg_product *p, fg_v n, fg_v cols, bool whole)
 {
     fg_em *e = p->e;
     ll_loop l;
@@ -97,7 +108,7 @@ panel_done(void *user, fg_v row, fg_v n)
     p->done.row = ll_add(p->e->g, first, row);
     p->done.at = p->c;
     p->done.ld = ll_i(p->e->g, p->tile.NR);
-    store_rows(p, n, p->done.n, fg_e_divides(p->e->m->ex, p->tile.W, p->n));
+    fg_product_store(p, n, p->done.n, fg_e_divides(p->e->m->ex, p->tile.W, p->n));
     p->done.row = first;
 }
 
@@ -214,7 +225,7 @@ few_rows(fg_product *p, fg_expr strip, fg_expr strips)
     ll_next(g, &z, NULL);
     p->few(p, col, cols, y, ldy);
     p->done = (struct fg_done){ll_i(g, 0), col, cols, y, width};
-    store_rows(p, p->vrows, cols, fg_e_divides(t, p->tile.W, p->n));
+    fg_product_store(p, p->vrows, cols, fg_e_divides(t, p->tile.W, p->n));
     fg_unscope(e, s);
     ll_next(g, &l, NULL);
 }
@@ -227,14 +238,11 @@ fg_product_emit(fg_product *p)
     fg_em *e = p->e;
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
-    for (int k = 0; k < fg_em_nresult(e); k++)
-        if (!fg_forward_known(e, p->out, fg_em_result(e, k)))
-            return fg_error(e->m->cx, "%s: a result of its kernel rearranges the product",
-                            fg_inst_where(e->m, fg_def(e->m, p->out)));
+    if (!fg_product_takes_over(p))
+        return false;
     p->vrows = fg_em_expr(e, p->rows);
     p->vn = fg_em_expr(e, p->n);
     p->vk = fg_em_expr(e, p->k);
-    fg_em_override(e, p->out, sums, p);
 
     fg_expr panels = ceil_div(t, p->n, p->tile.NR), blocks = row_blocks(p, panels);
     fg_expr strip = strip_width(p), over = fg_esub(t, strip, fg_ec(t, 1));

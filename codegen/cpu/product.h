@@ -42,10 +42,16 @@ struct fg_product {
     fg_v vrows, vn, vk;
     fg_v panel;                 /* packed B */
     fg_v c;                     /* the tile */
-    struct fg_done { fg_v row, col, n, at, ld; } done;
+    struct fg_done { fg_v row, col, n, at, ld; } done;  /* element (row, col) is at `at` */
     fg_v now;                   /* where the value under way is */
 };
 bool fg_product_emit(fg_product *p);
+/* Makes p->out's value what the frame computes; false when a result of the region cannot be
+ * stored from it, and the diagnostic is recorded. */
+bool fg_product_takes_over(fg_product *p);
+/* The region's results for n rows and `cols` columns of p->out, which are in memory as p->done says.
+ * `whole`: cols is a multiple of the vector width. */
+void fg_product_store(fg_product *p, fg_v n, fg_v cols, bool whole);
 
 /* Which element type sums are kept in; FG_NODTYPE: none. */
 fg_dtype fg_product_acc(fg_dtype d);
