@@ -65,7 +65,7 @@ enum { FG_FEW_ROWS = 8 };       /* up to here a product runs at the speed of mem
  * contiguous. y has room for whole vectors. ld* are bytes between rows. */
 typedef struct fg_few { fg_v x, ldx, m, w, ldw, k, y, ldy, n; } fg_few;
 void fg_few_rows(fg_ll *g, const fg_tile *t, const fg_few *f);      /* rows of w contiguous */
-/* The same with w stored [n][k]. y has room for n + 3 columns. */
+/* The same with w stored [n][k]. */
 void fg_few_columns(fg_ll *g, const fg_tile *t, const fg_few *f);
 
 /* Starts or finds the module's helper function of that name; false when it exists already. */

@@ -1,10 +1,10 @@
 /* gemv.c - products with few rows: as fast as the weights come from memory.
  *
  *     w[k][n]   16 rows of w at a time:  y[m][j..] += sum of x[m][k + u] w[k + u][j..]
- *     w[n][k]   4 rows of w at a time:   acc[m][r] += x[m][k..] w[r][k..], then across lanes
+ *     w[n][k]   one row of w at a time:   acc[m] += x[m][k..] w[n][k..], then across lanes
  *
  * Every element of w is read exactly once, in an order that looks sequential to the
- * machine: a few rows advance side by side through whole pages. (Columns strip by strip, which keeps y
+ * machine: one row, or a few side by side, advance through whole pages. (Columns strip by strip, which keeps y
  * in registers, runs at half the speed: every row of a strip is another page.) y and x stay
  * in the first-level cache, and their traffic is a small fraction of that of w.
  */
@@ -96,48 +96,44 @@ fg_few_rows(fg_ll *g, const fg_tile *t, const fg_few *f)
 
 /* ---- columns of w contiguous ----------------------------------------------------------- */
 
-enum { ROWS = 4 };              /* of w, side by side */
+enum { CHAINS = 4 };            /* sums side by side: one would wait for its own latency */
 
-/* acc[m][ROWS] += products over `deep` vectors from element `at` on. */
+/* acc[m] += products over `deep` vectors of the row of w at `w`, from element `at` on. */
 static void
-columns_step(fg_ll *g, const fg_tile *t, int deep, const fg_v *w, fg_v at, fg_v acc, fg_v mask)
+columns_step(fg_ll *g, const fg_tile *t, int deep, fg_v w, fg_v at, fg_v acc, fg_v mask)
 {
     fg_t vec = ll_vec(t->elem, t->W);
-    fg_v v[ROWS * 4];
-    for (int r = 0; r < ROWS; r++)
-        for (int u = 0; u < deep; u++) {
-            fg_v p = ll_at(g, w[r], t->elem, at);
-            v[r * deep + u] = ll_mload(g, vec, ll_atc(g, p, t->elem, u * t->W), mask);
-        }
+    fg_v v[16], p = ll_at(g, w, t->elem, at);
+    for (int u = 0; u < deep; u++)
+        v[u] = ll_mload(g, vec, ll_atc(g, p, t->elem, u * t->W), mask);
     ll_loop m;
     ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2,
             (fg_v[]){ll_at(g, ll_param(g, X), t->elem, at), acc});
-    for (int r = 0; r < ROWS; r++) {
-        fg_v p = ll_atc(g, m.phi[1], t->elem, r * t->W), s = ll_load(g, vec, p);
-        for (int u = 0; u < deep; u++) {
-            fg_v x = ll_mload(g, vec, ll_atc(g, m.phi[0], t->elem, u * t->W), mask);
-            s = ll_fma(g, x, v[r * deep + u], s);
-        }
-        ll_store(g, s, p);
+    fg_v sum[CHAINS] = {ll_load(g, vec, m.phi[1])};
+    for (int u = 0; u < deep; u++) {
+        fg_v x = ll_mload(g, vec, ll_atc(g, m.phi[0], t->elem, u * t->W), mask);
+        fg_v *s = &sum[u % CHAINS];
+        *s = *s ? ll_fma(g, x, v[u], *s) : ll_mul(g, x, v[u]);
     }
+    for (int step = 1; step < CHAINS && step < deep; step *= 2)
+        for (int c = 0; c < CHAINS; c += 2 * step)
+            sum[c] = ll_add(g, sum[c], sum[c + step]);
+    ll_store(g, sum[0], m.phi[1]);
     ll_next(g, &m, (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
-                            ll_atc(g, m.phi[1], t->elem, ROWS * t->W)});
+                            ll_atc(g, m.phi[1], t->elem, t->W)});
 }
 
-/* y[m][j + r] += the sum across lanes of acc[m][r], which becomes zero again. */
+/* y[m] += the sum across lanes of acc[m], which becomes zero again. */
 static void
 columns_sum(fg_ll *g, const fg_tile *t, fg_v acc, fg_v y)
 {
     fg_t vec = ll_vec(t->elem, t->W);
     ll_loop m;
     ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2, (fg_v[]){acc, y});
-    for (int r = 0; r < ROWS; r++) {
-        fg_v p = ll_atc(g, m.phi[0], t->elem, r * t->W), q = ll_atc(g, m.phi[1], t->elem, r);
-        fg_v sum = ll_hsum(g, ll_load(g, vec, p));
-        ll_store(g, ll_add(g, ll_load(g, t->elem, q), sum), q);
-        ll_store(g, ll_zero(vec), p);
-    }
-    ll_next(g, &m, (fg_v[]){ll_atc(g, m.phi[0], t->elem, ROWS * t->W),
+    fg_v sum = ll_hsum(g, ll_load(g, vec, m.phi[0]));
+    ll_store(g, ll_add(g, ll_load(g, t->elem, m.phi[1]), sum), m.phi[1]);
+    ll_store(g, ll_zero(vec), m.phi[0]);
+    ll_next(g, &m, (fg_v[]){ll_atc(g, m.phi[0], t->elem, t->W),
                             at_bytes(g, m.phi[1], ll_param(g, LDY))});
 }
 
@@ -145,19 +141,15 @@ static void
 columns_body(fg_ll *g, const fg_tile *t)
 {
     fg_t vec = ll_vec(t->elem, t->W);
-    int deep = g->t->nvec >= 32 ? 4 : 2;
-    fg_v k = ll_param(g, K), n = ll_param(g, N), ld = ll_param(g, LDW);
+    int deep = g->t->nvec >= 32 ? 16 : 8;
+    fg_v k = ll_param(g, K), ld = ll_param(g, LDW);
     fg_v whole = ll_and(g, k, ll_i(g, -deep * t->W));
-    fg_v acc = ll_slot(g, vec, FG_FEW_ROWS * ROWS);
-    for (int i = 0; i < FG_FEW_ROWS * ROWS; i++)
+    fg_v acc = ll_slot(g, vec, FG_FEW_ROWS);
+    for (int i = 0; i < FG_FEW_ROWS; i++)
         ll_store(g, ll_zero(vec), ll_atc(g, acc, t->elem, i * t->W));
     ll_loop j, l;
-    ll_for(g, &j, ll_i(g, 0), n, ll_i(g, ROWS), 0, NULL);
-    fg_v w[ROWS] = {at_bytes(g, ll_param(g, W), ll_mul(g, j.i, ld))};
-    /* Past the last row of w: read that one again. */
-    for (int r = 1; r < ROWS; r++)
-        w[r] = ll_sel(g, ll_cmp(g, LL_LT, ll_add(g, j.i, ll_i(g, r)), n),
-                      at_bytes(g, w[r - 1], ld), w[r - 1]);
+    ll_for(g, &j, ll_i(g, 0), ll_param(g, N), ll_i(g, 1), 0, NULL);
+    fg_v w = at_bytes(g, ll_param(g, W), ll_mul(g, j.i, ld));
     ll_for(g, &l, ll_i(g, 0), whole, ll_i(g, deep * t->W), 0, NULL);
     columns_step(g, t, deep, w, l.i, acc, NULL);
     ll_next(g, &l, NULL);

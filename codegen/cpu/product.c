@@ -41,8 +41,10 @@ sums(fg_em *e, void *user, fg_reg r, const fg_index *ix)
 {
     fg_product *p = user;
     fg_dtype d = fg_rt(e->m, r)->dtype;
-    (void)ix;       /* every step from the anchor to the results keeps the element */
+    /* Every step from the anchor to the results keeps the element, so ix is where p->now is. */
     fg_v v = ll_load(e->g, ll_vec(p->tile.elem, e->lanes), p->now);
+    if (p->finish)
+        v = p->finish(p, ix, v);
     return fg_is_float(d) ? fg_em_round(e, d, v) : fg_em_cast(e, v, p->acc, d);
 }
 

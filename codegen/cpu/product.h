@@ -37,6 +37,8 @@ struct fg_product {
     void (*few)(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy);
     /* The index in `out` of (row, column). */
     void (*index)(fg_product *p, fg_v row, fg_index col, fg_index *ix);
+    /* The anchor's value at ix from a vector of sums. NULL: the sums themselves. */
+    fg_v (*finish)(fg_product *p, const fg_index *ix, fg_v sums);
 
     /* Set by the frame. */
     fg_v vrows, vn, vk;
