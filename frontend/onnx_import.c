@@ -77,6 +77,20 @@ input_type(fg_import *im, const Onnx__ValueInfoProto *v, const fg_weight *dflt, 
     return true;
 }
 
+/* Token ids, masks and positions are never empty, whereas a cache may be. Knowing that a
+ * sequence has an element decides most comparisons of sizes in exported graphs. */
+static void
+assume_tokens(fg_module *m, const fg_type *t)
+{
+    fg_expr one = fg_ec(m->ex, 1);
+    fg_sym s;
+    if (t->rank > 2 || (t->dtype != FG_i64 && t->dtype != FG_i32 && t->dtype != FG_bool))
+        return;
+    for (int k = 0; k < t->rank; k++)
+        if (fg_e_single(m->ex, fg_e_renew(m->ex, t->dim[k]), &s))
+            fg_assume_le(m, one, t->dim[k]);
+}
+
 static bool
 import_inputs(fg_import *im, fg_scope *s, const Onnx__GraphProto *g, fg_names *replaceable)
 {
@@ -108,6 +122,7 @@ import_inputs(fg_import *im, fg_scope *s, const Onnx__GraphProto *g, fg_names *r
         if (!input_type(im, v, dflt ? &w : NULL, &t))
             return false;
         port.reg = fg_param(m, m->body, t, fg_import_word(im, v->name));
+        assume_tokens(m, &t);
         if (!fg_scope_define(s, v->name, port.reg))
             return false;
         FG_PUSH(im->a, m->input, m->ninput, cap) = port;

@@ -620,6 +620,49 @@ mentions_run_from(fg_exprs *t, fg_expr e, fg_sym s)
 }
 
 bool
+fg_e_assume_le(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
+{
+    *changed = false;
+    a = fg_e_renew(t, a);
+    b = fg_e_renew(t, b);
+    if (fg_e_le(t, a, b))
+        return true;
+    fg_expr d = fg_esub(t, b, a);       /* sign s + c >= 0 */
+    int     n = t->poly[d].n;
+    if (!d || n == 0 || n > 2 || (n == 2 && t->poly[d].t[1].natom))
+        return false;
+    const term *tm = &t->poly[d].t[0];
+    int64_t     c = n == 2 ? t->poly[d].t[1].coef : 0;
+    if (tm->natom != 1 || (tm->coef != 1 && tm->coef != -1) || c == INT64_MIN ||
+        t->atom[tm->atom[0]].kind != FG_ATOM_SYM)
+        return false;
+    fg_syminfo *s = &t->sym[t->atom[tm->atom[0]].sym];
+    if (s->kind != FG_SYM_INPUT || (tm->coef == 1 ? -c > s->hi : c < s->lo))
+        return false;
+    if (tm->coef == 1)
+        s->lo = -c;
+    else
+        s->hi = c;
+    t->generation++;                    /* a tighter bound decides more clamps */
+    *changed = true;
+    return true;
+}
+
+/* y == min(y, q) says y <= q, and y == max(y, q) says q <= y. */
+static void
+assume_clamp(fg_exprs *t, fg_expr x, fg_expr y, bool *changed)
+{
+    const poly *p = &t->poly[x];
+    if (p->n != 1 || p->t[0].coef != 1 || p->t[0].natom != 1)
+        return;
+    fg_atom at = t->atom[p->t[0].atom[0]];
+    if ((at.kind != FG_ATOM_MIN && at.kind != FG_ATOM_MAX) || (at.a != y && at.b != y))
+        return;
+    fg_expr q = at.a == y ? at.b : at.a;
+    fg_e_assume_le(t, at.kind == FG_ATOM_MIN ? y : q, at.kind == FG_ATOM_MIN ? q : y, changed);
+}
+
+bool
 fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
 {
     *changed = false;
@@ -652,8 +695,12 @@ fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
             value = rest;
         }
     }
-    if (best < 0)
+    if (best < 0) {
+        assume_clamp(t, fg_e_renew(t, a), fg_e_renew(t, b), changed);
+        if (!*changed)
+            assume_clamp(t, fg_e_renew(t, b), fg_e_renew(t, a), changed);
         return true;
+    }
     fg_sym other;
     if (fg_e_single(t, value, &other)) {
         fg_syminfo *o = &t->sym[other], *w = &t->sym[who];

@@ -80,6 +80,9 @@ fg_atom fg_atom_get(const fg_exprs *t, uint32_t atom);
  * provably different; true (nothing done) when it cannot be solved. */
 bool    fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed);
 fg_expr fg_e_renew(fg_exprs *t, fg_expr e);
+/* Declares a <= b: records it as a bound when it limits one symbol. False when it is neither
+ * provable nor such a bound. */
+bool    fg_e_assume_le(fg_exprs *t, fg_expr a, fg_expr b, bool *changed);
 
 /* Value under sym[fg_sym]; false on overflow or division by zero. */
 bool    fg_e_eval(const fg_exprs *t, fg_expr e, const int64_t *sym, int64_t *out);

@@ -401,15 +401,31 @@ renew_registers(fg_module *m)
     }
 }
 
+static void
+renew(fg_module *m)
+{
+    renew_registers(m);
+    renew_block(m, m->body);
+}
+
 bool
 fg_unify(fg_module *m, fg_expr a, fg_expr b)
 {
     bool changed;
     if (!fg_e_unify(m->ex, a, b, &changed))
         return false;
-    if (changed) {
-        renew_registers(m);
-        renew_block(m, m->body);
-    }
+    if (changed)
+        renew(m);
+    return true;
+}
+
+bool
+fg_assume_le(fg_module *m, fg_expr a, fg_expr b)
+{
+    bool changed;
+    if (!fg_e_assume_le(m->ex, a, b, &changed))
+        return false;
+    if (changed)
+        renew(m);
     return true;
 }

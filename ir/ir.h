@@ -211,6 +211,8 @@ int fg_inst_count(const fg_block *b);                    /* regions of if and lo
 /* Declares two dimensions equal; renews every type, attribute and symbolic value of the
  * module when a symbol was replaced. False when they are provably different. */
 bool fg_unify(fg_module *m, fg_expr a, fg_expr b);
+/* Declares a <= b the same way, by a bound on a symbol; false when that cannot express it. */
+bool fg_assume_le(fg_module *m, fg_expr a, fg_expr b);
 
 /* Text for diagnostics: `MatMul "/layer.3/attn/MatMul"` from the instruction's nodes, or its op name and result. */
 const char *fg_inst_where(const fg_module *m, const fg_inst *i);

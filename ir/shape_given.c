@@ -52,10 +52,43 @@ gcd(int64_t a, int64_t b)
     return a;
 }
 
+/* One axis of y is "what is left" of x's count after dividing by the others, and the
+ * division does not come out: [n,s] viewed as [b, n s / b]. A view that splits whole rows
+ * means n = b; nothing else gives the elements their places. */
+static void
+match_leading(fg_infer *s, const fg_type *x, const fg_type *y)
+{
+    fg_exprs *ex = s->m->ex;
+    fg_sym a, b;
+    for (int k = 0; k < y->rank; k++) {
+        fg_expr rest = fg_ec(ex, 1);
+        for (int j = 0; j < y->rank; j++)
+            rest = j == k ? rest : fg_emul(ex, rest, y->dim[j]);
+        fg_expr left = fg_ediv(ex, fg_type_count(ex, x), rest);
+        if (left == FG_E_BAD || left != y->dim[k] || k == 0 ||
+            fg_emul(ex, left, rest) == fg_type_count(ex, x))
+            continue;
+        if (x->rank && fg_e_single(ex, x->dim[0], &a) && fg_e_single(ex, y->dim[0], &b) &&
+            fg_sym_info(ex, a)->kind == FG_SYM_INPUT && fg_sym_info(ex, b)->kind == FG_SYM_INPUT)
+            fg_unify(s->m, x->dim[0], y->dim[0]);
+        return;
+    }
+}
+
+static void
+renew_type(fg_module *m, fg_type *t)
+{
+    for (int k = 0; k < t->rank; k++)
+        t->dim[k] = fg_e_renew(m->ex, t->dim[k]);
+}
+
 static bool
 check_reshape(fg_infer *s)
 {
-    const fg_type *x = &s->in[0], *y = &s->given[0];
+    fg_type xt = s->in[0], yt = s->given[0], *x = &xt, *y = &yt;
+    match_leading(s, x, y);
+    renew_type(s->m, x);
+    renew_type(s->m, y);
     fg_expr a[FG_MAXRANK], b[FG_MAXRANK];
     int na = x->rank, nb = y->rank;
     int64_t ca, cb;
