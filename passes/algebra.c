@@ -40,13 +40,21 @@ is_float(const fg_module *m, fg_reg r)
     return fg_is_float((fg_dtype)fg_rt(m, r)->dtype);
 }
 
+/* x repeated to the shape of i's result. */
+static fg_reg
+as_result(fg_build *b, fg_inst *i, fg_reg x)
+{
+    const fg_type *t = fg_rt(b->m, i->out[0]);
+    return fg_rt(b->m, x)->dtype == t->dtype ? fg_emit_expand(b, x, t->rank, t->dim) : 0;
+}
+
 /* x when the other operand is the constant v. */
 static fg_reg
 neutral(fg_build *b, fg_inst *i, double v)
 {
     double c;
     int k = fg_splat_operand(b->m, i, &c);
-    return k >= 0 && c == v ? fg_same_type(b->m, i, i->in[k]) : 0;
+    return k >= 0 && c == v ? as_result(b, i, i->in[k]) : 0;
 }
 
 /* x of op(op(x)). */
@@ -193,8 +201,8 @@ with_constant(fg_build *b, fg_inst *i)
     if (k < 0)
         return 0;
     if ((v != 0) == (i->op == FG_OP_and))
-        return fg_same_type(b->m, i, i->in[k]);
-    return fg_same_type(b->m, i, i->in[1 - k]);
+        return as_result(b, i, i->in[k]);
+    return as_result(b, i, i->in[1 - k]);
 }
 
 static fg_reg
@@ -231,17 +239,13 @@ static fg_reg
 where_known(fg_build *b, fg_inst *i)
 {
     double v;
-    if (!fg_const_splat(b->m, i->in[0], &v))
-        return 0;
-    const fg_type *t = fg_rt(b->m, i->out[0]);
-    return fg_emit_expand(b, i->in[v != 0 ? 1 : 2], t->rank, t->dim);
+    return fg_const_splat(b->m, i->in[0], &v) ? as_result(b, i, i->in[v != 0 ? 1 : 2]) : 0;
 }
 
 static fg_reg
 where_equal(fg_build *b, fg_inst *i)
 {
-    const fg_type *t = fg_rt(b->m, i->out[0]);
-    return i->in[1] == i->in[2] ? fg_emit_expand(b, i->in[1], t->rank, t->dim) : 0;
+    return i->in[1] == i->in[2] ? as_result(b, i, i->in[1]) : 0;
 }
 
 static fg_reg

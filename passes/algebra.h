@@ -38,9 +38,16 @@ fg_reg fg_same_type(const fg_module *m, const fg_inst *i, fg_reg x);
 /* Definition of operand k when it is a `op`, else NULL. */
 fg_inst *fg_operand_def(const fg_module *m, const fg_inst *i, int k, fg_op op);
 
-/* The register whose element at [c0, c1, ..] is start + c[axis], or start itself when
- * axis is -1; start is an expression. False when that cannot be shown. */
-typedef struct fg_ramp { int axis; fg_expr start; } fg_ramp;
-bool fg_find_ramp(fg_module *m, fg_reg r, fg_ramp *out);
+/* An integer register as a linear function of the position: its element at [c0, c1, ..] is
+ * start + sum of coef c[axis]. Axes of the terms differ. */
+enum { FG_AFFINE_TERMS = 4 };
+typedef struct fg_affine {
+    int     n;
+    struct { int axis; fg_expr coef; } term[FG_AFFINE_TERMS];
+    fg_expr start;
+} fg_affine;
+bool fg_find_affine(fg_module *m, fg_reg r, fg_affine *out);    /* false: cannot be shown */
+/* Entry c of the tuples along the last axis of a constant; their axes count without it. */
+bool fg_find_affine_entry(fg_module *m, fg_reg r, int64_t c, fg_affine *out);
 
 #endif

@@ -97,15 +97,26 @@ expand_of_leading_ones(fg_build *b, fg_inst *i)
 
 /* ---- expand beside elementwise operations ------------------------------------------------------ */
 
-/* op(expand x) = expand(op x) */
+/* op(expand x) = expand(op x), also beside single elements. */
 static fg_reg
-unary_of_expand(fg_build *b, fg_inst *i)
+op_of_expand(fg_build *b, fg_inst *i)
 {
-    fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_expand);
     const fg_type *t = fg_rt(b->m, i->out[0]);
-    if (!d || i->nin != 1 || !fg_op_is(i->op, FG_T_ELEM))
+    fg_reg in[FG_MAXOPERANDS];
+    int at = -1;
+    if (!fg_op_is(i->op, FG_T_ELEM) || i->nin > FG_MAXOPERANDS)
         return 0;
-    return fg_emit_expand(b, again(b, i, d->in), t->rank, t->dim);
+    for (int k = 0; k < i->nin; k++) {
+        in[k] = i->in[k];
+        if (single(b->m, in[k]) && fg_rt(b->m, in[k])->rank == 0)
+            continue;
+        fg_inst *d = fg_operand_def(b->m, i, k, FG_OP_expand);
+        if (!d || at >= 0)
+            return 0;
+        at = k;
+        in[k] = d->in[0];
+    }
+    return at < 0 ? 0 : fg_emit_expand(b, again(b, i, in), t->rank, t->dim);
 }
 
 /* The shape that operands broadcast to, when no symbol has to be solved for that. */
@@ -366,7 +377,7 @@ const fg_rule fg_rules_view[] = {
     { FG_OP_reduce_prod, reduce_one,      0, "over axes of size 1" },
     { FG_OP_reduce_max,  reduce_one,      0, "over axes of size 1" },
     { FG_OP_reduce_min,  reduce_one,      0, "over axes of size 1" },
-    { FG_OP_NONE,      unary_of_expand,   0, "op(expand x) = expand(op x)" },
+    { FG_OP_NONE,      op_of_expand,      0, "op(expand x, 1) = expand(op(x, 1))" },
     { FG_OP_NONE,      operand_expanded,  0, "op(x, expand y) = op(x, y)" },
     { 0, NULL, 0, NULL },
 };
