@@ -70,6 +70,31 @@ fg_shape_matmul(fg_infer *s)
     return true;
 }
 
+/* The mask broadcasts to [B,H,S,T]; only its last axis may be a constant that is too short. */
+static bool
+check_mask(fg_infer *s)
+{
+    const fg_type *q = &s->in[0], *k = &s->in[1], *mask = &s->in[3];
+    fg_expr want[4] = { q->dim[0], q->dim[1], q->dim[2], k->dim[2] }, r;
+    if (!fg_infer_rank(s, 3, 0, 4))
+        return false;
+    if (mask->dtype != FG_bool && !fg_is_float((fg_dtype)mask->dtype))
+        return fg_infer_error(s, "the mask %s is neither bool nor float",
+                              fg_type_text(s->m, mask));
+    for (int d = 0; d < mask->rank; d++) {
+        int axis = d + 4 - mask->rank;
+        fg_sym sym;
+        fg_expr have = fg_e_renew(s->m->ex, mask->dim[d]);
+        if (axis == 3 && !fg_e_single(s->m->ex, have, &sym))
+            continue;
+        if (!fg_bcast_dim(s->m, fg_e_renew(s->m->ex, want[axis]), have, &r))
+            return fg_infer_error(s, "the mask %s does not fit queries %s and keys %s",
+                                  fg_type_text(s->m, mask), fg_type_text(s->m, q),
+                                  fg_type_text(s->m, k));
+    }
+    return true;
+}
+
 bool
 fg_shape_attention(fg_infer *s)
 {
@@ -90,13 +115,8 @@ fg_shape_attention(fg_infer *s)
         (g <= 0 || h % g))
         return fg_infer_error(s, "%lld query heads cannot share %lld key heads",
                               (long long)h, (long long)g);
-    if (s->i->nin > 3 && s->in[3].dtype != FG_NODTYPE) {
-        if (!fg_infer_rank(s, 3, 0, 4))
-            return false;
-        if (s->in[3].dtype != FG_bool && !fg_is_float((fg_dtype)s->in[3].dtype))
-            return fg_infer_error(s, "the mask %s is neither bool nor float",
-                                  fg_type_text(s->m, &s->in[3]));
-    }
+    if (s->i->nin > 3 && s->in[3].dtype != FG_NODTYPE && !check_mask(s))
+        return false;
     if (s->i->nin > 4 && s->in[4].dtype != FG_NODTYPE &&
         (!fg_infer_rank(s, 4, 1, 1) ||
          !fg_infer_equal(s, s->in[4].dim[0], q->dim[1], "number of sinks and of heads")))
