@@ -64,6 +64,19 @@ rehash(fg_exprs *t)
     t->cap_hash = cap;
 }
 
+static int
+terms_depth(const fg_exprs *t, const term *tm, int n)
+{
+    int depth = 0;
+    for (int i = 0; i < n; i++)
+        for (int j = 0; j < tm[i].natom; j++) {
+            const fg_atom *at = &t->atom[tm[i].atom[j]];
+            int a = t->poly[at->a].depth, b = t->poly[at->b].depth, d = 1 + (a > b ? a : b);
+            depth = at->kind != FG_ATOM_SYM && d > depth ? d : depth;
+        }
+    return depth;
+}
+
 /* Interns canonical terms. */
 static fg_expr
 intern(fg_exprs *t, const term *tm, int n)
@@ -77,6 +90,8 @@ intern(fg_exprs *t, const term *tm, int n)
     poly p = {.n = n, .t = fg_dup(t->a, tm, (size_t)n * sizeof *tm)};
     for (int i = 0; i < n; i++)
         p.t[i].atom = fg_dup(t->a, tm[i].atom, (size_t)tm[i].natom * sizeof *tm[i].atom);
+    p.depth = terms_depth(t, tm, n);
+    fg_poly_bounds(t, &p, &p.lo, &p.hi);
     t->hash[h] = t->npoly;
     FG_PUSH(t->a, t->poly, t->npoly, t->cappoly) = p;
     return t->npoly - 1;
@@ -218,6 +233,8 @@ canonical(fg_exprs *t, term *tm, int n)
 static fg_expr
 from_atom(fg_exprs *t, fg_atom at)
 {
+    if (at.kind != FG_ATOM_SYM && (t->poly[at.a].depth >= MAXDEPTH || t->poly[at.b].depth >= MAXDEPTH))
+        return FG_E_BAD;
     uint32_t id = atom_intern(t, at);
     return intern(t, &(term){.coef = 1, .natom = 1, .atom = &id}, 1);
 }

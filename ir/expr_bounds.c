@@ -51,16 +51,15 @@ add_range(range x, range y)
                    x.hi == INT64_MAX || y.hi == INT64_MAX ? INT64_MAX : clamp((__int128)x.hi + y.hi)};
 }
 
-static range range_of(fg_exprs *t, fg_expr e, int depth);
-
 static range
-atom_range(fg_exprs *t, fg_atom at, int depth)
+atom_range(const fg_exprs *t, fg_atom at)
 {
     if (at.kind == FG_ATOM_SYM)
         return (range){t->sym[at.sym].lo, t->sym[at.sym].hi};
     if (at.kind == FG_ATOM_EQ || at.kind == FG_ATOM_LT)
         return (range){0, 1};
-    range a = range_of(t, at.a, depth + 1), b = range_of(t, at.b, depth + 1);
+    const poly *pa = &t->poly[at.a], *pb = &t->poly[at.b];
+    range       a = {pa->lo, pa->hi}, b = {pb->lo, pb->hi};
     switch (at.kind) {
     case FG_ATOM_MIN:
         return (range){a.lo < b.lo ? a.lo : b.lo, a.hi < b.hi ? a.hi : b.hi};
@@ -77,31 +76,37 @@ atom_range(fg_exprs *t, fg_atom at, int depth)
 }
 
 static range
-range_of(fg_exprs *t, fg_expr e, int depth)
+range_of(const fg_exprs *t, const poly *p)
 {
     range sum = {0, 0};
-    if (!e || depth > 32)
-        return (range){INT64_MIN, INT64_MAX};
-    for (int i = 0; i < t->poly[e].n; i++) {
-        const term *tm = &t->poly[e].t[i];
+    for (int i = 0; i < p->n; i++) {
+        const term *tm = &p->t[i];
         range       r = {tm->coef, tm->coef};
         for (int j = 0; j < tm->natom; j++)
-            r = mul_range(r, atom_range(t, t->atom[tm->atom[j]], depth));
+            r = mul_range(r, atom_range(t, t->atom[tm->atom[j]]));
         sum = add_range(sum, r);
     }
     return sum;
 }
 
+void
+fg_poly_bounds(fg_exprs *t, const poly *p, int64_t *lo, int64_t *hi)
+{
+    range r = range_of(t, p);
+    *lo = r.lo;
+    *hi = r.hi;
+}
+
 int64_t
 fg_e_lo(fg_exprs *t, fg_expr e)
 {
-    return range_of(t, e, 0).lo;
+    return e ? range_of(t, &t->poly[e]).lo : INT64_MIN;
 }
 
 int64_t
 fg_e_hi(fg_exprs *t, fg_expr e)
 {
-    return range_of(t, e, 0).hi;
+    return e ? range_of(t, &t->poly[e]).hi : INT64_MAX;
 }
 
 bool

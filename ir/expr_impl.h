@@ -4,7 +4,9 @@
 
 #include "ir/expr.h"
 
-enum { MAXTERMS = 64, MAXDEGREE = 16 };     /* beyond: FG_E_BAD */
+/* Beyond any of these: FG_E_BAD. MAXDEPTH counts atoms within atoms; with it every walk
+ * over an expression is bounded. */
+enum { MAXTERMS = 64, MAXDEGREE = 16, MAXDEPTH = 8 };
 
 typedef struct term {
     int64_t   coef;
@@ -15,6 +17,8 @@ typedef struct term {
 typedef struct poly {
     int      n;
     term    *t;
+    int      depth;             /* of nested atoms */
+    int64_t  lo, hi;            /* bounds when it was made; symbols only get tighter */
     uint32_t generation;        /* `renewed` is valid for this one */
     fg_expr  renewed;
 } poly;
@@ -34,5 +38,7 @@ struct fg_exprs {
     uint32_t   *ahash, cap_ahash;   /* atom + 1 by content */
     uint32_t    generation;         /* counts unifications */
 };
+
+void fg_poly_bounds(fg_exprs *t, const poly *p, int64_t *lo, int64_t *hi);   /* expr_bounds.c */
 
 #endif

@@ -179,7 +179,7 @@ static void
 test_strings(fg_ctx *cx, fg_arena *a)
 {
     expect(fg_intern(cx, "abc") == fg_intern_n(cx, "abcd", 3), "interned");
-    expect_text(fg_printable(a, "a\x1b[31m\xff\xe2\x80\xae", 9, 99), "a\\x1b[31m\\xff\\xe2\\x80\\xae", "escapes");
+    expect_text(fg_printable(a, "a\x1b[31m\xff\xe2\x80\xae", 10, 99), "a\\x1b[31m\\xff\\xe2\\x80\\xae", "escapes");
     expect_text(fg_printable(a, "gr\xc3\xbc\xc3\x9f", 6, 99), "gr\xc3\xbc\xc3\x9f", "UTF-8 stays");
     expect(strlen(fg_printable(a, "xxxxxxxxxxxxxxxxxxxxxxxxxxxx", 28, 10)) <= 13, "shortened");
     for (int i = 0; i < 5000; i++)
