@@ -144,10 +144,16 @@ typedef struct binder {
     bool               ok;
 } binder;
 
+/* NumPy and test data write a scalar as [1] more often than not; to a scalar input they are the same. */
 static bool
-bind(binder *b, const char *name, const fg_tensor *t)
+bind(binder *b, int i, const fg_tensor *t)
 {
-    if (forge_bind_input(b->r, name, (forge_dtype)t->dtype, t->rank, t->dim, t->data))
+    int         rank;
+    const char *name = forge_model_input(b->m, i, NULL, &rank);
+
+    if (rank != 0 || t->count != 1)
+        rank = t->rank;
+    if (forge_bind_input(b->r, name, (forge_dtype)t->dtype, rank, t->dim, t->data))
         return fg_error(b->cx, "%s", forge_message(b->fcx));
     return true;
 }
@@ -185,7 +191,7 @@ bind_random(binder *b, int i, const char *name)
     if (!fg_tensor_new(b->a, &t, (fg_dtype)d, rank, dims))
         return false;
     tool_random_fill(name, &t, (uint64_t)b->in->random);
-    return bind(b, name, &t);
+    return bind(b, i, &t);
 }
 
 static bool
@@ -198,10 +204,10 @@ bind_input(binder *b, int i)
     if (b->in->test_data && !value) {
         path = fg_format(b->a, "%s/input_%d.pb", b->in->test_data, i);
         if (exists(path))
-            return fg_onnx_tensor_file(b->cx, b->a, path, &t) && bind(b, name, &t);
+            return fg_onnx_tensor_file(b->cx, b->a, path, &t) && bind(b, i, &t);
     }
     if (value)
-        return tool_read_value(b->cx, b->a, value, &t) && bind(b, name, &t);
+        return tool_read_value(b->cx, b->a, value, &t) && bind(b, i, &t);
     if (b->m->program->input[i].dflt)
         return true;
     if (b->in->random >= 0)
