@@ -1,8 +1,8 @@
 /* ops.c - values, shapes and axis sets for the operator importers.
  *
- * Axes and sizes usually fold to constants. Where they are computed from data, the same
- * code works on expressions over run-time symbols: a flag per axis says whether it is
- * meant, and dims are sums of flag * dim.
+ * Axes and sizes are nearly always known. Where they are computed from data, a flag per axis
+ * says at run time whether it is meant, and the sizes that follow are computed as tensors
+ * and read back as run-time symbols.
  */
 #include "frontend/ops.h"
 
@@ -77,9 +77,13 @@ fg_in_clamped(fg_node *n, int k, int64_t lo, int64_t hi, const fg_expr **v, int 
     r = E2(min, r, fg_emit_f(n->b, FG_i64, (double)hi));
     if (!r)
         return false;
+    const fg_expr *have = fg_ri(n->m, n->in[k])->sym;
     fg_expr *e = FG_NEWN(n->m->a, fg_expr, (size_t)len + 1);
-    for (int64_t i = 0; i < len; i++)
-        e[i] = fg_emit_readsym(n->b, r, i, lo, hi);
+    for (int64_t i = 0; i < len; i++) {
+        e[i] = have ? have[i] : FG_E_BAD;
+        if (e[i] == FG_E_BAD)
+            e[i] = fg_emit_readsym(n->b, r, i, lo, hi);
+    }
     *v = e;
     *count = (int)len;
     return true;
@@ -179,25 +183,32 @@ fg_axisset_make(fg_node *n, fg_axisset *s, int rank, int count, const int64_t *a
     }
 }
 
-/* Axes computed from data: flag[a] = sum over the entries of (entry mod rank == a). */
+/* Axes computed from data: flag[a] = any entry mod rank is a. */
 static bool
 axes_from_data(fg_node *n, int k, int rank, fg_axisset *s)
 {
-    const fg_expr *e;
-    int count;
+    fg_reg r = fg_need(n, k);
+    int64_t count = 1, last = 1;
 
-    if (!fg_in_clamped(n, k, -rank, rank - 1, &e, &count))
+    if (!r)
         return false;
+    if (fg_rank(n, r) > 1 || (fg_rank(n, r) == 1 && !fg_e_const(n->ex, fg_dim(n, r, 0), &count)))
+        return fg_node_unsupported(n, "an unknown number of axes");
     if (count > rank)
-        return fg_node_error(n, "%d axes for a tensor of rank %d", count, rank);
-    *s = (fg_axisset){.rank = rank, .count = count, .given = true};
-    for (int a = 0; a < rank; a++) {
-        s->flag[a] = fg_c(n, 0);
-        for (int i = 0; i < count; i++)
-            s->flag[a] = fg_eadd(n->ex, s->flag[a],
-                                 fg_eeq(n->ex, fg_emod(n->ex, e[i], fg_c(n, rank)), fg_c(n, a)));
+        return fg_node_error(n, "%lld axes for a tensor of rank %d", (long long)count, rank);
+    if (count == 0) {
+        fg_axisset_make(n, s, rank, 0, NULL);
+        return true;
     }
-    return true;
+    *s = (fg_axisset){.rank = rank, .count = (int)count, .given = true};
+    r = fg_emit_reshape(n->b, fg_emit_cast(n->b, r, FG_i64), 2, (fg_expr[]){fg_c(n, 1), fg_c(n, count)});
+    r = E2(mod, r, fg_emit_f(n->b, FG_i64, rank));
+    fg_reg named = E2(eq, r, fg_iota_along(n, fg_c(n, rank), 0, 2, FG_i64));
+    named = named ? fg_emit_cast(n->b, named, FG_i64) : 0;
+    s->flags = fg_emit_reduce(n->b, FG_OP_reduce_max, named, 1, &last, false);
+    for (int a = 0; s->flags && a < rank; a++)
+        s->flag[a] = fg_emit_readsym(n->b, s->flags, a, 0, 1);
+    return s->flags != 0;
 }
 
 bool
@@ -218,37 +229,61 @@ fg_axisset_read(fg_node *n, int k, int rank, fg_axisset *s)
     return true;
 }
 
-void
-fg_axisset_drop(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out)
+static fg_reg
+running_sum(fg_node *n, fg_reg x, bool exclusive)
 {
-    fg_exprs *t = n->ex;
-
-    for (int j = 0; j < s->rank - s->count; j++) {
-        fg_expr kept = fg_c(n, 0), d = fg_c(n, 0);
-        for (int a = 0; a < s->rank; a++) {
-            fg_expr keep = fg_esub(t, fg_c(n, 1), s->flag[a]);
-            fg_expr here = fg_emul(t, keep, fg_eeq(t, kept, fg_c(n, j)));
-            d = fg_eadd(t, d, fg_emul(t, here, dim[a]));
-            kept = fg_eadd(t, kept, keep);
-        }
-        out[j] = d;
-    }
+    if (!x)
+        return 0;
+    fg_inst *i = fg_inst_begin(n->b, FG_OP_cumsum, 1, &x);
+    FG_SET(i, cumsum, exclusive).i = exclusive;
+    return fg_inst_finish(n->b, i, NULL, 0) ? i->out[0] : 0;
 }
 
-/* s->rank is the rank of the result. */
-void
+static bool
+read_dims(fg_node *n, fg_reg v, int count, fg_expr *out)
+{
+    for (int i = 0; v && i < count; i++)
+        out[i] = fg_emit_readsym(n->b, v, i, 0, INT64_MAX);
+    return v != 0;
+}
+
+/* Run time: the sum over axes a of dim[a] where a is the j-th axis kept. */
+bool
+fg_axisset_drop(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out)
+{
+    int left = s->rank - s->count, r = 0;
+    int64_t last = 1;
+
+    for (int a = 0; s->known && a < s->rank; a++)
+        if (fg_e_is(n->ex, s->flag[a], 0))
+            out[r++] = dim[a];
+    if (s->known)
+        return true;
+    fg_reg one = fg_emit_f(n->b, FG_i64, 1), zero = fg_emit_f(n->b, FG_i64, 0);
+    fg_reg keep = E2(sub, one, s->flags);
+    fg_reg place = fg_along(n, running_sum(n, keep, true), 1, 2);
+    fg_reg here = E2(eq, place, fg_iota_along(n, fg_c(n, left), 0, 2, FG_i64));
+    here = E2(and, here, E2(eq, fg_along(n, keep, 1, 2), one));
+    fg_reg dims = fg_along(n, fg_emit_symvec(n->b, s->rank, dim, FG_i64, false), 1, 2);
+    fg_reg v = fg_emit_reduce(n->b, FG_OP_reduce_sum, E3(where, here, dims, zero), 1, &last, false);
+    return read_dims(n, v, left, out);
+}
+
+/* s->rank is the rank of the result. Run time: axis j is 1, or the dim that as many axes
+ * before it as are not inserted leave over. */
+bool
 fg_axisset_insert(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out)
 {
-    fg_exprs *t = n->ex;
-    fg_expr before = fg_c(n, 0);
+    int own = s->rank - s->count, r = 0;
 
-    for (int j = 0; j < s->rank; j++) {
-        fg_expr d = fg_c(n, 0);
-        for (int a = 0; a < s->rank - s->count; a++) {
-            fg_expr here = fg_eeq(t, fg_esub(t, fg_c(n, j), before), fg_c(n, a));
-            d = fg_eadd(t, d, fg_emul(t, here, dim[a]));
-        }
-        out[j] = fg_eselect(t, s->flag[j], fg_c(n, 1), d);
-        before = fg_eadd(t, before, s->flag[j]);
-    }
+    for (int j = 0; (s->known || own == 0) && j < s->rank; j++)
+        out[j] = own == 0 || fg_e_is(n->ex, s->flag[j], 1) ? fg_c(n, 1) : dim[r++];
+    if (s->known || own == 0)
+        return true;
+    fg_reg at = fg_emit_iota(n->b, fg_c(n, s->rank), fg_c(n, 0), 1, FG_i64);
+    at = E2(sub, at, running_sum(n, s->flags, true));
+    at = E2(min, at, fg_emit_f(n->b, FG_i64, own - 1));
+    fg_reg v = fg_emit_gather(n->b, fg_emit_symvec(n->b, own, dim, FG_i64, false), at, 0);
+    fg_reg one = fg_emit_f(n->b, FG_i64, 1);
+    return read_dims(n, E3(where, E2(eq, s->flags, one), one, v), s->rank, out);
 }

@@ -60,20 +60,21 @@ fg_reg  fg_nonzero(fg_node *n, fg_reg x);        /* i64[rank, n] */
 fg_reg  fg_cache_write(fg_node *n, fg_reg cache, fg_reg update, fg_reg start, int axis, bool circular);
 fg_reg  fg_part(fg_node *n, fg_reg x, int axis, int64_t start, int64_t size);
 
-/* Axes of an operator, which may be known only when the program runs: then flag[a] is an
- * expression that is 1 when axis a is meant. Their number is always known. */
+/* Axes of an operator, which may be known only when the program runs: then flag[a] is a
+ * run-time symbol, 1 when axis a is meant. Their number is always known. */
 typedef struct fg_axisset {
     int     rank, count;
     bool    given;              /* false: neither attribute nor operand was there */
     bool    known;              /* axis[] holds them, ascending */
     int64_t axis[FG_MAXRANK];
-    fg_expr flag[FG_MAXRANK];
+    fg_expr flag[FG_MAXRANK];   /* 0 or 1 */
+    fg_reg  flags;              /* the same as i64[rank], when not known */
 } fg_axisset;
 bool fg_axisset_read(fg_node *n, int k, int rank, fg_axisset *s);
 void fg_axisset_make(fg_node *n, fg_axisset *s, int rank, int count, const int64_t *axis);
 /* Dims without the axes of s, and with axes of size 1 inserted where s says. */
-void fg_axisset_drop(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out);
-void fg_axisset_insert(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out);
+bool fg_axisset_drop(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out);
+bool fg_axisset_insert(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out);
 
 /* ---- composed operators used by several files ---------------------------------------- */
 

@@ -157,8 +157,8 @@ fg_onnx_squeeze(fg_node *n)
         if (!fg_e_is(n->ex, d, 1) && !fg_unify(n->m, d, fg_c(n, 1)))
             return false;
     }
-    fg_axisset_drop(n, &s, fg_rt(n->m, x)->dim, dim);
-    return fg_yield(n, fg_emit_reshape(n->b, x, s.rank - s.count, dim));
+    const fg_type t = *fg_rt(n->m, x);
+    return fg_axisset_drop(n, &s, t.dim, dim) && fg_yield(n, fg_emit_reshape(n->b, x, s.rank - s.count, dim));
 }
 
 bool
@@ -191,8 +191,8 @@ fg_onnx_unsqueeze(fg_node *n)
         return false;
     if (s.count != count)
         return fg_node_error(n, "an axis is named twice");
-    fg_axisset_insert(n, &s, fg_rt(n->m, x)->dim, dim);
-    return fg_yield(n, fg_emit_reshape(n->b, x, s.rank, dim));
+    const fg_type t = *fg_rt(n->m, x);
+    return fg_axisset_insert(n, &s, t.dim, dim) && fg_yield(n, fg_emit_reshape(n->b, x, s.rank, dim));
 }
 
 bool
@@ -505,6 +505,7 @@ split_sizes(fg_node *n, fg_expr d, int parts, const fg_expr **size)
 {
     const int64_t *attr;
     fg_expr *e, sum = fg_c(n, 0), each;
+    bool run = false;
     int64_t v;
     int count = n->opset < 13 ? fg_attr_ints(n, "split", &attr) : -1;
 
@@ -522,8 +523,9 @@ split_sizes(fg_node *n, fg_expr d, int parts, const fg_expr **size)
             if (fg_e_const(n->ex, (*size)[i], &v) && v < 0)
                 return fg_node_error(n, "size %lld is negative", (long long)v);
             sum = fg_eadd(n->ex, sum, (*size)[i]);
+            run = run || fg_e_mentions(n->ex, (*size)[i], FG_SYM_RUN);
         }
-        return fg_unify(n->m, sum, d) || fg_node_error(n, "the sizes do not add up to axis size");
+        return run || fg_unify(n->m, sum, d) || fg_node_error(n, "the sizes do not add up to axis size");
     }
     v = fg_attr_int(n, "num_outputs", parts);
     if (v != parts)

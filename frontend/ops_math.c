@@ -122,12 +122,9 @@ fg_onnx_binary(fg_node *n)
 bool
 fg_onnx_mod(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), y = fg_need(n, 1);
     bool f = fg_attr_int(n, "fmod", 0) != 0;
 
-    if (x && !f && fg_is_float(fg_elem(n, x)))
-        return fg_node_error(n, "floating-point operands need fmod=1");
-    return fg_yield(n, fg_emit2(n->b, f ? FG_OP_fmod : FG_OP_mod, x, y));
+    return fg_yield(n, fg_emit2(n->b, f ? FG_OP_fmod : FG_OP_mod, fg_need(n, 0), fg_need(n, 1)));
 }
 
 bool
@@ -197,6 +194,15 @@ element_type(fg_node *n, int64_t code, fg_dtype *d)
     return *d || fg_node_unsupported(n, "element type %lld", (long long)code);
 }
 
+/* Four bits wrap, also from floats; wider integers saturate, as the cast operation does. */
+static fg_reg
+convert(fg_node *n, fg_reg x, fg_dtype to)
+{
+    if (x && fg_dtypes[to].bits < 8 && fg_is_float(fg_elem(n, x)))
+        x = fg_emit_cast(n->b, x, FG_i64);
+    return x ? fg_emit_cast(n->b, x, to) : 0;
+}
+
 bool
 fg_onnx_cast(fg_node *n)
 {
@@ -205,7 +211,7 @@ fg_onnx_cast(fg_node *n)
 
     if (!fg_attr_has(n, "to"))
         return fg_node_error(n, "attribute to is missing");
-    return x && element_type(n, fg_attr_int(n, "to", 0), &to) && fg_yield(n, fg_emit_cast(n->b, x, to));
+    return x && element_type(n, fg_attr_int(n, "to", 0), &to) && fg_yield(n, convert(n, x, to));
 }
 
 bool
@@ -213,7 +219,7 @@ fg_onnx_cast_like(fg_node *n)
 {
     fg_reg x = fg_need(n, 0), y = fg_need(n, 1);
 
-    return x && y && fg_yield(n, fg_emit_cast(n->b, x, fg_elem(n, y)));
+    return x && y && fg_yield(n, convert(n, x, fg_elem(n, y)));
 }
 
 bool

@@ -3,10 +3,10 @@
  *     ReduceL2 x      ->  sqrt(reduce_sum(x x))
  *     LogSoftmax x    ->  (x - max) - log(reduce_sum(exp(x - max)))
  *
- * Axes computed from data: x is reduced along every axis in turn, each time kept or
- * dropped by the axis's flag, at full shape; what is too much is sliced away at the end:
+ * Axes computed from data: for every axis in turn, the reduced and the whole lie side by side
+ * and the axis's flag picks one of them:
  *
- *     y = where(flag_a, reduce(y, a), y)  for each a;   slice axis a to flag_a ? 1 : dim
+ *     x = slice(concat(reduce(x, a), x), 1 - flag, flag ? 1 : dim)   along a
  *
  * Right for every reduction that may be done one axis at a time, as all of these may.
  */
@@ -35,15 +35,19 @@ static const reduction reductions[] = {
     {"ReduceSumSquare", FG_OP_reduce_sum, .square = true, .axes_operand = 18},
 };
 
-/* With known axes: reduced, axes of size 1 kept. Else: the value at every position. */
+/* Reduced, with axes of size 1 kept. */
 static fg_reg
 reduce_keep(fg_node *n, fg_op op, fg_reg x, const fg_axisset *s)
 {
+    fg_exprs *t = n->ex;
+
     if (s->known)
         return s->count ? fg_emit_reduce(n->b, op, x, s->count, s->axis, true) : x;
     for (int64_t a = 0; x && a < s->rank; a++) {
-        fg_reg flag = fg_sym_scalar(n, s->flag[a], FG_bool);
-        x = E3(where, flag, fg_emit_reduce(n->b, op, x, 1, &a, true), x);
+        fg_expr d = fg_dim(n, x, (int)a), size = fg_eselect(t, s->flag[a], fg_c(n, 1), d);
+        fg_reg r = fg_emit_reduce(n->b, op, x, 1, &a, true);
+        x = fg_emit_concat(n->b, 2, (fg_reg[]){r, x}, (int)a);
+        x = fg_emit_slice_axis(n->b, x, (int)a, fg_esub(t, fg_c(n, 1), s->flag[a]), size);
     }
     return x;
 }
@@ -53,13 +57,24 @@ reduce_finish(fg_node *n, fg_reg y, const fg_axisset *s, bool keep)
 {
     fg_expr dim[FG_MAXRANK];
 
-    for (int a = 0; y && a < s->rank && !s->known; a++)
-        y = fg_emit_slice_axis(n->b, y, a, fg_c(n, 0),
-                               fg_eselect(n->ex, s->flag[a], fg_c(n, 1), fg_dim(n, y, a)));
     if (!y || keep)
         return y;
-    fg_axisset_drop(n, s, fg_rt(n->m, y)->dim, dim);
+    const fg_type t = *fg_rt(n->m, y);
+    if (!fg_axisset_drop(n, s, t.dim, dim))
+        return 0;
     return fg_emit_reshape(n->b, y, s->rank - s->count, dim);
+}
+
+/* y, kept by reduce_keep, at the shape of x again: an axis is 1 or whole. */
+static fg_reg
+spread(fg_node *n, fg_reg y, fg_reg x, const fg_axisset *s)
+{
+    for (int a = 0; y && !s->known && a < s->rank; a++) {
+        fg_expr last = fg_esub(n->ex, fg_dim(n, y, a), fg_c(n, 1));
+        fg_reg at = fg_emit_iota(n->b, fg_dim(n, x, a), fg_c(n, 0), 1, FG_i64);
+        y = fg_emit_gather(n->b, y, E2(min, at, fg_sym_scalar(n, last, FG_i64)), a);
+    }
+    return y;
 }
 
 /* log(sum(exp(x - max))) + max, with max taken as 0 where it is infinite: inf - inf is NaN. */
@@ -74,7 +89,7 @@ log_sum_exp(fg_node *n, fg_reg x, const fg_axisset *s)
     if (!fg_inst_finish(n->b, i, NULL, 0))
         return 0;
     max = E3(where, i->out[0], fg_num(n, max, 0), max);
-    fg_reg sum = reduce_keep(n, FG_OP_reduce_sum, E1(exp, E2(sub, x, max)), s);
+    fg_reg sum = reduce_keep(n, FG_OP_reduce_sum, E1(exp, E2(sub, x, spread(n, max, x, s))), s);
     return E2(add, E1(log, sum), max);
 }
 
