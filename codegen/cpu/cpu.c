@@ -1,0 +1,521 @@
+/* cpu.c - the CPU target: every `kernel` instruction of a module to machine code.
+ *
+ * Kernels whose regions say the same share one function; each distinct one is emitted into
+ * one of two LLVM modules, which two threads turn into objects; the loader makes them executable.
+ * No IR pass runs: the emitters build what the optimiser would.
+ */
+#include "codegen/cpu/link.h"
+#include "codegen/cpu/pull.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <llvm-c/Analysis.h>
+
+#define MAXPART 2               /* LLVM modules, and threads */
+
+struct fg_cpu_code {
+    fg_machine    *machine;
+    fg_image       image[MAXPART];
+    fg_kernel_fn **fn;
+    int            nfn;
+    char          *text[2];     /* IR, assembly */
+};
+
+/* ---- choosing the emitter -------------------------------------------------------------------- */
+
+typedef bool takes_fn(fg_module *m, const fg_inst *anchor);
+typedef bool gen_fn(fg_em *e, fg_inst *anchor);
+
+/* The first row that takes an instruction of the region makes the kernel; with none, loops do. Cost: what
+ * code generation takes, in units of an elementwise kernel. */
+static const struct {
+    fg_op     op;
+    takes_fn *takes;            /* NULL: always */
+    gen_fn   *gen;
+    int       cost;
+} emitters[] = {
+    {FG_OP_softmax, NULL, fg_gen_rows, 3},
+    {FG_OP_layernorm, NULL, fg_gen_rows, 3},
+    {FG_OP_rmsnorm, NULL, fg_gen_rows, 3},
+    {FG_OP_reduce_sum, fg_rows_takes, fg_gen_rows, 2},
+    {FG_OP_reduce_mean, fg_rows_takes, fg_gen_rows, 2},
+    {FG_OP_reduce_prod, fg_rows_takes, fg_gen_rows, 2},
+    {FG_OP_reduce_max, fg_rows_takes, fg_gen_rows, 2},
+    {FG_OP_reduce_min, fg_rows_takes, fg_gen_rows, 2},
+    {FG_OP_argmax, fg_rows_takes, fg_gen_rows, 2},
+    {FG_OP_argmin, fg_rows_takes, fg_gen_rows, 2},
+    {FG_OP_attention, NULL, fg_gen_library, 4},
+    {FG_OP_cumsum, NULL, fg_gen_library, 2},
+    {FG_OP_topk, NULL, fg_gen_library, 2},
+    {FG_OP_scatter_elements, NULL, fg_gen_library, 2},
+    {FG_OP_scatter_nd, NULL, fg_gen_library, 2},
+    {FG_OP_nonzero_count, NULL, fg_gen_library, 2},
+    {FG_OP_nonzero, NULL, fg_gen_library, 2},
+};
+
+typedef struct plan {
+    gen_fn  *gen;
+    fg_inst *anchor;
+    int      cost;
+} plan;
+
+static plan
+choose(fg_module *m, fg_block *region)
+{
+    for (size_t k = 0; k < sizeof emitters / sizeof *emitters; k++)
+        fg_each_inst(region, i)
+            if (i->op == emitters[k].op && (!emitters[k].takes || emitters[k].takes(m, i)))
+                return (plan){emitters[k].gen, i, emitters[k].cost};
+    return (plan){fg_gen_loops, NULL, 1};
+}
+
+static bool
+same_space(const fg_type *a, const fg_type *b)
+{
+    if (a->rank != b->rank)
+        return false;
+    for (int k = 0; k < a->rank; k++)
+        if (a->dim[k] != b->dim[k])
+            return false;
+    return true;
+}
+
+bool
+fg_cpu_can(fg_module *m, const fg_inst *kernel, const char **why)
+{
+    fg_block *r = kernel->region[0];
+    plan      p = choose(m, r);
+    *why = NULL;
+    fg_each_inst(r, i)
+        if (i != p.anchor && i->op != FG_OP_yield && !fg_pull_can(i->op))
+            *why = "an operation that needs a kernel of its own";
+    if (p.gen == fg_gen_loops)
+        for (int k = 1; k < r->last->nin; k++)
+            if (!same_space(fg_rt(m, r->last->in[0]), fg_rt(m, r->last->in[k])))
+                *why = "results of different shapes";
+    return !*why;
+}
+
+/* ---- equal kernels ------------------------------------------------------------------------------ */
+
+/* A region written as numbers, registers counted in order of appearance: equal numbers, equal code. */
+typedef struct words {
+    fg_arena *a;
+    uint64_t *w;
+    size_t    n, cap;
+    uint32_t *local;            /* by register */
+    uint32_t  nlocal;
+} words;
+
+static void
+word(words *s, uint64_t v)
+{
+    FG_PUSH(s->a, s->w, s->n, s->cap) = v;
+}
+
+static void
+write_register(words *s, fg_module *m, fg_reg r)
+{
+    const fg_type *t = fg_rt(m, r);
+    s->local[r] = ++s->nlocal;
+    word(s, (uint64_t)t->dtype << 32 | t->rank);
+    for (int a = 0; a < t->rank; a++)
+        word(s, t->dim[a]);
+}
+
+static void
+write_attr(words *s, const fg_attr *a, fg_attrkind kind)
+{
+    uint64_t bits = 0;
+    switch (kind) {
+    case FG_AK_expr:
+        word(s, a->e);
+        break;
+    case FG_AK_exprs:
+        word(s, (uint64_t)a->n);
+        for (int k = 0; k < a->n; k++)
+            word(s, a->es[k]);
+        break;
+    case FG_AK_ints:
+    case FG_AK_syms:
+        word(s, (uint64_t)a->n);
+        for (int k = 0; k < a->n; k++)
+            word(s, (uint64_t)a->is[k]);
+        break;
+    case FG_AK_flt:
+        memcpy(&bits, &a->f, sizeof bits);
+        word(s, bits);
+        break;
+    case FG_AK_word:
+        word(s, (uint64_t)(uintptr_t)a->s);
+        break;
+    default:
+        word(s, (uint64_t)a->i);
+    }
+}
+
+static void
+write_kernel(words *s, fg_module *m, fg_inst *kernel)
+{
+    fg_block *r = kernel->region[0];
+    s->n = 0;
+    s->nlocal = 0;
+    for (int k = 0; k < r->nparam; k++)
+        write_register(s, m, r->param[k]);
+    fg_each_inst(r, i) {
+        const fg_opinfo *o = fg_op_info(i->op);
+        word(s, (uint64_t)i->op << 32 | (uint64_t)i->nin << 16 | (uint64_t)i->nout);
+        for (int k = 0; k < i->nin; k++)
+            word(s, i->in[k] ? s->local[i->in[k]] : 0);
+        for (int k = 0; k < o->nattr; k++)
+            write_attr(s, &i->attr[k], fg_attrs[o->attr0 + k].kind);
+        for (int k = 0; k < i->nout; k++)
+            write_register(s, m, i->out[k]);
+    }
+}
+
+/* One function to be emitted. */
+typedef struct function {
+    uint64_t *words, hash;
+    size_t    nword;
+    fg_inst  *kernel;           /* the first that wants it */
+    plan      plan;
+    int       part;
+    fg_kcode  code;             /* arguments, chunks, scratch: the same for all */
+} function;
+
+typedef struct compile {
+    fg_module  *m;
+    fg_arena   *a;
+    const fg_cpu_options *o;
+    fg_cpu_code *out;
+    fg_inst   **kernel;
+    size_t      capkernel;
+    int         nkernel;
+    int        *fn_of;          /* by kernel */
+    function   *fn;
+    size_t      capfn;
+    int         nfn;
+    int32_t    *table;          /* hash -> fn + 1 */
+    size_t      tablesize;
+    fg_ll      *part[MAXPART];
+    int         nparts, cost[MAXPART];
+} compile;
+
+static void
+collect(compile *c, fg_block *b)
+{
+    fg_each_inst(b, i) {
+        if (i->op == FG_OP_kernel)
+            FG_PUSH(c->a, c->kernel, c->nkernel, c->capkernel) = i;
+        else
+            for (int k = 0; k < i->nregion; k++)
+                collect(c, i->region[k]);
+    }
+}
+
+static int
+find_or_add(compile *c, words *s, fg_inst *kernel)
+{
+    uint64_t h = fg_hash(s->w, s->n * sizeof *s->w, 0);
+    size_t   at = h & (c->tablesize - 1);
+    for (; c->table[at]; at = (at + 1) & (c->tablesize - 1)) {
+        function *f = &c->fn[c->table[at] - 1];
+        if (f->hash == h && f->nword == s->n && !memcmp(f->words, s->w, s->n * sizeof *s->w))
+            return c->table[at] - 1;
+    }
+    function f = {.hash = h, .nword = s->n, .kernel = kernel};
+    f.words = fg_dup(c->a, s->w, s->n * sizeof *s->w);
+    f.plan = choose(c->m, kernel->region[0]);
+    FG_PUSH(c->a, c->fn, c->nfn, c->capfn) = f;
+    c->table[at] = c->nfn;
+    return c->nfn - 1;
+}
+
+static void
+share(compile *c)
+{
+    words s = {.a = c->a, .local = FG_NEWN(c->a, uint32_t, c->m->nreg)};
+    for (c->tablesize = 16; c->tablesize < (size_t)c->nkernel * 2;)
+        c->tablesize *= 2;
+    c->table = FG_NEWN(c->a, int32_t, c->tablesize);
+    c->fn_of = FG_NEWN(c->a, int, (size_t)c->nkernel);
+    for (int k = 0; k < c->nkernel; k++) {
+        write_kernel(&s, c->m, c->kernel[k]);
+        c->fn_of[k] = find_or_add(c, &s, c->kernel[k]);
+    }
+}
+
+/* ---- emission ----------------------------------------------------------------------------------- */
+
+/* Bytes that move if every operand is read and every result written once; operations: one per element and
+ * instruction. Emitters that know better have said so. */
+static void
+estimate(fg_em *e)
+{
+    fg_exprs *x = e->m->ex;
+    fg_expr   bytes = fg_ec(x, 0), flops = bytes;
+    for (int k = 0; k < e->kernel->nin + e->kernel->nout; k++) {
+        fg_reg r = k < e->kernel->nin ? e->kernel->in[k] : e->kernel->out[k - e->kernel->nin];
+        if (!r)
+            continue;
+        const fg_type *t = fg_rt(e->m, r);
+        fg_expr bits = fg_emul(x, fg_type_count(x, t), fg_ec(x, fg_dtypes[t->dtype].bits));
+        bytes = fg_eadd(x, bytes, fg_ediv(x, bits, fg_ec(x, 8)));
+    }
+    fg_each_inst(e->region, i)
+        if (i->nout && !fg_op_is(i->op, FG_T_VIEW))
+            flops = fg_eadd(x, flops, fg_type_count(x, fg_rt(e->m, i->out[0])));
+    if (e->bytes == FG_E_BAD)
+        e->bytes = bytes;
+    if (e->flops == FG_E_BAD)
+        e->flops = flops;
+}
+
+static bool
+emit(compile *c, fg_em *e, int k)
+{
+    function *f = &c->fn[k];
+    char      name[32];
+    snprintf(name, sizeof name, "fg_k%d", k);
+    e->g = c->part[f->part];
+    fg_em_begin(e, f->kernel, name);
+    if (!f->plan.gen(e, f->plan.anchor) || e->failed)
+        return false;
+    fg_em_end(e);
+    estimate(e);
+    f->code = (fg_kcode){.fn = k, .narg = e->narg, .arg = e->arg, .chunks = e->chunks,
+                         .scratch = e->scratch_bytes, .flops = e->flops, .bytes = e->bytes};
+    return true;
+}
+
+static bool
+emit_all(compile *c)
+{
+    fg_em e = {.m = c->m, .a = c->a, .source = fg_em_sources(c->a, c->m)};
+    int   threads = c->o->threads ? c->o->threads : MAXPART;
+    c->nparts = threads > 1 && c->nfn > 3 ? MAXPART : 1;
+    for (int p = 0; p < c->nparts; p++)
+        if (!(c->part[p] = ll_new(c->out->machine, c->m->name ? c->m->name : "model")))
+            fg_raise_memory(c->m->cx);
+    for (int k = 0; k < c->nfn; k++) {
+        int p = c->nparts > 1 && c->cost[1] < c->cost[0];
+        c->fn[k].part = p;
+        c->cost[p] += c->fn[k].plan.cost;
+        if (!emit(c, &e, k))
+            return false;
+    }
+    return true;
+}
+
+/* ---- machine code --------------------------------------------------------------------------------- */
+
+typedef struct job {
+    const fg_machine    *machine;
+    fg_ll               *g;
+    LLVMMemoryBufferRef  object;
+    char                *message;
+} job;
+
+static void *
+make_object(void *arg)
+{
+    job                 *j = arg;
+    LLVMTargetMachineRef tm = ll_target_machine(j->machine);
+    LLVMTargetDataRef    layout = LLVMCreateTargetDataLayout(tm);
+    LLVMSetModuleDataLayout(j->g->m, layout);
+    if (LLVMTargetMachineEmitToMemoryBuffer(tm, j->g->m, LLVMObjectFile, &j->message, &j->object))
+        j->object = NULL;
+    LLVMDisposeTargetData(layout);
+    LLVMDisposeTargetMachine(tm);
+    return NULL;
+}
+
+/* Appends LLVM's text to one of ours. */
+static void
+keep(char **text, const char *more, size_t n)
+{
+    size_t old = *text ? strlen(*text) : 0;
+    char  *t = realloc(*text, old + n + 1);
+    if (!t)
+        return;
+    memcpy(t + old, more, n);
+    t[old + n] = 0;
+    *text = t;
+}
+
+static void
+keep_text(compile *c)
+{
+    for (int p = 0; p < c->nparts; p++) {
+        char *ir = LLVMPrintModuleToString(c->part[p]->m), *message = NULL;
+        keep(&c->out->text[0], ir, strlen(ir));
+        LLVMDisposeMessage(ir);
+        LLVMTargetMachineRef tm = ll_target_machine(c->out->machine);
+        LLVMModuleRef        copy = LLVMCloneModule(c->part[p]->m);
+        LLVMMemoryBufferRef  b = NULL;
+        if (!LLVMTargetMachineEmitToMemoryBuffer(tm, copy, LLVMAssemblyFile, &message, &b)) {
+            keep(&c->out->text[1], LLVMGetBufferStart(b), LLVMGetBufferSize(b));
+            LLVMDisposeMemoryBuffer(b);
+        } else {
+            LLVMDisposeMessage(message);
+        }
+        LLVMDisposeModule(copy);
+        LLVMDisposeTargetMachine(tm);
+    }
+}
+
+static void
+found(void *user, const char *name, void *address)
+{
+    fg_cpu_code *code = user;
+    int          k;
+    if (sscanf(name, "fg_k%d", &k) == 1 && k >= 0 && k < code->nfn)
+        code->fn[k] = (fg_kernel_fn *)address;
+}
+
+static bool
+verify(compile *c)
+{
+#ifndef NDEBUG
+    for (int p = 0; p < c->nparts; p++) {
+        char *message = NULL;
+        bool  bad = LLVMVerifyModule(c->part[p]->m, LLVMReturnStatusAction, &message);
+        if (bad)
+            fg_error(c->m->cx, "generated code is not valid: %.600s", message);
+        LLVMDisposeMessage(message);
+        if (bad)
+            return false;
+    }
+#else
+    (void)c;
+#endif
+    return true;
+}
+
+static bool
+generate(compile *c)
+{
+    job       j[MAXPART] = {{0}};
+    pthread_t other;
+    bool      beside = false, ok = true;
+    for (int p = 0; p < c->nparts; p++)
+        j[p] = (job){.machine = c->out->machine, .g = c->part[p]};
+    if (c->nparts > 1)
+        beside = !pthread_create(&other, NULL, make_object, &j[1]);
+    make_object(&j[0]);
+    if (beside)
+        pthread_join(other, NULL);
+    else if (c->nparts > 1)
+        make_object(&j[1]);
+    for (int p = 0; p < c->nparts; p++) {
+        const char *why = NULL;
+        if (!j[p].object) {
+            ok = fg_error(c->m->cx, "LLVM: %.500s", j[p].message ? j[p].message : "no object");
+        } else if (ok && !fg_link(&c->out->image[p], LLVMGetBufferStart(j[p].object),
+                                  LLVMGetBufferSize(j[p].object), found, c->out, &why)) {
+            ok = fg_error(c->m->cx, "%s", why);
+        }
+        if (j[p].object)
+            LLVMDisposeMemoryBuffer(j[p].object);
+        LLVMDisposeMessage(j[p].message);
+    }
+    return ok;
+}
+
+/* ---- the target ------------------------------------------------------------------------------------ */
+
+static void
+describe_kernels(compile *c, fg_kcode **kc, int *nkc)
+{
+    *kc = FG_NEWN(c->a, fg_kcode, (size_t)c->nkernel);
+    *nkc = c->nkernel;
+    for (int k = 0; k < c->nkernel; k++) {
+        (*kc)[k] = c->fn[c->fn_of[k]].code;
+        (*kc)[k].inst = c->kernel[k];
+    }
+}
+
+typedef struct attempt {
+    compile *c;
+    bool     ok;
+} attempt;
+
+static void
+compile_all(void *arg)
+{
+    attempt *t = arg;
+    compile *c = t->c;
+    collect(c, c->m->body);
+    share(c);
+    c->out->nfn = c->nfn;
+    c->out->fn = calloc((size_t)c->nfn + 1, sizeof *c->out->fn);
+    if (!c->out->fn)
+        fg_raise_memory(c->m->cx);
+    if (!emit_all(c) || !verify(c))
+        return;
+    if (c->o->keep_text)
+        keep_text(c);
+    t->ok = c->nfn == 0 || generate(c);
+}
+
+fg_cpu_code *
+fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o, fg_kcode **kc, int *nkc)
+{
+    fg_cpu_code *out = calloc(1, sizeof *out);
+    const char  *why = NULL;
+    compile      c = {.m = m, .a = a, .o = o, .out = out};
+    attempt      t = {.c = &c};
+    if (!out)
+        fg_raise_memory(m->cx);
+    if (!(out->machine = ll_machine_new(o->cpu, &why))) {
+        fg_error(m->cx, "%s", why);
+        fg_cpu_free(out);
+        return NULL;
+    }
+    /* LLVM's memory is its own: whatever unwinds past here must give it back first. */
+    fg_raise how = fg_protect(m->cx, compile_all, &t);
+    for (int p = 0; p < c.nparts; p++)
+        ll_free(c.part[p]);
+    if (how == FG_RAISE_NONE && t.ok) {
+        describe_kernels(&c, kc, nkc);
+        return out;
+    }
+    fg_cpu_free(out);
+    if (how == FG_RAISE_MEMORY)
+        fg_raise_memory(m->cx);
+    return NULL;
+}
+
+fg_kernel_fn *
+fg_cpu_fn(const fg_cpu_code *c, int fn)
+{
+    return c->fn[fn];
+}
+
+const char *
+fg_cpu_text(const fg_cpu_code *c, bool asm_text)
+{
+    return c->text[asm_text];
+}
+
+const char *
+fg_cpu_name(const fg_cpu_code *c)
+{
+    return c->machine->cpu;
+}
+
+void
+fg_cpu_free(fg_cpu_code *c)
+{
+    if (!c)
+        return;
+    for (int p = 0; p < MAXPART; p++)
+        fg_unlink(&c->image[p]);
+    ll_machine_free(c->machine);
+    free(c->fn);
+    free(c->text[0]);
+    free(c->text[1]);
+    free(c);
+}
