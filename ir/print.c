@@ -32,6 +32,7 @@ const char *const fg_stage_text[] = {"tensor", "fused", "placed"};
 const char *const fg_mem_text[] = {"",       "@in",    "@out",    "@const",
                                    "@arena", "@alias", "@dynamic"};
 
+#define MAX_LITERAL 64          /* bytes; larger weights stay in their file */
 #define MAX_INLINE_PARAMS 4 /* more go on lines of their own */
 
 typedef struct printer {
@@ -349,7 +350,7 @@ put_weights(printer *p)
         if (p->weight[k] < 0)
             continue;
         fg_putf(p->o, "$%d = ", p->weight[k]);
-        if (w->file) {
+        if (w->file && w->bytes > MAX_LITERAL) {
             fg_put_weight_type(p->o, w);
             fg_puts(p->o, " file ");
             fg_put_quoted(p->o, w->file);

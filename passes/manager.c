@@ -228,7 +228,7 @@ run_list(manager *g, const fg_passinfo **pass, int n)
             changed |= did == FG_CHANGED;
         }
     }
-    for (int k = loop; k < n; k++)
+    for (int k = loop; k < n && !g->p->tensor_only; k++)
         if (run_pass(g, pass[k], 1) == FG_FAILED)
             return false;
     return true;

@@ -74,6 +74,7 @@ typedef struct fg_pipeline {
     int         opt, check;     /* check: 0 none, 1 verify, 2 also honesty */
     int         rounds;         /* the list's TENSOR part runs to a fixpoint, at most this often; 0: 2 */
     double      alpha;
+    bool        tensor_only;    /* stop before the first pass that leaves stage TENSOR */
     /* Called after a pass when set; text of the module is the callee's to make. */
     void (*observe)(void *user, const fg_passinfo *p, int round, bool before, bool changed, fg_module *m);
     void *user;

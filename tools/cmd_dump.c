@@ -24,7 +24,8 @@ typedef struct dump {
     fg_text       out;
     stage         show;
     bool          texts;        /* something was printed already */
-    bool          stop_at_opt, done;
+    bool          further;      /* something asked for needs more than the stage to show */
+    bool          opt_pending, done;
     const char   *stage, *before, *after, *explain;
     int           after_all, after_change, ledger, plan, dot, ops, passes;
 } dump;
@@ -46,8 +47,8 @@ observe(void *user, const fg_passinfo *p, int round, bool before, bool changed, 
     bool  wanted = before ? x->before && !strcmp(x->before, p->name)
                           : x->after_all || (x->after_change && changed) || (x->after && !strcmp(x->after, p->name));
 
-    if (before && x->stop_at_opt && p->to != FG_STAGE_TENSOR) {
-        x->stop_at_opt = false;
+    if (before && x->opt_pending && p->to != FG_STAGE_TENSOR) {
+        x->opt_pending = false;
         put_module(x, m, "stage opt");
     }
     if (wanted)
@@ -59,7 +60,8 @@ static bool
 run(dump *x, fg_module *m, const char *passes)
 {
     fg_pipeline p = {.passes = passes, .skip = x->c.o.skip, .opt = x->c.o.opt, .check = x->c.o.check,
-                     .alpha = x->c.o.alpha, .observe = observe, .user = x};
+                     .alpha = x->c.o.alpha, .observe = observe, .user = x,
+                     .tensor_only = x->show == OPT && !x->further};
 
     return fg_run_passes(m, &p, &x->report);
 }
@@ -84,18 +86,22 @@ machine_code(dump *x, fg_module *m)
 static bool
 compile(dump *x, fg_module *m)
 {
-    bool dot = x->dot && x->show != PLACED;
-
     if (x->show == IMPORT)
         put_module(x, m, "stage import");
-    x->stop_at_opt = x->show == OPT;
+    if (x->show == IMPORT && !x->further)
+        return true;
+    x->opt_pending = x->show == OPT;
     if (m->stage == FG_STAGE_TENSOR && !run(x, m, x->c.o.passes))
         return false;
+    if (x->opt_pending)
+        put_module(x, m, "stage opt");
+    if (x->show == OPT && !x->further)
+        return true;
     if (m->stage == FG_STAGE_TENSOR && !run(x, m, "fuse_ops"))
         return false;
-    if (x->show == FUSED && !x->dot)
+    if (x->show == FUSED)
         put_module(x, m, "stage fused");
-    if (dot)
+    if (x->dot)
         dump_dot(&x->out, m);
     if ((x->show == LL || x->show == ASM) && !machine_code(x, m))
         return false;
@@ -103,9 +109,7 @@ compile(dump *x, fg_module *m)
         return true;
     if (m->stage == FG_STAGE_FUSED && !run(x, m, "place"))
         return false;
-    if (x->dot && !dot)
-        dump_dot(&x->out, m);
-    else if (x->show == PLACED)
+    if (x->show == PLACED)
         put_module(x, m, "stage placed");
     return true;
 }
@@ -143,9 +147,10 @@ show(void *arg)
 static int
 check_usage(dump *x)
 {
-    bool other = x->before || x->after || x->after_all || x->after_change || x->ledger || x->explain || x->plan;
+    bool printed = x->before || x->after || x->after_all || x->after_change;
 
-    x->show = other ? NONE : FUSED;
+    x->further = printed || x->ledger || x->explain || x->plan || x->dot;
+    x->show = x->further ? NONE : FUSED;
     if (x->stage) {
         x->show = IMPORT;
         while (x->show < NONE && strcmp(stages[x->show], x->stage))
@@ -175,7 +180,7 @@ cmd_dump(int argc, char **argv)
         {"--ledger", TOOL_FLAG, &x.ledger, "", "time, size and memory of every pass"},
         {"--explain", TOOL_MAYBE, &x.explain, "PASS", "what was fused, what was not, and why"},
         {"--plan", TOOL_FLAG, &x.plan, "", "where every register lives, and the peak"},
-        {"--dot", TOOL_FLAG, &x.dot, "", "the graph of the fused (or placed) module for Graphviz"},
+        {"--dot", TOOL_FLAG, &x.dot, "", "the graph of the fused module for Graphviz"},
         {"--ops", TOOL_FLAG, &x.ops, "", "the operations, as Markdown; needs no model"},
         {"--list-passes", TOOL_FLAG, &x.passes, "", "the passes, likewise"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
