@@ -10,7 +10,7 @@
  */
 #include "ir/shape.h"
 
-/* ---- shared helpers ------------------------------------------------------------------ */
+/* ---- shared helpers ---------------------------------------------------------------- */
 
 const char *
 fg_type_text(fg_module *m, const fg_type *t)
@@ -121,7 +121,7 @@ push_dim(fg_infer *s, fg_type *t, fg_expr e)
     return true;
 }
 
-/* ---- values and elementwise ---------------------------------------------------------- */
+/* ---- values and elementwise -------------------------------------------------------- */
 
 bool
 fg_shape_none(fg_infer *s)
@@ -230,7 +230,7 @@ fg_shape_where(fg_infer *s)
     return true;
 }
 
-/* ---- views and data movement ---------------------------------------------------------- */
+/* ---- views and data movement ------------------------------------------------------- */
 
 bool
 fg_shape_transpose(fg_infer *s)
@@ -413,7 +413,7 @@ fg_shape_scalar_i64(fg_infer *s)
     return true;
 }
 
-/* ---- reductions ------------------------------------------------------------------------ */
+/* ---- reductions -------------------------------------------------------------------- */
 
 bool
 fg_shape_reduce(fg_infer *s)

@@ -165,7 +165,7 @@ check_nonzero(fg_infer *s)
                           fg_type_text(s->m, &s->in[0]));
 }
 
-/* ---- control flow ----------------------------------------------------------------------- */
+/* ---- control flow ------------------------------------------------------------------ */
 
 static bool
 compatible(fg_infer *s, const fg_type *a, const fg_type *b, const char *what)
@@ -237,7 +237,7 @@ check_kernel(fg_infer *s)
     return true;
 }
 
-/* ---- the two rules ------------------------------------------------------------------------ */
+/* ---- the two rules ----------------------------------------------------------------- */
 
 static check_fn *const given_check[FG_NOPS] = {
     [FG_OP_reshape] = check_reshape,

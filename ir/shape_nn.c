@@ -18,7 +18,7 @@ fg_infer_word(fg_infer *s, const char *word, const char *const *known, int n,
     return fg_infer_error(s, "unknown %s \"%s\"", what, word);
 }
 
-/* ---- products ------------------------------------------------------------------------------ */
+/* ---- products ---------------------------------------------------------------------- */
 
 /* Leading axes broadcast, the last two multiply. */
 static bool
@@ -133,7 +133,7 @@ fg_shape_attention(fg_infer *s)
     return true;
 }
 
-/* ---- normalisation and rotation --------------------------------------------------------------- */
+/* ---- normalisation and rotation ---------------------------------------------------- */
 
 bool
 fg_check_softmax(fg_infer *s)
@@ -196,7 +196,7 @@ fg_check_rope(fg_infer *s)
     return true;
 }
 
-/* ---- convolution and pooling -------------------------------------------------------------------- */
+/* ---- convolution and pooling ------------------------------------------------------- */
 
 static bool
 positive(fg_infer *s, const fg_attr *a, int n, const char *what)
@@ -294,7 +294,7 @@ fg_check_resize(fg_infer *s)
            fg_infer_word(s, FG_GET(s->i, resize, mode).s, modes, 3, "mode");
 }
 
-/* ---- quantisation -------------------------------------------------------------------------------- */
+/* ---- quantisation ------------------------------------------------------------------ */
 
 /* Scale (and zero point) per tensor, along one axis, or per block of one axis. */
 static bool

@@ -42,7 +42,7 @@ fg_look_strides(fg_module *m, fg_reg r, int64_t *stride)
     return true;
 }
 
-/* ---- fractions --------------------------------------------------------------------------- */
+/* ---- fractions --------------------------------------------------------------------- */
 
 static const fg_frac unknown = { FG_E_BAD, 1 };
 
@@ -144,7 +144,7 @@ stored(fg_look *l, fg_dtype d, fg_expr e)
     return lo >= (is_signed ? -top : 0) && hi < top ? e : FG_E_BAD;
 }
 
-/* ---- elements -------------------------------------------------------------------------------- */
+/* ---- elements ---------------------------------------------------------------------- */
 
 fg_frac
 fg_look_at(fg_look *l, fg_reg r, int64_t i)
@@ -203,7 +203,7 @@ result_is_float(fg_look *l, const fg_inst *inst)
     return fg_is_float((fg_dtype)fg_rt(l->m, inst->out[0])->dtype);
 }
 
-/* ---- values ------------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------ */
 
 static fg_frac
 elem_const(fg_look *l, const fg_inst *inst, int64_t i)
@@ -255,7 +255,7 @@ elem_cast(fg_look *l, const fg_inst *inst, int64_t i)
     return x.den == 1 ? x : whole(truncated(l, x.num, fg_ec(l->ex, x.den)));
 }
 
-/* ---- elementwise --------------------------------------------------------------------------------- */
+/* ---- elementwise ------------------------------------------------------------------- */
 
 static fg_frac
 elem_unary(fg_look *l, const fg_inst *inst, int64_t i)
@@ -394,7 +394,7 @@ elem_where(fg_look *l, const fg_inst *inst, int64_t i)
     return make(l, x == y ? x : fg_eselect(l->ex, c.num, x, y), den);
 }
 
-/* ---- rules ------------------------------------------------------------------------------------------ */
+/* ---- rules ------------------------------------------------------------------------- */
 
 static fg_frac
 elem_same(fg_look *l, const fg_inst *inst, int64_t i)

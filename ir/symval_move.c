@@ -56,7 +56,7 @@ position(fg_look *l, fg_reg index, int64_t i, fg_expr size, int64_t *at)
     return !fixed || *at < n;
 }
 
-/* ---- views ------------------------------------------------------------------------------- */
+/* ---- views ------------------------------------------------------------------------- */
 
 fg_frac
 fg_elem_transpose(fg_look *l, const fg_inst *inst, int64_t i)
@@ -136,7 +136,7 @@ fg_elem_pad(fg_look *l, const fg_inst *inst, int64_t i)
     return fg_look_at(l, inst->in[0], at);
 }
 
-/* ---- gathers ------------------------------------------------------------------------------- */
+/* ---- gathers ----------------------------------------------------------------------- */
 
 fg_frac
 fg_elem_gather(fg_look *l, const fg_inst *inst, int64_t i)
@@ -194,7 +194,7 @@ fg_elem_gather_nd(fg_look *l, const fg_inst *inst, int64_t i)
     return fg_look_at(l, inst->in[0], at);
 }
 
-/* ---- scatters -------------------------------------------------------------------------------- */
+/* ---- scatters ---------------------------------------------------------------------- */
 
 fg_frac
 fg_elem_scatter_elements(fg_look *l, const fg_inst *inst, int64_t i)
@@ -247,7 +247,7 @@ fg_elem_scatter_nd(fg_look *l, const fg_inst *inst, int64_t i)
     return fg_look_at(l, inst->in[0], i);
 }
 
-/* ---- reductions -------------------------------------------------------------------------------- */
+/* ---- reductions -------------------------------------------------------------------- */
 
 /* Integers only: a float reduction rounds in an order of its own. */
 static fg_expr

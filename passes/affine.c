@@ -15,7 +15,7 @@ enum { LARGEST = 1 << 17, MAXDEPTH = 64 };
 
 static bool find(fg_module *m, fg_reg r, int depth, fg_affine *out);
 
-/* ---- values ------------------------------------------------------------------------------ */
+/* ---- values ------------------------------------------------------------------------ */
 
 typedef struct values {         /* element e of a register with constant sizes */
     fg_module     *m;
@@ -82,7 +82,7 @@ fg_find_affine_entry(fg_module *m, fg_reg r, int64_t c, fg_affine *out)
     return c < v.scale && fit(&v, dim, ri->type.rank - 1, out);
 }
 
-/* ---- through definitions -------------------------------------------------------------------- */
+/* ---- through definitions ----------------------------------------------------------- */
 
 /* Where axis `a` of shape x ended up in shape y: same size, same count of elements before. */
 static int

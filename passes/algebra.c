@@ -9,7 +9,7 @@
 
 #include "passes/algebra.h"
 
-/* ---- helpers --------------------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------------- */
 
 fg_reg
 fg_same_type(const fg_module *m, const fg_inst *i, fg_reg x)
@@ -73,7 +73,7 @@ power_of_two(double v)
     return isfinite(v) && v != 0 && fabs(frexp(v, &e)) == 0.5 && e > -14 && e < 14;
 }
 
-/* ---- arithmetic ------------------------------------------------------------------------- */
+/* ---- arithmetic -------------------------------------------------------------------- */
 
 static fg_reg
 plus_zero(fg_build *b, fg_inst *i)
@@ -190,7 +190,7 @@ minus_negated(fg_build *b, fg_inst *i)
     return d ? fg_emit2(b, FG_OP_sub, i->in[1], d->in[0]) : 0;
 }
 
-/* ---- logic --------------------------------------------------------------------------------- */
+/* ---- logic ------------------------------------------------------------------------- */
 
 /* x and true, x or false; x and false, x or true. */
 static fg_reg
@@ -269,7 +269,7 @@ where_flag(fg_build *b, fg_inst *i)
     return fg_type_equal(&c, t) ? fg_emit_cast(b, i->in[0], (fg_dtype)t->dtype) : 0;
 }
 
-/* ---- conversion -------------------------------------------------------------------------------- */
+/* ---- conversion -------------------------------------------------------------------- */
 
 /* Bits of magnitude that a type holds without rounding. */
 static int

@@ -13,7 +13,7 @@
  */
 #include "passes/algebra.h"
 
-/* ---- positions --------------------------------------------------------------------------------- */
+/* ---- positions --------------------------------------------------------------------- */
 
 typedef struct ramp {           /* start + c[axis]; axis -1: start */
     int     axis;
@@ -61,7 +61,7 @@ ramp_size(fg_module *m, const ramp *r, const fg_type *index)
     return r->axis < 0 ? fg_ec(m->ex, 1) : index->dim[r->axis];
 }
 
-/* ---- grids -------------------------------------------------------------------------------------- */
+/* ---- grids ------------------------------------------------------------------------- */
 
 enum { MAXTUPLE = 4 };
 
@@ -168,7 +168,7 @@ emit_grid(fg_build *b, fg_reg x, fg_reg index, const grid *g, int lead, const fg
     return fg_emit_expand(b, v, y->rank, y->dim);
 }
 
-/* ---- gather --------------------------------------------------------------------------------------- */
+/* ---- gather ------------------------------------------------------------------------ */
 
 static fg_reg
 gather_of_ramp(fg_build *b, fg_inst *i)
@@ -245,7 +245,7 @@ gather_nd_of_grid(fg_build *b, fg_inst *i)
                      fg_rt(b->m, i->out[0]));
 }
 
-/* ---- scatter ---------------------------------------------------------------------------------------- */
+/* ---- scatter ----------------------------------------------------------------------- */
 
 /* Updates that cover whole axes replace x; along at most one axis they may cover a range,
  * and what lies before and after it stays. */
@@ -295,7 +295,7 @@ scatter_nd_of_grid(fg_build *b, fg_inst *i)
     return fg_emit_concat(b, n, piece, part);
 }
 
-/* ---- comparisons of positions -------------------------------------------------------------------------- */
+/* ---- comparisons of positions ------------------------------------------------------ */
 
 /* Least and greatest element, for terms that do not fall. */
 static bool

@@ -23,7 +23,7 @@ single(fg_module *m, fg_reg r)
     return fg_e_is(m->ex, fg_type_count(m->ex, fg_rt(m, r)), 1);
 }
 
-/* ---- reshape, transpose, expand ------------------------------------------------------------ */
+/* ---- reshape, transpose, expand ---------------------------------------------------- */
 
 static fg_reg
 to_own_type(fg_build *b, fg_inst *i)
@@ -95,7 +95,49 @@ expand_of_leading_ones(fg_build *b, fg_inst *i)
     return fg_emit_expand(b, d->in[0], t->rank, t->dim);
 }
 
-/* ---- expand beside elementwise operations ------------------------------------------------------ */
+/* Axes of x that each axis of y is made of: y merges neighbours of x. group[k] is the first. */
+static bool
+merged_groups(fg_exprs *ex, const fg_type *x, const fg_type *y, int *group)
+{
+    int at = 0;
+    for (int k = 0; k < y->rank; k++) {
+        fg_expr n = fg_ec(ex, 1);
+        group[k] = at;
+        do {
+            if (at == x->rank)
+                return false;
+            n = fg_emul(ex, n, x->dim[at++]);
+        } while (n != y->dim[k]);
+    }
+    group[y->rank] = at;
+    return at == x->rank;
+}
+
+/* [B,H,T,D] -> [B H,T,D] -> [B H,D,T] -> [B,H,D,T] is a transpose of the whole. */
+static fg_reg
+transpose_between_reshapes(fg_build *b, fg_inst *i)
+{
+    fg_inst *t = fg_operand_def(b->m, i, 0, FG_OP_transpose);
+    fg_inst *r = t ? fg_operand_def(b->m, t, 0, FG_OP_reshape) : NULL;
+    int group[FG_MAXRANK + 1], n = 0;
+    int64_t perm[FG_MAXRANK];
+    if (!r)
+        return 0;
+    const fg_type *x = fg_rt(b->m, r->in[0]), *y = fg_rt(b->m, i->out[0]);
+    if (!merged_groups(b->m->ex, x, fg_rt(b->m, r->out[0]), group))
+        return 0;
+    for (int k = 0; k < fg_rt(b->m, t->out[0])->rank; k++) {
+        int64_t from = FG_GET(t, transpose, perm).is[k];
+        for (int a = group[from]; a < group[from + 1]; a++)
+            perm[n++] = a;
+    }
+    bool same = y->rank == n;
+    for (int k = 0; same && k < n; k++)
+        same = y->dim[k] == x->dim[perm[k]];
+    return same ? fg_emit_transpose(b, r->in[0], perm) : 0;
+}
+
+/* ---- expand beside elementwise operations ------------------------------------------ */
 
 /* op(expand x) = expand(op x), also beside single elements. */
 static fg_reg
@@ -162,7 +204,7 @@ operand_expanded(fg_build *b, fg_inst *i)
     return any ? again(b, i, in) : 0;
 }
 
-/* ---- slice --------------------------------------------------------------------------------------- */
+/* ---- slice ------------------------------------------------------------------------- */
 
 static fg_reg
 slice_whole(fg_build *b, fg_inst *i)
@@ -260,7 +302,7 @@ iota_shifted(fg_build *b, fg_inst *i)
     return 0;
 }
 
-/* ---- concat, pad, reductions ------------------------------------------------------------------------ */
+/* ---- concat, pad, reductions ------------------------------------------------------- */
 
 /* Operands of a concat with nested ones on the same axis opened and empty ones dropped. */
 static int
@@ -351,11 +393,29 @@ reduce_one(fg_build *b, fg_inst *i)
     return fg_emit_reshape(b, i->in[0], y->rank, y->dim);
 }
 
+/* A product over an inner size of 1 is the product of a column and a row. */
+static fg_reg
+matmul_outer(fg_build *b, fg_inst *i)
+{
+    fg_exprs *ex = b->m->ex;
+    fg_type x = *fg_rt(b->m, i->in[0]), y = *fg_rt(b->m, i->in[1]);
+    bool ta = FG_GET(i, matmul, trans_a).i != 0, tb = FG_GET(i, matmul, trans_b).i != 0;
+    if (!fg_e_is(ex, x.dim[x.rank - 1 - ta], 1))
+        return 0;
+    fg_expr m = x.dim[x.rank - 2 + ta], n = y.dim[y.rank - 1 - tb];
+    x.dim[x.rank - 2] = m;
+    x.dim[x.rank - 1] = y.dim[y.rank - 2] = fg_ec(ex, 1);
+    y.dim[y.rank - 1] = n;
+    return fg_emit2(b, FG_OP_mul, fg_emit_reshape(b, i->in[0], x.rank, x.dim),
+                    fg_emit_reshape(b, i->in[1], y.rank, y.dim));
+}
+
 /* clang-format off */
 const fg_rule fg_rules_view[] = {
     { FG_OP_reshape,   to_own_type,       0, "to its own shape" },
     { FG_OP_reshape,   reshape_twice,     0, "reshape(reshape x)" },
     { FG_OP_reshape,   view_of_splat,     0, "reshape(expand one) = expand one" },
+    { FG_OP_reshape,   transpose_between_reshapes, 0, "axes merged, moved and split again" },
     { FG_OP_transpose, view_of_splat,     0, "transpose(expand one) = expand one" },
     { FG_OP_slice,     view_of_splat,     0, "slice(expand one) = expand one" },
     { FG_OP_transpose, transpose_nothing, 0, "axes in place" },
@@ -377,6 +437,7 @@ const fg_rule fg_rules_view[] = {
     { FG_OP_reduce_prod, reduce_one,      0, "over axes of size 1" },
     { FG_OP_reduce_max,  reduce_one,      0, "over axes of size 1" },
     { FG_OP_reduce_min,  reduce_one,      0, "over axes of size 1" },
+    { FG_OP_matmul,    matmul_outer,      0, "over one product" },
     { FG_OP_NONE,      op_of_expand,      0, "op(expand x, 1) = expand(op(x, 1))" },
     { FG_OP_NONE,      operand_expanded,  0, "op(x, expand y) = op(x, y)" },
     { 0, NULL, 0, NULL },

@@ -31,7 +31,7 @@ typedef struct folder {
     bool        failed;
 } folder;
 
-/* ---- known values ------------------------------------------------------------------------- */
+/* ---- known values ------------------------------------------------------------------ */
 
 /* A register with the given elements: a constant, or expressions as a vector. */
 static fg_reg
@@ -93,7 +93,7 @@ known_symbol(folder *f, fg_inst *i)
     return true;
 }
 
-/* ---- constants ------------------------------------------------------------------------------- */
+/* ---- constants --------------------------------------------------------------------- */
 
 static bool
 static_attributes(const fg_module *m, const fg_inst *i)
@@ -235,7 +235,7 @@ evaluated(folder *f, fg_inst *i)
     return fg_emit_const(&b, out.dtype, out.rank, out.dim, out.data);
 }
 
-/* ---- rules ------------------------------------------------------------------------------------- */
+/* ---- rules ------------------------------------------------------------------------- */
 
 static fg_reg
 simplified(folder *f, fg_inst *i)
@@ -263,7 +263,7 @@ simplified(folder *f, fg_inst *i)
     return 0;
 }
 
-/* ---- conditions known ----------------------------------------------------------------------------- */
+/* ---- conditions known -------------------------------------------------------------- */
 
 static void
 adopt_regions(fg_inst *i, fg_block *b)
@@ -306,7 +306,7 @@ inlined_if(folder *f, fg_inst *i)
     return next;
 }
 
-/* ---- the walk ---------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------- */
 
 static void walk(folder *f, fg_block *b);
 
