@@ -53,15 +53,10 @@ new_tensor(lower *l, fg_reg r, fg_storage storage)
     const fg_reginfo *i = fg_ri(l->m, r);
     fg_tensordef      t = {.name = i->name, .dtype = i->type.dtype, .storage = (uint8_t)storage, .rank = i->type.rank,
                            .first = l->live[r].first, .last = l->live[r].last};
-    fg_exprs         *ex = l->m->ex;
-    fg_expr           bytes = fg_type_count(ex, &i->type);
-    int               bits = fg_dtypes[t.dtype].bits;
 
     for (int k = 0; k < t.rank; k++)
         t.dim[k] = value(l, i->type.dim[k]);
-    bytes = bits >= 8 ? fg_emul(ex, bytes, fg_ec(ex, bits / 8))
-                      : fg_ediv(ex, fg_eadd(ex, fg_emul(ex, bytes, fg_ec(ex, bits)), fg_ec(ex, 7)), fg_ec(ex, 8));
-    t.bytes = value(l, bytes);
+    t.bytes = fg_vtab_bytes(l->values, t.rank, t.dim, fg_dtypes[t.dtype].bits);
     FG_PUSH(l->a, l->tensor, l->ntensor, l->captensor) = t;
     return l->ntensor - 1;
 }

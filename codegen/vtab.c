@@ -77,6 +77,13 @@ constant(fg_vtab *t, int64_t k)
 static uint32_t
 binary(fg_vtab *t, fg_vop op, uint32_t a, uint32_t b)
 {
+    const fg_value *x = &t->v[a], *y = &t->v[b];
+    int64_t         k;
+
+    if (op == FG_V_MUL && x->op == FG_V_CONST && y->op == FG_V_CONST && !__builtin_mul_overflow(x->k, y->k, &k))
+        return constant(t, k);
+    if (op == FG_V_MUL && y->op == FG_V_CONST && y->k == 1)
+        return a;
     return add(t, (fg_value){.op = (uint8_t)op, .run = t->v[a].run | t->v[b].run, .a = a, .b = b});
 }
 
@@ -123,4 +130,17 @@ fg_vtab_expr(fg_vtab *t, fg_expr e)
         sum = sum == FG_NONE ? product : binary(t, FG_V_ADD, sum, product);
     }
     return sum == FG_NONE ? constant(t, 0) : sum;
+}
+
+uint32_t
+fg_vtab_bytes(fg_vtab *t, int rank, const uint32_t *dim, int bits)
+{
+    uint32_t n = constant(t, bits < 8 ? bits : bits / 8);
+
+    for (int k = 0; k < rank; k++)
+        n = binary(t, FG_V_MUL, dim[k], n);
+    if (bits >= 8)
+        return n;
+    n = binary(t, FG_V_ADD, n, constant(t, 7));
+    return binary(t, FG_V_DIV, n, constant(t, 8));
 }
