@@ -157,15 +157,25 @@ bool fg_import_subgraph(fg_scope *s, fg_build *b, const Onnx__GraphProto *g, int
 fg_reg fg_import_weight(fg_build *b, const fg_weight *w);
 bool fg_seq_is(const fg_import *im, fg_reg r);
 
-/* onnx_control.c: the importers of If, Loop and Scan need the scope. */
+/* onnx_control.c, onnx_loop.c: importers that need the scope. */
 bool fg_import_if(fg_node *n, fg_scope *s);
 bool fg_import_loop(fg_node *n, fg_scope *s);
 bool fg_import_scan(fg_node *n, fg_scope *s);
+
+bool fg_any_poison(int n, const fg_reg *r);
+bool fg_all_poison(fg_node *n);                         /* all outputs; true */
+bool fg_known_scalar(fg_node *n, fg_reg r, int64_t *v); /* integer or bool, known now */
+/* r as rank 0; 0 with a diagnostic unless it is one element of type d. */
+fg_reg fg_one_element(fg_node *n, fg_build *b, fg_reg r, fg_dtype d, const char *what);
+/* A new run-time symbol for a dimension, noted in syms. */
+fg_expr fg_fresh_dim(fg_node *n, int64_t lo, int64_t hi, int64_t *syms, int *nsym);
+bool fg_import_yield(fg_build *b, int n, const fg_reg *r);
+
 /* How the import stood; taken before something that may be tried again another way. */
 typedef struct fg_attempt { fg_diag *last; int nerror, nbad, nodes; } fg_attempt;
 fg_attempt fg_attempt_begin(fg_import *im);
 void fg_attempt_undo(fg_import *im, fg_attempt t);
-int fg_graph_nodes(const Onnx__GraphProto *g);      /* subgraphs included */
+int fg_graph_nodes(const Onnx__GraphProto *g);          /* subgraphs included */
 
 /* onnx_function.c */
 bool fg_import_functions(fg_import *im);        /* index, check */

@@ -9,8 +9,8 @@
  *             }
  *
  * An initializer that is also an input can be replaced by the caller, so it becomes a
- * parameter with a default; before IR version 4 every initializer had to be listed so, and none is
- * meant to be replaced. What the file says about shapes of outputs is compared with what was
+ * parameter with a default. Before IR version 4 every initializer had to be listed so, and none is
+ * meant to be replaced: such a parameter only keeps its place, and nodes read the constant. What the file says about shapes of outputs is compared with what was
  * inferred, never trusted.
  */
 #include "frontend/model.h"
@@ -91,6 +91,7 @@ assume_tokens(fg_module *m, const fg_type *t)
             fg_assume_le(m, one, t->dim[k]);
 }
 
+/* Defaults of inputs go to `replaceable`, unless it is NULL: then none is. */
 static bool
 import_inputs(fg_import *im, fg_scope *s, const Onnx__GraphProto *g, fg_names *replaceable)
 {
@@ -111,19 +112,18 @@ import_inputs(fg_import *im, fg_scope *s, const Onnx__GraphProto *g, fg_names *r
             return fg_error(im->cx, "input %zu has no name", i);
         port.name = fg_intern(im->cx, v->name);
         const Onnx__TensorProto *dflt = find_initializer(g, &index, port.name);
-        if (dflt && im->f->model->ir_version < OVERRIDABLE_IR)
-            continue;
         if (dflt) {
             if (!fg_import_initializer(im, dflt, &w))
                 return false;
             port.weight = fg_weight_add(m, &w);
-            fg_names_set(replaceable, port.name, 1);
         }
         if (!input_type(im, v, dflt ? &w : NULL, &t))
             return false;
         port.reg = fg_param(m, m->body, t, fg_import_word(im, v->name));
         assume_tokens(m, &t);
-        if (!fg_scope_define(s, v->name, port.reg))
+        if (dflt && replaceable)
+            fg_names_set(replaceable, port.name, 1);
+        if ((!dflt || replaceable) && !fg_scope_define(s, v->name, port.reg))
             return false;
         FG_PUSH(im->a, m->input, m->ninput, cap) = port;
     }
@@ -199,14 +199,15 @@ static bool
 import_model(fg_import *im)
 {
     const Onnx__GraphProto *g = im->f->model->graph;
-    fg_names replaceable = {.a = im->tmp};
+    fg_names names = {.a = im->tmp};
     if (!check_versions(im))
         return false;
+    fg_names *replaceable = im->f->model->ir_version < OVERRIDABLE_IR ? NULL : &names;
     fg_scope s = fg_scope_new(im, NULL);
     fg_build b = fg_build_end(im->m->body);
     if (!fg_import_functions(im) || !fg_import_symbols(im, g) || !fg_import_dim_options(im)
-        || !import_inputs(im, &s, g, &replaceable)
-        || !fg_import_constants(&s, &b, g, &replaceable)
+        || !import_inputs(im, &s, g, replaceable)
+        || !fg_import_constants(&s, &b, g, replaceable)
         || !fg_import_nodes(&s, &b, g->n_node, g->node))
         return false;
     return import_outputs(im, &s, &b, g) && !im->f->nbad;
