@@ -35,6 +35,10 @@ static const struct {
     gen_fn   *gen;
     int       cost;
 } emitters[] = {
+    {FG_OP_attention, fg_attention_takes, fg_gen_attention, 8},
+    {FG_OP_matmul, fg_matmul_takes, fg_gen_matmul, 4},
+    {FG_OP_matmul_int, fg_matmul_takes, fg_gen_matmul, 4},
+    {FG_OP_conv, fg_conv_takes, fg_gen_conv, 4},
     {FG_OP_softmax, NULL, fg_gen_rows, 3},
     {FG_OP_layernorm, NULL, fg_gen_rows, 3},
     {FG_OP_rmsnorm, NULL, fg_gen_rows, 3},
@@ -45,7 +49,6 @@ static const struct {
     {FG_OP_reduce_min, fg_rows_takes, fg_gen_rows, 2},
     {FG_OP_argmax, fg_rows_takes, fg_gen_rows, 2},
     {FG_OP_argmin, fg_rows_takes, fg_gen_rows, 2},
-    {FG_OP_attention, NULL, fg_gen_library, 4},
     {FG_OP_cumsum, NULL, fg_gen_library, 2},
     {FG_OP_topk, NULL, fg_gen_library, 2},
     {FG_OP_scatter_elements, NULL, fg_gen_library, 2},
