@@ -93,30 +93,10 @@ static const pair binary_ops[] = {
     {"Pow", FG_OP_pow}, {"Sub", FG_OP_sub}, {"Xor", FG_OP_xor}, {NULL, FG_OP_NONE},
 };
 
-/* Before opset 7 the second operand matched a run of axes of the first, from `axis` on. */
-static fg_reg
-old_broadcast(fg_node *n, fg_reg x, fg_reg y)
-{
-    int64_t axis = fg_attr_int(n, "axis", -1);
-    int rx = fg_rank(n, x), ry = fg_rank(n, y);
-
-    if (axis < 0)
-        return y;
-    if (axis + ry > rx) {
-        fg_node_error(n, "axis %lld does not fit ranks %d and %d", (long long)axis, rx, ry);
-        return 0;
-    }
-    return fg_insert1(n, y, ry, rx - ry - (int)axis);
-}
-
 bool
 fg_onnx_binary(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), y = fg_need(n, 1);
-
-    if (x && y && n->opset < 7 && fg_attr_int(n, "broadcast", 0))
-        y = old_broadcast(n, x, y);
-    return fg_yield(n, fg_emit2(n->b, find(binary_ops, n->op), x, y));
+    return fg_yield(n, fg_emit2(n->b, find(binary_ops, n->op), fg_need(n, 0), fg_need(n, 1)));
 }
 
 bool

@@ -3,7 +3,8 @@
  *     Resize x, sizes=[1,3,H,W] {mode="cubic"}  ->  resize x {mode=cubic} : f32[1,3,H,W]
  *
  * Factors (and the region of tf_crop_and_resize) that are constants, and factors that follow
- * from the sizes, are attributes of the operation. Computed ones take it apart: result place i
+ * from the sizes, are attributes of the operation. Computed ones, and the one rule for
+ * positions that the operation lacks, take it apart: result place i
  * of an axis lies at x_i in the operand, a vector in f64, and the axis is read at the
  * nearest place, or multiplied by the matrix of weights
  *
@@ -300,6 +301,8 @@ read_operands(fg_node *n, resize *r, fg_reg x)
         if (!read_scales(n, r, x, scales))
             return false;
     }
+    if (!strcmp(r->coord, "tf_half_pixel_for_nn"))
+        r->fixed = false;
     return read_region(n, r);
 }
 
