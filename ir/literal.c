@@ -15,8 +15,9 @@
 #include <locale.h>
 #include <stdlib.h>
 
-#define MAX_LISTED 32               /* elements written one by one */
-#define MAX_SPLAT ((size_t)1 << 28) /* bytes that a few characters of text may ask for   \
+#define MAX_LISTED 32 /* elements written one by one */
+#define MAX_SPLAT                                                                        \
+    ((size_t)1 << 28) /* bytes that a few characters of text may ask for   \
                                      */
 
 /* ---- strings and numbers ---------------------------------------------------------- */

@@ -32,7 +32,7 @@ const char *const fg_stage_text[] = {"tensor", "fused", "placed"};
 const char *const fg_mem_text[] = {"",       "@in",    "@out",    "@const",
                                    "@arena", "@alias", "@dynamic"};
 
-#define MAX_LITERAL 64          /* bytes; larger weights stay in their file */
+#define MAX_LITERAL 64      /* bytes; larger weights stay in their file */
 #define MAX_INLINE_PARAMS 4 /* more go on lines of their own */
 
 typedef struct printer {
@@ -264,7 +264,7 @@ put_inst(printer *p, const fg_inst *i, int indent)
 static void
 put_block(printer *p, const fg_block *b, int indent)
 {
-    fg_each_inst (b, i)
+    fg_each_inst(b, i)
         put_inst(p, i, indent);
 }
 
@@ -285,7 +285,7 @@ fg_print_block(fg_text *o, fg_module *m, const fg_block *b, int indent)
 /* What the header must declare: weights, and symbols that attributes name although they were
  * replaced in every expression. */
 typedef struct named {
-    int  *weight;               /* 1 when used, later its number */
+    int *weight; /* 1 when used, later its number */
     bool *symbol;
 } named;
 

@@ -19,14 +19,14 @@
 
 typedef struct verifier {
     fg_module *m;
-    fg_arena  *a;
-    uint32_t  *at;              /* stack position + 1 of each visible register */
-    fg_reg    *stack;
-    uint32_t   depth, floor;
-    fg_bits    defined;         /* registers seen defined anywhere */
-    bool      *set;             /* symbols that have a value here */
-    bool       runtime;         /* there are run-time symbols at all */
-    bool       kernel;          /* inside one */
+    fg_arena *a;
+    uint32_t *at; /* stack position + 1 of each visible register */
+    fg_reg *stack;
+    uint32_t depth, floor;
+    fg_bits defined; /* registers seen defined anywhere */
+    bool *set;       /* symbols that have a value here */
+    bool runtime;    /* there are run-time symbols at all */
+    bool kernel;     /* inside one */
 } verifier;
 
 __attribute__((format(printf, 3, 4))) static bool
@@ -37,7 +37,8 @@ fault(verifier *v, const fg_inst *i, const char *fmt, ...)
     va_start(ap, fmt);
     fg_vputf(&t, fmt, ap);
     va_end(ap);
-    return fg_error(v->m->cx, "%s%s%s", i ? fg_inst_where(v->m, i) : "", i ? ": " : "", t.s);
+    return fg_error(v->m->cx, "%s%s%s", i ? fg_inst_where(v->m, i) : "", i ? ": " : "",
+                    t.s);
 }
 
 static const char *
@@ -114,9 +115,9 @@ check_reads(verifier *v, const fg_inst *i)
             return fault(v, i, "reads register %u, which does not exist", r);
         if (r && v->at[r] <= v->floor)
             return fault(v, i, "reads %%%s, which is %s", reg_name(v, r),
-                         v->at[r]                        ? "outside its kernel"
+                         v->at[r]                     ? "outside its kernel"
                          : fg_bits_has(v->defined, r) ? "in a region that has ended"
-                                                         : "not defined above");
+                                                      : "not defined above");
     }
     return true;
 }
@@ -235,11 +236,13 @@ check_flow(verifier *v, const fg_inst *i, fg_reg from, fg_reg to, int skip)
 /* Parameters from `first` on get the operands; results get what is yielded behind `skip`
  * values, all but `carried` of them stacked on a new axis. */
 static bool
-check_region(verifier *v, const fg_inst *i, const fg_block *b, int first, int skip, int carried)
+check_region(verifier *v, const fg_inst *i, const fg_block *b, int first, int skip,
+             int carried)
 {
     const fg_inst *y = b->last;
     if (y->nin != i->nout + skip)
-        return fault(v, i, "%d values are yielded for %d results", y->nin, i->nout + skip);
+        return fault(v, i, "%d values are yielded for %d results", y->nin,
+                     i->nout + skip);
     for (int k = first; k < b->nparam; k++)
         if (!check_flow(v, i, i->in[k], b->param[k], 0))
             return false;
@@ -391,8 +394,9 @@ check_inference(verifier *v, fg_inst *i)
         return fault(v, i, "its types are right only if symbols are equal");
     for (int k = 0; k < i->nout; k++)
         if (!fg_type_equal(&have[k], &want[k]))
-            return fault(v, i, "%%%s is %s, but inference gives %s", reg_name(v, i->out[k]),
-                         fg_type_text(m, &have[k]), fg_type_text(m, &want[k]));
+            return fault(v, i, "%%%s is %s, but inference gives %s",
+                         reg_name(v, i->out[k]), fg_type_text(m, &have[k]),
+                         fg_type_text(m, &want[k]));
     return true;
 }
 
@@ -405,8 +409,8 @@ check_inst(verifier *v, const fg_block *b, fg_inst *i)
         (i->next ? i->next->prev : b->last) != i)
         return fault(v, i, "is not linked into its block");
     if (fg_op_is(i->op, FG_T_TERM) != !i->next)
-        return fault(v, i, "%s", i->next ? "is not the last of its block"
-                                         : "does not end its block");
+        return fault(v, i, "%s",
+                     i->next ? "is not the last of its block" : "does not end its block");
     if (i->op == FG_OP_ret ? b->owner != NULL : i->op == FG_OP_yield && !b->owner)
         return fault(v, i, "ends the wrong kind of block");
     if (!check_stage(v, i) || !check_reads(v, i) || !fg_inst_operands_ok(v->m, i) ||

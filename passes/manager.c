@@ -100,9 +100,9 @@ rss_kb(void)
 /* ---- running one pass --------------------------------------------------------------- */
 
 typedef struct manager {
-    fg_module         *m;
+    fg_module *m;
     const fg_pipeline *p;
-    fg_report         *report;
+    fg_report *report;
 } manager;
 
 static const char *
@@ -146,8 +146,8 @@ run_pass(manager *g, const fg_passinfo *pass, int round)
     int errors = m->cx->nerror;
     if (m->stage != pass->from) {
         static const char *const stage[] = {"tensor", "fused", "placed"};
-        fg_error(m->cx, "pass %s needs stage %s, but the module is at stage %s", pass->name,
-                 stage[pass->from], stage[m->stage]);
+        fg_error(m->cx, "pass %s needs stage %s, but the module is at stage %s",
+                 pass->name, stage[pass->from], stage[m->stage]);
         return FG_FAILED;
     }
     fg_arena *scratch = fg_arena_new(m->cx);
@@ -155,8 +155,8 @@ run_pass(manager *g, const fg_passinfo *pass, int round)
     if (g->p->observe)
         g->p->observe(g->p->user, pass, round, true, false, m);
     fg_passctx cx = {scratch, g->report, g->p->alpha, g->p->opt};
-    fg_ledger_row row = {.pass = pass->name, .round = round,
-                         .nodes_before = fg_inst_count(m->body)};
+    fg_ledger_row row = {
+        .pass = pass->name, .round = round, .nodes_before = fg_inst_count(m->body)};
     long rss = rss_kb();
     double start = now_ms();
     fg_progress did = pass->run(m, &cx);

@@ -39,14 +39,14 @@ static int passed, failed;
 static bool bless, every_op, seen[FG_NOPS];
 
 typedef struct run {
-    fg_ctx     *cx;
-    fg_arena   *a;
+    fg_ctx *cx;
+    fg_arena *a;
     const char *file;
-    int         line;           /* of the case in the file, 0-based */
-    const char *text;           /* the case, preceded by its line number of line ends */
-    char       *output;         /* what was printed; NULL when it failed before */
-    const char *why;            /* first failure of the test itself */
-    fg_report   report;
+    int line;         /* of the case in the file, 0-based */
+    const char *text; /* the case, preceded by its line number of line ends */
+    char *output;     /* what was printed; NULL when it failed before */
+    const char *why;  /* first failure of the test itself */
+    fg_report report;
 } run;
 
 __attribute__((format(printf, 2, 3))) static bool
@@ -145,7 +145,8 @@ bare_text(run *r)
 static fg_tensor
 tensor_of(const fg_weight *w)
 {
-    fg_tensor t = {.dtype = w->dtype, .rank = w->rank, .count = 1, .data = (void *)w->data};
+    fg_tensor t = {
+        .dtype = w->dtype, .rank = w->rank, .count = 1, .data = (void *)w->data};
     for (int k = 0; k < w->rank; k++) {
         t.dim[k] = w->dim[k];
         t.count *= w->dim[k];
@@ -173,16 +174,18 @@ literals(run *r, const char *word, int n, fg_tensor *out, double *tolerance)
 }
 
 static bool
-same_tensor(run *r, const char *what, const fg_tensor *got, const fg_tensor *want, double tol)
+same_tensor(run *r, const char *what, const fg_tensor *got, const fg_tensor *want,
+            double tol)
 {
     if (got->dtype != want->dtype || got->rank != want->rank ||
         memcmp(got->dim, want->dim, sizeof got->dim[0] * (size_t)got->rank))
         return fail(r, "%s has another type", what);
     for (int64_t i = 0; i < got->count; i++) {
         double a = fg_tensor_f64(got, i), b = fg_tensor_f64(want, i);
-        bool same = fg_is_float(got->dtype)
-                        ? a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tol * (1 + fabs(b))
-                        : fg_tensor_i64(got, i) == fg_tensor_i64(want, i);
+        bool same =
+            fg_is_float(got->dtype)
+                ? a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tol * (1 + fabs(b))
+                : fg_tensor_i64(got, i) == fg_tensor_i64(want, i);
         if (!same)
             return fail(r, "%s[%lld] is %.9g, not %.9g", what, (long long)i, a, b);
     }
@@ -244,8 +247,8 @@ check_same(run *r, fg_module *m, const fg_tensor *in, const fg_tensor *want)
         return;
     for (int k = 0; k < m->noutput; k++) {
         int bits = fg_dtypes[want[k].dtype].bits;
-        same_tensor(r, fg_format(r->a, "after the passes, %s", m->output[k].name), &got[k],
-                    &want[k], bits == 16 ? 0.02 : 2e-5);
+        same_tensor(r, fg_format(r->a, "after the passes, %s", m->output[k].name),
+                    &got[k], &want[k], bits == 16 ? 0.02 : 2e-5);
     }
 }
 
@@ -287,7 +290,8 @@ perform(void *arg)
         bool compare = !option(r, "--no-eval");
         if (compare && !(made_up(r, m, in) && fg_eval(m, r->a, in, want, NULL)))
             return;
-        fg_pipeline p = {.passes = passes, .check = 2, .alpha = 1, .opt = level ? atoi(level) : 1};
+        fg_pipeline p = {
+            .passes = passes, .check = 2, .alpha = 1, .opt = level ? atoi(level) : 1};
         const char *rounds = option(r, "--rounds"), *alpha = option(r, "--alpha");
         p.rounds = rounds ? atoi(rounds) : 0;
         p.alpha = alpha ? atof(alpha) : 1;
@@ -506,8 +510,8 @@ run_path(const char *path)
         const char *name = entry[k]->d_name, *dot = strrchr(name, '.');
         char *sub = malloc(n + strlen(name) + 2);
         sprintf(sub, "%s/%s", path, name);
-        if (name[0] != '.' && ((dot && !strcmp(dot, ".fir")) ||
-                               (!stat(sub, &st) && S_ISDIR(st.st_mode))))
+        if (name[0] != '.' &&
+            ((dot && !strcmp(dot, ".fir")) || (!stat(sub, &st) && S_ISDIR(st.st_mode))))
             run_path(sub);
         free(sub);
         free(entry[k]);

@@ -15,19 +15,19 @@ typedef enum { IMPORT, OPT, FUSED, PLACED, LL, ASM, NONE } stage;
 static const char *const stages[] = {"import", "opt", "fused", "placed", "ll", "asm"};
 
 typedef struct dump {
-    tool_common   c;
-    fg_ctx       *cx;
-    fg_arena     *a;
+    tool_common c;
+    fg_ctx *cx;
+    fg_arena *a;
     fg_onnx_file *file;
-    fg_cpu_code  *code;
-    fg_report     report;
-    fg_text       out;
-    stage         show;
-    bool          texts;        /* something was printed already */
-    bool          further;      /* something asked for needs more than the stage to show */
-    bool          opt_pending, done;
-    const char   *stage, *before, *after, *explain;
-    int           after_all, after_change, ledger, plan, dot, ops, passes;
+    fg_cpu_code *code;
+    fg_report report;
+    fg_text out;
+    stage show;
+    bool texts;   /* something was printed already */
+    bool further; /* something asked for needs more than the stage to show */
+    bool opt_pending, done;
+    const char *stage, *before, *after, *explain;
+    int after_all, after_change, ledger, plan, dot, ops, passes;
 } dump;
 
 /* ---- modules as text ---------------------------------------------------------------- */
@@ -41,26 +41,35 @@ put_module(dump *x, fg_module *m, const char *title)
 }
 
 static void
-observe(void *user, const fg_passinfo *p, int round, bool before, bool changed, fg_module *m)
+observe(void *user, const fg_passinfo *p, int round, bool before, bool changed,
+        fg_module *m)
 {
     dump *x = user;
-    bool  wanted = before ? x->before && !strcmp(x->before, p->name)
-                          : x->after_all || (x->after_change && changed) || (x->after && !strcmp(x->after, p->name));
+    bool wanted = before ? x->before && !strcmp(x->before, p->name)
+                         : x->after_all || (x->after_change && changed) ||
+                               (x->after && !strcmp(x->after, p->name));
 
     if (before && x->opt_pending && p->to != FG_STAGE_TENSOR) {
         x->opt_pending = false;
         put_module(x, m, "stage opt");
     }
     if (wanted)
-        put_module(x, m, fg_format(x->a, "%s %s, round %d%s", before ? "before" : "after", p->name, round,
-                                   before || changed ? "" : ", nothing changed"));
+        put_module(x, m,
+                   fg_format(x->a, "%s %s, round %d%s", before ? "before" : "after",
+                             p->name, round,
+                             before || changed ? "" : ", nothing changed"));
 }
 
 static bool
 run(dump *x, fg_module *m, const char *passes)
 {
-    fg_pipeline p = {.passes = passes, .skip = x->c.o.skip, .opt = x->c.o.opt, .check = x->c.o.check,
-                     .alpha = x->c.o.alpha, .observe = observe, .user = x,
+    fg_pipeline p = {.passes = passes,
+                     .skip = x->c.o.skip,
+                     .opt = x->c.o.opt,
+                     .check = x->c.o.check,
+                     .alpha = x->c.o.alpha,
+                     .observe = observe,
+                     .user = x,
                      .tensor_only = x->show == OPT && !x->further};
 
     return fg_run_passes(m, &p, &x->report);
@@ -72,8 +81,8 @@ static bool
 machine_code(dump *x, fg_module *m)
 {
     fg_cpu_options o = {.cpu = x->c.o.cpu, .keep_text = 1};
-    fg_kcode      *kc;
-    int            nkc;
+    fg_kcode *kc;
+    int nkc;
 
     x->code = fg_cpu_compile(m, x->a, &o, &kc, &nkc);
     const char *text = x->code ? fg_cpu_text(x->code, x->show == ASM) : NULL;
@@ -156,7 +165,9 @@ check_usage(dump *x)
         while (x->show < NONE && strcmp(stages[x->show], x->stage))
             x->show++;
         if (x->show == NONE)
-            return tool_fail(TOOL_USAGE, "--stage=%s: expected import, opt, fused, placed, ll or asm", x->stage);
+            return tool_fail(TOOL_USAGE,
+                             "--stage=%s: expected import, opt, fused, placed, ll or asm",
+                             x->stage);
     }
     if (!x->c.model && !x->ops && !x->passes)
         return tool_fail(TOOL_USAGE, "a model is missing");
@@ -170,15 +181,19 @@ check_usage(dump *x)
 int
 cmd_dump(int argc, char **argv)
 {
-    dump              x = {.done = false};
+    dump x = {.done = false};
     const tool_option own[] = {
-        {"--stage", TOOL_TEXT, &x.stage, "STAGE", "import, opt, fused (default), placed, ll or asm"},
+        {"--stage", TOOL_TEXT, &x.stage, "STAGE",
+         "import, opt, fused (default), placed, ll or asm"},
         {"--print-ir-before", TOOL_TEXT, &x.before, "PASS", "the module before a pass"},
         {"--print-ir-after", TOOL_TEXT, &x.after, "PASS", "the module after a pass"},
-        {"--print-ir-after-all", TOOL_FLAG, &x.after_all, "", "the module after every pass"},
-        {"--print-ir-after-change", TOOL_FLAG, &x.after_change, "", "after every pass that changed it"},
+        {"--print-ir-after-all", TOOL_FLAG, &x.after_all, "",
+         "the module after every pass"},
+        {"--print-ir-after-change", TOOL_FLAG, &x.after_change, "",
+         "after every pass that changed it"},
         {"--ledger", TOOL_FLAG, &x.ledger, "", "time, size and memory of every pass"},
-        {"--explain", TOOL_MAYBE, &x.explain, "PASS", "what was fused, what was not, and why"},
+        {"--explain", TOOL_MAYBE, &x.explain, "PASS",
+         "what was fused, what was not, and why"},
         {"--plan", TOOL_FLAG, &x.plan, "", "where every register lives, and the peak"},
         {"--dot", TOOL_FLAG, &x.dot, "", "the graph of the fused module for Graphviz"},
         {"--ops", TOOL_FLAG, &x.ops, "", "the operations, as Markdown; needs no model"},
@@ -186,7 +201,9 @@ cmd_dump(int argc, char **argv)
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&x.c);
-    int code = tool_parse(&x.c, own, "forge dump MODEL.onnx|FILE.fir: show what the compiler did", argc, argv);
+    int code = tool_parse(&x.c, own,
+                          "forge dump MODEL.onnx|FILE.fir: show what the compiler did",
+                          argc, argv);
     if (code)
         return code < 0 ? TOOL_OK : code;
     if ((code = check_usage(&x)))
@@ -196,7 +213,8 @@ cmd_dump(int argc, char **argv)
     fg_raise raise = fg_protect(x.cx, show, &x);
     if (!x.done)
         code = tool_fail_file(TOOL_FAILED, x.c.model ? x.c.model : "stdout", "%s",
-                              raise == FG_RAISE_MEMORY ? "out of memory" : fg_first_error(x.cx));
+                              raise == FG_RAISE_MEMORY ? "out of memory"
+                                                       : fg_first_error(x.cx));
     fg_cpu_free(x.code);
     fg_arena_free(x.a);
     fg_onnx_close(x.file);

@@ -18,8 +18,9 @@ put_cell(fg_text *o, const char *s)
 static void
 put_attribute(fg_text *o, const fg_attrinfo *at)
 {
-    static const char *const kind[] = {"integer", "0 or 1", "number",   "element type", "expression", "expressions",
-                                       "integers", "word",  "a weight", "a symbol",     "symbols"};
+    static const char *const kind[] = {
+        "integer",  "0 or 1", "number",   "element type", "expression", "expressions",
+        "integers", "word",   "a weight", "a symbol",     "symbols"};
 
     fg_putf(o, "| | `%s` | %s", at->name, kind[at->kind]);
     if (at->kind == FG_AK_int || at->kind == FG_AK_flag)
@@ -39,7 +40,8 @@ put_attribute(fg_text *o, const fg_attrinfo *at)
 void
 dump_operations(fg_text *o)
 {
-    fg_puts(o, "| operation | operands, or attribute | results, or kind and default | meaning |\n"
+    fg_puts(o, "| operation | operands, or attribute | results, or kind and default | "
+               "meaning |\n"
                "|---|---|---|---|\n");
     for (int op = 1; op < FG_NOPS; op++) {
         const fg_opinfo *info = fg_op_info((fg_op)op);
@@ -63,8 +65,8 @@ dump_passes(fg_text *o)
 
     fg_puts(o, "| pass | needs | leaves | meaning |\n|---|---|---|---|\n");
     for (int k = 0; k < fg_npasses; k++)
-        fg_putf(o, "| %s | %s | %s | %s |\n", fg_passes[k].name, stage[fg_passes[k].from], stage[fg_passes[k].to],
-                fg_passes[k].meaning);
+        fg_putf(o, "| %s | %s | %s | %s |\n", fg_passes[k].name, stage[fg_passes[k].from],
+                stage[fg_passes[k].to], fg_passes[k].meaning);
 }
 
 /* ---- what the passes did ------------------------------------------------------------ */
@@ -74,11 +76,13 @@ dump_ledger(fg_text *o, const fg_report *r)
 {
     double ms = 0;
 
-    fg_putf(o, "%-16s %5s %9s %8s %8s %8s %9s\n", "pass", "round", "ms", "before", "after", "changed", "rss KiB");
+    fg_putf(o, "%-16s %5s %9s %8s %8s %8s %9s\n", "pass", "round", "ms", "before",
+            "after", "changed", "rss KiB");
     for (int k = 0; k < r->nrow; k++) {
         const fg_ledger_row *row = &r->row[k];
-        fg_putf(o, "%-16s %5d %9.3f %8d %8d %8s %+9ld\n", row->pass, row->round, row->ms, row->nodes_before,
-                row->nodes_after, row->changed ? "yes" : "no", row->rss_delta_kb);
+        fg_putf(o, "%-16s %5d %9.3f %8d %8d %8s %+9ld\n", row->pass, row->round, row->ms,
+                row->nodes_before, row->nodes_after, row->changed ? "yes" : "no",
+                row->rss_delta_kb);
         ms += row->ms;
     }
     fg_putf(o, "%-16s %5s %9.3f\n", "total", "", ms);
@@ -90,7 +94,8 @@ dump_explain(fg_text *o, const fg_report *r, const char *pass)
     int missed = 0;
 
     if (r->attention_candidates)
-        fg_putf(o, "attention: %d of %d fused\n", r->attention_fused, r->attention_candidates);
+        fg_putf(o, "attention: %d of %d fused\n", r->attention_fused,
+                r->attention_candidates);
     for (const fg_count *c = r->fusions; c; c = c->next)
         fg_putf(o, "fused: %s, %d times\n", c->rule, c->count);
     for (const fg_miss *m = r->missed; m; m = m->next) {
@@ -108,9 +113,10 @@ dump_explain(fg_text *o, const fg_report *r, const char *pass)
 static void
 put_row(fg_text *o, fg_module *m, fg_reg r, fg_liverange live, const int64_t *sym)
 {
-    static const char *const where[] = {"", "input", "output", "constant", "arena", "alias of", "dynamic"};
+    static const char *const where[] = {"",      "input",    "output", "constant",
+                                        "arena", "alias of", "dynamic"};
     const fg_reginfo *ri = fg_ri(m, r);
-    fg_text           place = fg_text_new(o->a), type = fg_text_new(o->a);
+    fg_text place = fg_text_new(o->a), type = fg_text_new(o->a);
 
     fg_puts(&place, where[ri->mem]);
     if (ri->mem == FG_MEM_ARENA)
@@ -118,27 +124,33 @@ put_row(fg_text *o, fg_module *m, fg_reg r, fg_liverange live, const int64_t *sy
     if (ri->mem == FG_MEM_ALIAS)
         fg_putf(&place, " %%%s", fg_ri(m, ri->alias)->name);
     fg_put_type(&type, m->ex, &ri->type);
-    fg_putf(o, "%-24s %-26s %12" PRId64 " %5d..%-5d %%%s\n", place.s, type.s, fg_reg_bytes(m, r, sym), live.first,
-            live.last, ri->name);
+    fg_putf(o, "%-24s %-26s %12" PRId64 " %5d..%-5d %%%s\n", place.s, type.s,
+            fg_reg_bytes(m, r, sym), live.first, live.last, ri->name);
 }
 
 void
 dump_plan(fg_text *o, fg_module *m, const fg_report *r)
 {
-    fg_liverange  *live = fg_liveness(m, o->a);
+    fg_liverange *live = fg_liveness(m, o->a);
     const int64_t *sym = fg_nominal_symbols(m, o->a);
 
     fg_puts(o, "sizes at");
     for (fg_sym s = 0; s < fg_sym_count(m->ex); s++)
         if (fg_sym_info(m->ex, s)->is == FG_E_BAD)
             fg_putf(o, " %s=%" PRId64, fg_sym_info(m->ex, s)->name, sym[s]);
-    fg_putf(o, "\n%-24s %-26s %12s %12s %s\n", "storage", "type", "bytes", "lives", "register");
+    fg_putf(o, "\n%-24s %-26s %12s %12s %s\n", "storage", "type", "bytes", "lives",
+            "register");
     for (fg_reg k = 1; k < m->nreg; k++)
         if (live[k].first >= 0 && fg_ri(m, k)->mem != FG_MEM_NONE)
             put_row(o, m, k, live[k], sym);
-    fg_putf(o, "buffers: %d registers share %d, %.1f %% fewer\n", r->buffers_virtual, r->buffers_physical,
-            r->buffers_virtual ? 100.0 * (1.0 - (double)r->buffers_physical / r->buffers_virtual) : 0);
-    fg_putf(o, "bytes: %" PRId64 " planned, %" PRId64 " without sharing, at least %" PRId64 " needed\n",
+    fg_putf(o, "buffers: %d registers share %d, %.1f %% fewer\n", r->buffers_virtual,
+            r->buffers_physical,
+            r->buffers_virtual
+                ? 100.0 * (1.0 - (double)r->buffers_physical / r->buffers_virtual)
+                : 0);
+    fg_putf(o,
+            "bytes: %" PRId64 " planned, %" PRId64 " without sharing, at least %" PRId64
+            " needed\n",
             r->bytes_planned, r->bytes_naive, r->bytes_lower_bound);
 }
 

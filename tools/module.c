@@ -11,8 +11,8 @@
 static char *
 read_text(fg_ctx *cx, fg_arena *a, const char *path)
 {
-    FILE  *f = fopen(path, "rb");
-    char  *s = NULL;
+    FILE *f = fopen(path, "rb");
+    char *s = NULL;
     size_t n = 0, cap = 1 << 16;
 
     if (!f) {
@@ -53,12 +53,13 @@ fg_module *
 tool_load(fg_ctx *cx, fg_arena *a, const tool_common *c, fg_onnx_file **file)
 {
     fg_import_options o = {0};
-    const char       *slash = strrchr(c->model, '/');
+    const char *slash = strrchr(c->model, '/');
 
     if (ends_in(c->model, ".fir")) {
-        const char *dir = slash ? fg_format(a, "%.*s", (int)(slash - c->model) + 1, c->model) : NULL;
+        const char *dir =
+            slash ? fg_format(a, "%.*s", (int)(slash - c->model) + 1, c->model) : NULL;
         const char *text = read_text(cx, a, c->model);
-        fg_module  *m = text ? fg_parse(cx, a, c->model, text, dir) : NULL;
+        fg_module *m = text ? fg_parse(cx, a, c->model, text, dir) : NULL;
         return m && fg_verify(m) ? m : NULL;
     }
     if (!fg_parse_dims(a, c->o.dims, &o) || !(*file = fg_onnx_open(cx, c->model)))
@@ -72,7 +73,8 @@ tool_known_passes(const char *list)
     for (const char *s = list; s && *s; s += *s == ',') {
         size_t n = strcspn(s, ",");
         if (!fg_pass_by_name(s, n)) {
-            tool_fail(TOOL_USAGE, "no pass is called \"%.*s\"; forge dump --list-passes shows them",
+            tool_fail(TOOL_USAGE,
+                      "no pass is called \"%.*s\"; forge dump --list-passes shows them",
                       n > 100 ? 100 : (int)n, s);
             return false;
         }

@@ -1,0 +1,68 @@
+#!/bin/sh
+# Who may include whom: one line per header (first match counts), then the files that may, as shell
+# patterns. runtime/ must build without the compiler. Also: no file over 900 lines.
+cd "$(dirname "$0")/.." || exit 1
+rules='
+runtime/forge.h                 *
+runtime/abi.h                   runtime/* codegen/*
+runtime/plan.h                  runtime/* passes/place.c
+runtime/rt.h                    runtime/* codegen/compile.c tools/*
+runtime/*                       runtime/*
+ir/text.h                       ir/*
+ir/parse.h                      ir/parse*.c
+ir/shape.h                      ir/*
+ir/symval.h                     ir/*
+ir/*_impl.h                     ir/*
+ir/*                            ir/* frontend/* passes/* codegen/* tools/* tests/*
+frontend/onnx.h                 frontend/* codegen/compile.* tools/* tests/*
+frontend/*                      frontend/*
+onnx.pb-c.h                     frontend/*
+protobuf-c/*                    frontend/*
+passes/pass.h                   passes/* codegen/compile.* tools/* tests/*
+passes/place.h                  passes/* codegen/* tools/*
+passes/*                        passes/*
+llvm-c/*                        codegen/cpu/*
+codegen/cpu/*                   codegen/cpu/*
+codegen/*                       codegen/* tools/* tests/*
+cjson/*                         codegen/report.c tools/*
+tools/*                         tools/*
+'
+passed=0 failed=0
+set -f
+allowed() {     # allowed FILE HEADER: 0 yes, 1 no, 2 a header of the system
+    while read -r pattern files; do
+        [ -n "$pattern" ] || continue
+        # shellcheck disable=SC2254
+        case $2 in
+        $pattern)
+            for f in $files; do
+                case $1 in $f) return 0 ;; esac
+            done
+            return 1
+            ;;
+        esac
+    done <<END
+$rules
+END
+    return 2
+}
+
+for file in $(git ls-files '*.c' '*.h' '*.def'); do
+    for header in $(sed -nE 's/^ *# *include *[<"]([^>"]*)[>"].*/\1/p' "$file" | sort -u); do
+        allowed "$file" "$header"
+        case $? in
+        1)
+            echo "$file must not include $header"
+            failed=$((failed + 1))
+            ;;
+        *) passed=$((passed + 1)) ;;
+        esac
+    done
+    lines=$(wc -l <"$file")
+    if [ "$lines" -gt 900 ]; then
+        echo "$file has $lines lines; split it by subject"
+        failed=$((failed + 1))
+    fi
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
