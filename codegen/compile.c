@@ -130,23 +130,13 @@ place(fg_compiled *c, const forge_options *o)
 }
 
 bool
-fg_compile(fg_compiled *c, const char *path, const forge_options *o)
+fg_compile_module(fg_compiled *c, const forge_options *o)
 {
-    fg_import_options import = {0};
-    fg_cpu_options    cpu = {.cpu = o->cpu};
-    double            start = now_ms();
+    fg_cpu_options cpu = {.cpu = o->cpu};
+    double         start = now_ms();
 
-    c->a = fg_arena_new(c->cx);
     c->report.a = c->a;
-    if (!check_options(c->cx, o) || !fg_parse_dims(c->a, o->dims, &import))
-        return false;
-    if (!(c->file = fg_onnx_open(c->cx, path)))
-        return false;
-    phase(&c->report, "read", &start);
-    if (!(c->m = fg_onnx_import(c->file, c->a, &import)))
-        return false;
     c->report.nodes_imported = fg_inst_count(c->m->body);
-    phase(&c->report, "import", &start);
     if (!run_passes(c, o))
         return false;
     c->report.instructions = fg_inst_count(c->m->body);
@@ -160,6 +150,24 @@ fg_compile(fg_compiled *c, const char *path, const forge_options *o)
     c->program = fg_program_make(c->m, c->a, c->kc, c->nkc, lookup, c->code);
     phase(&c->report, "lower", &start);
     return c->program != NULL;
+}
+
+bool
+fg_compile(fg_compiled *c, const char *path, const forge_options *o)
+{
+    fg_import_options import = {0};
+    double            start = now_ms();
+
+    c->a = fg_arena_new(c->cx);
+    if (!check_options(c->cx, o) || !fg_parse_dims(c->a, o->dims, &import))
+        return false;
+    if (!(c->file = fg_onnx_open(c->cx, path)))
+        return false;
+    phase(&c->report, "read", &start);
+    if (!(c->m = fg_onnx_import(c->file, c->a, &import)))
+        return false;
+    phase(&c->report, "import", &start);
+    return fg_compile_module(c, o);
 }
 
 void

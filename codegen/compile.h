@@ -25,6 +25,8 @@ bool fg_parse_dims(fg_arena *a, const char *text, fg_import_options *out);
 
 /* Fills c, whose cx is set; false with a diagnostic. What was made goes with fg_compiled_free either way. */
 bool fg_compile(fg_compiled *c, const char *path, const forge_options *o);
+/* The same from a module on: cx, a and m are set. */
+bool fg_compile_module(fg_compiled *c, const forge_options *o);
 void fg_compiled_free(fg_compiled *c);
 
 /* report.c: the compilation as JSON text in c->a. */
