@@ -445,7 +445,7 @@ lower_inputs(lower *l, fg_portdef *port)
             fg_put_expr(&s, m->ex, t->dim[x]);
             text[x] = s.s;
         }
-        port[k] = (fg_portdef){m->input[k].name, tensor(l, m->input[k].reg), NULL, NULL, (uint32_t)m->input[k].position, text};
+        port[k] = (fg_portdef){m->input[k].name, tensor(l, m->input[k].reg), NULL, NULL, text};
         l->tensor[port[k].tensor].port = (uint32_t)k;
         if (m->input[k].weight >= 0) {
             port[k].dflt = m->weight[m->input[k].weight].data;

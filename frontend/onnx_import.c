@@ -105,7 +105,7 @@ import_inputs(fg_import *im, fg_scope *s, const Onnx__GraphProto *g, fg_names *r
             fg_names_set(&index, fg_intern(im->cx, g->initializer[i]->name), (int)i);
     for (size_t i = 0; i < g->n_input; i++) {
         const Onnx__ValueInfoProto *v = g->input[i];
-        fg_port port = {.weight = -1, .position = (int)i};
+        fg_port port = {.weight = -1};
         fg_weight w = {0};
         fg_type t;
         if (!v->name || !*v->name)
@@ -188,8 +188,7 @@ import_outputs(fg_import *im, fg_scope *s, fg_build *b, const Onnx__GraphProto *
         if (r < known)
             fg_bits_add(used, r);
         out[i] = r;
-        m->output[m->noutput] = (fg_port){.name = fg_intern(im->cx, name), .reg = r, .weight = -1, .position = m->noutput};
-        m->noutput++;
+        m->output[m->noutput++] = (fg_port){.name = fg_intern(im->cx, name), .reg = r, .weight = -1};
     }
     return fg_inst_finish(b, fg_inst_begin(b, FG_OP_ret, m->noutput, out), NULL, 0) != NULL;
 }

@@ -85,7 +85,6 @@ typedef struct fg_port {        /* an input or output of the model */
     const char *name;           /* as the model spells it */
     fg_reg      reg;
     int64_t     weight;         /* input with a default value: its weight; else -1 */
-    int         position;       /* in the model file's list, initializers counted */
 } fg_port;
 
 struct fg_module {

@@ -319,7 +319,7 @@ set_inputs(fg_parser *p)
     m->input = FG_NEWN(p->a, fg_port, (size_t)m->ninput);
     for (int k = 0; k < m->ninput; k++) {
         fg_reg r = m->body->param[k];
-        m->input[k] = (fg_port){fg_ri(m, r)->name, r, -1, k};
+        m->input[k] = (fg_port){fg_ri(m, r)->name, r, -1};
         if (!p->ninput)
             continue;
         const struct port *io = &p->input[k];
@@ -344,7 +344,7 @@ set_outputs(fg_parser *p)
     for (int k = 0; k < m->noutput; k++) {
         if (!ret->in[k])
             return fg_lex_fail(p, p->s, "output %d is missing", k);
-        m->output[k] = (fg_port){fg_ri(m, ret->in[k])->name, ret->in[k], -1, k};
+        m->output[k] = (fg_port){fg_ri(m, ret->in[k])->name, ret->in[k], -1};
         if (k < (int)p->noutput)
             m->output[k].name = p->output[k].name;
     }

@@ -102,7 +102,6 @@ typedef struct fg_portdef {
     uint32_t           tensor;
     const void        *dflt;        /* input: data when none is bound; may be NULL */
     const int64_t     *dflt_dim;    /* [rank]: its shape */
-    uint32_t           position;    /* in the model file's list, initializers counted */
     const char *const *dim_text;    /* [rank]: "4", "batch", "past+1" */
 } fg_portdef;
 
