@@ -35,7 +35,20 @@ const char   *fg_cpu_text(const fg_cpu_code *c, bool asm_text);     /* NULL unle
 const char   *fg_cpu_name(const fg_cpu_code *c);            /* e.g. "znver4" */
 void          fg_cpu_free(fg_cpu_code *c);                  /* takes NULL */
 
-/* What the code generator can take as one kernel; fuse_ops asks before it groups. */
+/* What the code generator can take as one kernel. */
 bool fg_cpu_can(fg_module *m, const fg_inst *kernel, const char **why);
+
+/* What may stand around an instruction that has a code generator of its own: of the instructions that make
+ * its operand, and of those that its result goes through. */
+typedef enum {
+    FG_FUSE_NONE,
+    FG_FUSE_VIEWS,              /* before: views */
+    FG_FUSE_CHEAP,              /* before: and arithmetic that may be done several times over */
+    FG_FUSE_ALL,                /* before: whatever can be read element by element */
+    FG_FUSE_ELEM,               /* after: arithmetic at the same index */
+    FG_FUSE_FORWARD             /* after: and views that drop nothing */
+} fg_fuse;
+fg_fuse fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand);
+fg_fuse fg_cpu_after(fg_module *m, const fg_inst *anchor);
 
 #endif

@@ -35,10 +35,10 @@ static const struct {
     gen_fn   *gen;
     int       cost;
 } emitters[] = {
-    {FG_OP_attention, fg_attention_takes, fg_gen_attention, 8},
-    {FG_OP_matmul, fg_matmul_takes, fg_gen_matmul, 4},
-    {FG_OP_matmul_int, fg_matmul_takes, fg_gen_matmul, 4},
-    {FG_OP_conv, fg_conv_takes, fg_gen_conv, 4},
+    {FG_OP_attention, fg_attention_takes, fg_gen_attention, 16},
+    {FG_OP_matmul, fg_matmul_takes, fg_gen_matmul, 8},
+    {FG_OP_matmul_int, fg_matmul_takes, fg_gen_matmul, 8},
+    {FG_OP_conv, fg_conv_takes, fg_gen_conv, 8},
     {FG_OP_softmax, NULL, fg_gen_rows, 3},
     {FG_OP_layernorm, NULL, fg_gen_rows, 3},
     {FG_OP_rmsnorm, NULL, fg_gen_rows, 3},
@@ -98,6 +98,42 @@ fg_cpu_can(fg_module *m, const fg_inst *kernel, const char **why)
             if (!same_space(fg_rt(m, r->last->in[0]), fg_rt(m, r->last->in[k])))
                 *why = "results of different shapes";
     return !*why;
+}
+
+/* The rows of the table an instruction alone would get. */
+static gen_fn *
+emitter_of(fg_module *m, const fg_inst *i)
+{
+    for (size_t k = 0; k < sizeof emitters / sizeof *emitters; k++)
+        if (i->op == emitters[k].op && (!emitters[k].takes || emitters[k].takes(m, i)))
+            return emitters[k].gen;
+    return fg_gen_loops;
+}
+
+fg_fuse
+fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
+{
+    gen_fn *gen = emitter_of(m, anchor);
+    if (gen == fg_gen_library)
+        return FG_FUSE_NONE;
+    if (gen == fg_gen_rows)
+        return operand == 0 ? FG_FUSE_ALL : FG_FUSE_CHEAP;
+    /* The second operand of a product is packed once; the first is read for every panel of columns. */
+    if (gen == fg_gen_matmul && anchor->op == FG_OP_matmul)
+        return operand == 0 ? FG_FUSE_VIEWS : FG_FUSE_CHEAP;
+    if (gen == fg_gen_attention)
+        return operand == 3 ? FG_FUSE_CHEAP : FG_FUSE_VIEWS;
+    return gen == fg_gen_loops && fg_op_info(anchor->op)->traits & FG_T_ANCHOR &&
+                   anchor->op >= FG_OP_reduce_sum && anchor->op <= FG_OP_reduce_min
+               ? FG_FUSE_ALL
+               : FG_FUSE_VIEWS;
+}
+
+fg_fuse
+fg_cpu_after(fg_module *m, const fg_inst *anchor)
+{
+    gen_fn *gen = emitter_of(m, anchor);
+    return gen == fg_gen_library ? FG_FUSE_NONE : gen == fg_gen_rows ? FG_FUSE_ELEM : FG_FUSE_FORWARD;
 }
 
 /* ---- equal kernels ------------------------------------------------------------------------------ */

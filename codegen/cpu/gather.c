@@ -3,10 +3,8 @@
 
 /* ---- gather ---------------------------------------------------------------------------------- */
 
-/* A loaded index as a position on an axis of n: negative ones count from the end, and what is out of
- * range is clamped, so that no index tensor can make a kernel read elsewhere. */
-static fg_index
-position(fg_em *e, fg_v v, fg_dtype d, fg_expr n)
+fg_index
+fg_position(fg_em *e, fg_v v, fg_dtype d, fg_expr n)
 {
     fg_ll *g = e->g;
     fg_v   i = fg_em_cast(e, v, d, FG_i64);
@@ -27,7 +25,7 @@ fg_pull_gather(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     fg_v           v = fg_pull(e, i->in[1], ix + axis);
     for (int a = 0; a < axis; a++)
         at[a] = ix[a];
-    at[axis] = position(e, v, ti->dtype, tx->dim[axis]);
+    at[axis] = fg_position(e, v, ti->dtype, tx->dim[axis]);
     for (int a = axis + 1; a < tx->rank; a++)
         at[a] = ix[a + ti->rank - 1];
     return fg_pull(e, i->in[0], at);
@@ -41,7 +39,7 @@ fg_pull_gather_elements(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     int            axis = (int)FG_GET(i, gather_elements, axis).i;
     fg_index       at[FG_MAXRANK];
     memcpy(at, ix, sizeof *at * tx->rank);
-    at[axis] = position(e, fg_pull(e, i->in[1], ix), ti->dtype, tx->dim[axis]);
+    at[axis] = fg_position(e, fg_pull(e, i->in[1], ix), ti->dtype, tx->dim[axis]);
     return fg_pull(e, i->in[0], at);
 }
 
@@ -59,7 +57,7 @@ fg_pull_gather_nd(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     memcpy(ia, ix, sizeof *ia * (size_t)q);
     for (int k = 0; k < tuple; k++) {
         ia[q] = fg_ixc(e, k);
-        at[batch + k] = position(e, fg_pull(e, i->in[1], ia), ti->dtype, tx->dim[batch + k]);
+        at[batch + k] = fg_position(e, fg_pull(e, i->in[1], ia), ti->dtype, tx->dim[batch + k]);
     }
     for (int a = batch + (int)tuple; a < tx->rank; a++)
         at[a] = ix[q + a - batch - (int)tuple];

@@ -9,18 +9,8 @@
 
 #include <math.h>
 
-#define MAXNEST (FG_MAXRANK + 1)
-
-typedef struct nest {
-    int          n;
-    ll_loop      l[MAXNEST];
-    fg_scopemark scope;
-} nest;
-
-/* Loops from 0 to size[k], the last innermost, all carrying acc[nacc]; acc becomes the carried values of
- * the innermost. */
-static void
-nest_open(fg_em *e, nest *s, int n, const fg_v *size, int nacc, fg_v *acc)
+void
+fg_nest_open(fg_em *e, fg_nest *s, int n, const fg_v *size, int nacc, fg_v *acc)
 {
     fg_ll *g = e->g;
     s->n = n;
@@ -31,8 +21,8 @@ nest_open(fg_em *e, nest *s, int n, const fg_v *size, int nacc, fg_v *acc)
     }
 }
 
-static void
-nest_close(fg_em *e, nest *s, int nacc, fg_v *acc)
+void
+fg_nest_close(fg_em *e, fg_nest *s, int nacc, fg_v *acc)
 {
     for (int k = s->n - 1; k >= 0; k--) {
         ll_next(e->g, &s->l[k], acc);
@@ -142,12 +132,12 @@ fg_pull_reduce(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     fg_dtype       wide = fg_reduce_type(i->op, t->dtype);
     fg_index       at[FG_MAXRANK];
     fg_v           size[FG_MAXRANK], acc = fg_lanes(e, fg_reduce_init(e, i->op, wide)), count = ll_i(g, 1);
-    nest           s;
+    fg_nest s;
     for (int k = 0; k < axes->n; k++) {
         size[k] = fg_em_expr(e, t->dim[axes->is[k]]);
         count = ll_mul(g, count, size[k]);
     }
-    nest_open(e, &s, axes->n, size, 1, &acc);
+    fg_nest_open(e, &s, axes->n, size, 1, &acc);
     for (int a = 0, k = 0, o = 0; a < t->rank; a++) {
         bool gone = k < axes->n && axes->is[k] == a;
         at[a] = gone ? fg_ix(e, s.l[k++].i) : ix[o];
@@ -155,7 +145,7 @@ fg_pull_reduce(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     }
     fg_v x = fg_em_cast(e, fg_lanes(e, fg_pull(e, i->in[0], at)), t->dtype, wide);
     acc = fg_reduce_step(e, i->op, wide, acc, x);
-    nest_close(e, &s, 1, &acc);
+    fg_nest_close(e, &s, 1, &acc);
     return fg_reduce_finish(e, i->op, t->dtype, acc, count);
 }
 
@@ -188,14 +178,14 @@ fg_pull_arg(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     }
     fg_v acc[2] = {fg_lanes(e, fg_pull(e, i->in[0], at)), wide_zero(e, FG_i64)};
     fg_v size = fg_em_expr(e, t->dim[axis]);
-    nest s;
-    nest_open(e, &s, 1, &size, 2, acc);
+    fg_nest s;
+    fg_nest_open(e, &s, 1, &size, 2, acc);
     at[axis] = fg_ix(e, s.l[0].i);
     fg_v x = fg_lanes(e, fg_pull(e, i->in[0], at));
     fg_v better = fg_arg_better(e, i, t->dtype, x, acc[0]);
     acc[0] = ll_sel(g, better, x, acc[0]);
     acc[1] = ll_sel(g, better, fg_lanes(e, s.l[0].i), acc[1]);
-    nest_close(e, &s, 2, acc);
+    fg_nest_close(e, &s, 2, acc);
     return acc[1];
 }
 
@@ -222,13 +212,13 @@ fg_pull_matmul(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     fg_index       at[FG_MAXRANK], bt[FG_MAXRANK], m = ix[t->rank - 2], n = ix[t->rank - 1];
     fg_v           acc = wide_zero(e, t->dtype);
     fg_v           size = fg_em_expr(e, ta->dim[ta->rank - (xa ? 2 : 1)]);
-    nest           s;
-    nest_open(e, &s, 1, &size, 1, &acc);
+    fg_nest s;
+    fg_nest_open(e, &s, 1, &size, 1, &acc);
     fg_index k = fg_ix(e, s.l[0].i);
     product_index(e, t, ix, ta, xa ? k : m, xa ? m : k, at);
     product_index(e, t, ix, tb, xb ? n : k, xb ? k : n, bt);
     acc = accumulate(e, acc, fg_pull(e, i->in[0], at), fg_pull(e, i->in[1], bt));
-    nest_close(e, &s, 1, &acc);
+    fg_nest_close(e, &s, 1, &acc);
     return finish(e, t->dtype, acc);
 }
 
@@ -255,15 +245,15 @@ fg_pull_matmul_int(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     fg_index       at[FG_MAXRANK], bt[FG_MAXRANK];
     fg_v           za = fg_lanes(e, zero_point(e, i, 2, r, ix)), zb = fg_lanes(e, zero_point(e, i, 3, r, ix));
     fg_v           acc = wide_zero(e, FG_i32), size = fg_em_expr(e, ta->dim[ta->rank - 1]);
-    nest           s;
-    nest_open(e, &s, 1, &size, 1, &acc);
+    fg_nest s;
+    fg_nest_open(e, &s, 1, &size, 1, &acc);
     fg_index k = fg_ix(e, s.l[0].i);
     product_index(e, t, ix, ta, ix[t->rank - 2], k, at);
     product_index(e, t, ix, tb, k, ix[t->rank - 1], bt);
     fg_v a = fg_em_cast(e, fg_pull(e, i->in[0], at), ta->dtype, FG_i32);
     fg_v b = fg_em_cast(e, fg_pull(e, i->in[1], bt), tb->dtype, FG_i32);
     acc = accumulate(e, acc, ll_sub(g, fg_lanes(e, a), za), ll_sub(g, fg_lanes(e, b), zb));
-    nest_close(e, &s, 1, &acc);
+    fg_nest_close(e, &s, 1, &acc);
     return acc;
 }
 
@@ -337,7 +327,7 @@ fg_pull_conv(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     int64_t        group = FG_GET(i, conv, group).i;
     place          p = {.i = i, .op = i->op, .acc = wide_zero(e, t->dtype)};
     fg_v           size[FG_MAXRANK], ok = ll_ci(g->i1, 1);
-    nest           s;
+    fg_nest s;
     fg_index       first = fg_ixc(e, 0);
     if (group > 1) {
         fg_index own = fg_ix_div(e, ix[1], fg_ediv(x, tw->dim[0], fg_ec(x, group)));
@@ -347,7 +337,7 @@ fg_pull_conv(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
         p.acc = fg_lanes(e, fg_pull(e, i->in[2], ix + 1));
     for (int a = 1; a < tw->rank; a++)
         size[a - 1] = fg_em_expr(e, tw->dim[a]);
-    nest_open(e, &s, tw->rank - 1, size, 1, &p.acc);
+    fg_nest_open(e, &s, tw->rank - 1, size, 1, &p.acc);
     p.at[0] = ix[0];
     p.wt[0] = ix[1];
     p.wt[1] = fg_ix(e, s.l[0].i);
@@ -360,7 +350,7 @@ fg_pull_conv(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
         ok = both(e, ok, in_range(e, fg_ix_value(e, p.at[a]), ll_i(g, 0), fg_em_expr(e, tx->dim[a])));
     }
     fg_v acc = fg_pull_either(e, ok, place_inside, place_outside, &p);
-    nest_close(e, &s, 1, &acc);
+    fg_nest_close(e, &s, 1, &acc);
     return finish(e, t->dtype, acc);
 }
 
@@ -375,14 +365,14 @@ fg_pull_conv_transpose(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     fg_expr        each = fg_ediv(x, tw->dim[0], fg_ec(x, FG_GET(i, conv_transpose, group).i));
     place          p = {.i = i, .op = i->op, .acc = wide_zero(e, t->dtype)};
     fg_v           size[FG_MAXRANK], ok = ll_ci(g->i1, 1);
-    nest           s;
+    fg_nest s;
     fg_index       own = fg_ix_div(e, ix[1], tw->dim[1]);
     if (i->nin > 2 && i->in[2])
         p.acc = fg_lanes(e, fg_pull(e, i->in[2], ix + 1));
     size[0] = fg_em_expr(e, each);
     for (int a = 2; a < tw->rank; a++)
         size[a - 1] = fg_em_expr(e, tw->dim[a]);
-    nest_open(e, &s, tw->rank - 1, size, 1, &p.acc);
+    fg_nest_open(e, &s, tw->rank - 1, size, 1, &p.acc);
     p.at[0] = ix[0];
     p.at[1] = p.wt[0] = fg_ix_add(e, fg_ix_mul(e, own, each), fg_ix(e, s.l[0].i));
     p.wt[1] = fg_ix_mod(e, ix[1], tw->dim[1]);
@@ -401,7 +391,7 @@ fg_pull_conv_transpose(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
                               : fg_ix_vec(e, q);
     }
     fg_v acc = fg_pull_either(e, ok, place_inside, place_outside, &p);
-    nest_close(e, &s, 1, &acc);
+    fg_nest_close(e, &s, 1, &acc);
     return finish(e, t->dtype, acc);
 }
 
@@ -415,10 +405,10 @@ pull_pool(fg_em *e, fg_inst *i, const fg_index *ix, fg_v init, fg_v *count)
     bool           pad = count && FG_GET(i, avg_pool, count_pad).i;
     place          p = {.i = i, .op = i->op, .acc = init};
     fg_v           size[FG_MAXRANK], ok = ll_ci(g->i1, 1), counts = ok, acc[2] = {init, wide_zero(e, FG_i64)};
-    nest           s;
+    fg_nest s;
     for (int a = 2; a < tx->rank; a++)
         size[a - 2] = ll_i(g, FG_GET(i, max_pool, kernel).is[a - 2]);
-    nest_open(e, &s, tx->rank - 2, size, 2, acc);
+    fg_nest_open(e, &s, tx->rank - 2, size, 2, acc);
     p.acc = acc[0];
     p.at[0] = ix[0];
     p.at[1] = ix[1];
@@ -435,7 +425,7 @@ pull_pool(fg_em *e, fg_inst *i, const fg_index *ix, fg_v init, fg_v *count)
     }
     acc[0] = fg_pull_either(e, ok, place_inside, place_outside, &p);
     acc[1] = ll_add(g, acc[1], ll_zext(g, fg_lanes(e, counts), g->i64));
-    nest_close(e, &s, 2, acc);
+    fg_nest_close(e, &s, 2, acc);
     if (count)
         *count = acc[1];
     return acc[0];
