@@ -680,9 +680,13 @@ fg_onnx_space_to_depth(fg_node *n)
 {
     fg_reg x = fg_need(n, 0);
     int64_t bs;
+    const char *mode = fg_attr_str(n, "mode", "DCR");
+    bool crd = !strcmp(mode, "CRD");
 
     if (!x || !block_size(n, x, &bs))
         return false;
+    if (!crd && strcmp(mode, "DCR"))
+        return fg_node_error(n, "mode \"%s\" is neither DCR nor CRD", mode);
     if (!fg_e_divides(n->ex, bs, fg_dim(n, x, 2)) || !fg_e_divides(n->ex, bs, fg_dim(n, x, 3)))
         return fg_node_error(n, "height and width are not multiples of blocksize");
     fg_expr b = fg_c(n, bs), c = fg_dim(n, x, 1), batch = fg_dim(n, x, 0);
@@ -690,6 +694,6 @@ fg_onnx_space_to_depth(fg_node *n)
     fg_expr split[6] = {batch, c, h, b, w, b};
     fg_expr out[4] = {batch, fg_emul(n->ex, c, fg_c(n, bs * bs)), h, w};
     x = fg_emit_reshape(n->b, x, 6, split);
-    x = fg_emit_transpose(n->b, x, (int64_t[]){0, 3, 5, 1, 2, 4});
+    x = fg_emit_transpose(n->b, x, crd ? (int64_t[]){0, 1, 3, 5, 2, 4} : (int64_t[]){0, 3, 5, 1, 2, 4});
     return fg_yield(n, fg_emit_reshape(n->b, x, 4, out));
 }

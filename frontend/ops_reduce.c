@@ -312,21 +312,17 @@ bool
 fg_onnx_mean_variance(fg_node *n)
 {
     fg_reg x = fg_need(n, 0);
-    const int64_t *given;
+    static const int64_t usual[] = {0, 2, 3};
     int64_t axis[FG_MAXRANK];
-    int count, a;
+    int count;
 
-    if (!x)
+    if (!x || !fg_axes(n, n->nin, fg_rank(n, x), axis, &count))
         return false;
-    count = fg_attr_ints(n, "axes", &given);
     if (count < 0) {
-        given = (const int64_t[]){0, 2, 3};
+        if (fg_rank(n, x) < 4)
+            return fg_node_error(n, "%s has no axes 0, 2 and 3", fg_type_text(n->m, fg_rt(n->m, x)));
+        memcpy(axis, usual, sizeof usual);
         count = 3;
-    }
-    for (int i = 0; i < count && i < FG_MAXRANK; i++) {
-        if (!fg_axis(n, given[i], fg_rank(n, x), &a))
-            return false;
-        axis[i] = a;
     }
     fg_reg w = fg_widen(n, x);
     fg_reg mean = fg_emit_reduce(n->b, FG_OP_reduce_mean, w, count, axis, true);

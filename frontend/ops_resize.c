@@ -27,6 +27,7 @@ typedef struct resize {
     const char *mode, *coord, *nearest;
     double      cubic_a, extrapolate;
     bool        crop, exclude, antialias;
+    bool        simple;                 /* opset 10: floor when growing, ceil when shrinking */
 } resize;
 
 /* ---- operands --------------------------------------------------------------------------- */
@@ -58,6 +59,7 @@ read_attributes(fg_node *n, resize *r)
         r->mode = "linear";
     r->coord = fg_attr_str(n, "coordinate_transformation_mode", old ? "asymmetric" : "half_pixel");
     r->nearest = fg_attr_str(n, "nearest_mode", old ? "floor" : "round_prefer_floor");
+    r->simple = n->opset == 10 && !strcmp(n->op, "Resize");
     r->cubic_a = fg_attr_float(n, "cubic_coeff_a", -0.75);
     r->extrapolate = fg_attr_float(n, "extrapolation_value", 0);
     r->exclude = fg_attr_int(n, "exclude_outside", 0) != 0;
@@ -301,8 +303,9 @@ read_operands(fg_node *n, resize *r, fg_reg x)
         if (!read_scales(n, r, x, scales))
             return false;
     }
-    if (!strcmp(r->coord, "tf_half_pixel_for_nn"))
-        r->fixed = false;
+    for (int a = 0; a < r->rank; a++)
+        if (!strcmp(r->coord, "tf_half_pixel_for_nn") || (r->simple && r->scale[a] < 1))
+            r->fixed = false;
     return read_region(n, r);
 }
 
@@ -404,11 +407,13 @@ clamp_index(fg_node *n, fg_reg at, fg_expr size)
 }
 
 static fg_reg
-nearest(fg_node *n, const resize *r, int a, fg_reg x, fg_reg at)
+nearest(fg_node *n, const resize *r, int a, fg_reg x, fg_reg at, fg_reg scale)
 {
     fg_reg half = f64(n, 0.5);
 
-    if (!strcmp(r->nearest, "floor"))
+    if (r->simple)
+        at = E3(where, E2(lt, scale, f64(n, 1)), E1(ceil, at), E1(floor, at));
+    else if (!strcmp(r->nearest, "floor"))
         at = E1(floor, at);
     else if (!strcmp(r->nearest, "ceil"))
         at = E1(ceil, at);
@@ -484,7 +489,7 @@ open_coded(fg_node *n, const resize *r, fg_reg x)
         int a = r->axis[i];
         fg_reg in = fg_sym_scalar(n, fg_dim(n, x, a), FG_f64);
         fg_reg scale = axis_scale(n, r, a, in), at = positions(n, r, a, in, scale);
-        y = pick ? nearest(n, r, a, y, at) : weighted(n, r, a, y, at, scale);
+        y = pick ? nearest(n, r, a, y, at, scale) : weighted(n, r, a, y, at, scale);
         if (r->crop && y) {
             fg_reg out = E2(or, E2(lt, at, f64(n, 0)), E2(gt, at, E2(sub, in, f64(n, 1))));
             y = E3(where, fg_along(n, out, a, r->rank), f64(n, r->extrapolate), y);
