@@ -132,8 +132,12 @@ type(fg_parser *p, fg_type *t)
             return false;
         if (t->rank == FG_MAXRANK)
             return fg_lex_fail(p, p->s, "more than %d dimensions", FG_MAXRANK);
-        if (!fg_lex_expr(p, &t->dim[t->rank++]))
+        fg_lex_blank(p);
+        const char *dim = p->s;
+        if (!fg_lex_expr(p, &t->dim[t->rank]))
             return false;
+        if (fg_e_hi(p->m->ex, t->dim[t->rank++]) < 0)
+            return fg_lex_fail(p, dim, "a size below 0");
     }
     return true;
 }
