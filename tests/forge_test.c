@@ -21,7 +21,8 @@
  *     --every-op      and at the end, every operation has occurred in some case
  *
  * Passes must not change what @main computes: it is evaluated before and after on made-up
- * inputs, unless RUN says --no-eval. What the output must hold: a whole text (EXPECT, rewritten
+ * inputs, unless RUN says --no-eval; integers are below 4, or
+ * --ints=N; floats may differ by --tolerance=T. What the output must hold: a whole text (EXPECT, rewritten
  * by --bless), or `; CHECK: text` lines in order and `; CHECK-NOT: text`; `; MISS: text` in some
  * reason why something was not fused. `; ERROR: text` at the end of a line: the first complaint
  * is about that line and contains the text.
@@ -207,25 +208,49 @@ check_eval(run *r, fg_module *m)
             return;
 }
 
-/* Inputs of any values, the same for the same types: numbers in -2..2, integers in 0..3, which
- * also serve as indices. Symbols get small sizes that differ. */
+/* Sizes for the symbols, small and mostly different; another choice for every `attempt`. */
+static void
+choose_symbols(fg_module *m, int64_t *sym, uint32_t attempt)
+{
+    for (fg_sym s = 0; s < fg_sym_count(m->ex); s++) {
+        const fg_syminfo *info = fg_sym_info(m->ex, s);
+        int64_t v = 2 + (s + attempt * (s + 1)) % 5;
+        sym[s] = v < info->lo ? info->lo : v > info->hi ? info->hi : v;
+    }
+}
+
+static bool
+input_dims(fg_module *m, int k, const int64_t *sym, int64_t *dim)
+{
+    const fg_type *t = fg_rt(m, m->input[k].reg);
+    for (int d = 0; d < t->rank; d++)
+        if (!fg_e_eval(m->ex, t->dim[d], sym, &dim[d]) || dim[d] < 0)
+            return false;
+    return true;
+}
+
+/* Inputs of any values, the same for the same types: numbers in -2..2, small integers, which
+ * also serve as indices. */
 static bool
 made_up(run *r, fg_module *m, fg_tensor *in)
 {
-    uint32_t nsym = fg_sym_count(m->ex);
-    int64_t *sym = FG_NEWN(r->a, int64_t, nsym);
-    uint32_t state = 1;
-    for (fg_sym s = 0; s < nsym; s++) {
-        const fg_syminfo *info = fg_sym_info(m->ex, s);
-        int64_t v = 2 + s % 4;
-        sym[s] = v < info->lo ? info->lo : v > info->hi ? info->hi : v;
+    enum { ATTEMPTS = 16 };
+    int64_t *sym = FG_NEWN(r->a, int64_t, fg_sym_count(m->ex));
+    int64_t dim[FG_MAXRANK];
+    const char *limit = option(r, "--ints");
+    uint32_t state = 1, attempt = 0, ints = limit ? (uint32_t)atoi(limit) : 4;
+    for (int k = 0; k < m->ninput && attempt < ATTEMPTS;) {
+        if (!k)
+            choose_symbols(m, sym, attempt);
+        bool fits = input_dims(m, k, sym, dim);
+        attempt += !fits;
+        k = fits ? k + 1 : 0;
     }
+    if (attempt == ATTEMPTS)
+        return fail(r, "no sizes found that fit the inputs; use --no-eval");
     for (int k = 0; k < m->ninput; k++) {
         const fg_type *t = fg_rt(m, m->input[k].reg);
-        int64_t dim[FG_MAXRANK];
-        for (int d = 0; d < t->rank; d++)
-            if (!fg_e_eval(m->ex, t->dim[d], sym, &dim[d]) || dim[d] < 0)
-                return false;
+        input_dims(m, k, sym, dim);
         if (!fg_tensor_new(r->a, &in[k], t->dtype, t->rank, dim))
             return false;
         for (int64_t i = 0; i < in[k].count; i++) {
@@ -233,22 +258,29 @@ made_up(run *r, fg_module *m, fg_tensor *in)
             if (fg_is_float(t->dtype))
                 fg_tensor_set_f64(&in[k], i, (double)(state >> 8) / (1 << 22) - 2);
             else
-                fg_tensor_set_i64(&in[k], i, state >> 24 & (t->dtype == FG_bool ? 1 : 3));
+                fg_tensor_set_i64(&in[k], i,
+                                  (state >> 16) % (t->dtype == FG_bool ? 2 : ints));
         }
     }
     return true;
 }
 
+/* m, made of `before` by passes, computes the same. Its inputs decide the sizes: passes may have
+ * learned that some must be equal. */
 static void
-check_same(run *r, fg_module *m, const fg_tensor *in, const fg_tensor *want)
+check_same(run *r, fg_module *before, fg_module *m)
 {
+    fg_tensor *in = FG_NEWN(r->a, fg_tensor, (size_t)m->ninput);
+    fg_tensor *want = FG_NEWN(r->a, fg_tensor, (size_t)m->noutput);
     fg_tensor *got = FG_NEWN(r->a, fg_tensor, (size_t)m->noutput);
-    if (!fg_eval(m, r->a, in, got, NULL))
+    const char *tolerance = option(r, "--tolerance");
+    if (!made_up(r, m, in) || !fg_eval(before, r->a, in, want, NULL) ||
+        !fg_eval(m, r->a, in, got, NULL))
         return;
     for (int k = 0; k < m->noutput; k++) {
-        int bits = fg_dtypes[want[k].dtype].bits;
+        double tol = fg_dtypes[want[k].dtype].bits == 16 ? 0.02 : 2e-5;
         same_tensor(r, fg_format(r->a, "after the passes, %s", m->output[k].name),
-                    &got[k], &want[k], bits == 16 ? 0.02 : 2e-5);
+                    &got[k], &want[k], tolerance ? atof(tolerance) : tol);
     }
 }
 
@@ -278,32 +310,32 @@ perform(void *arg)
 {
     run *r = arg;
     const char *passes = option(r, "--pass"), *level = option(r, "-O");
-    fg_module *m = fg_parse(r->cx, r->a, r->file, r->text, NULL);
+    const char *slash = strrchr(r->file, '/');
+    int ndir = slash ? (int)(slash - r->file) + 1 : 0;
+    const char *dir = ndir ? fg_format(r->a, "%.*s", ndir, r->file) : NULL;
+    fg_module *m = fg_parse(r->cx, r->a, r->file, r->text, dir);
     if (!m)
         return;
     mark_seen(m->body);
     if (!option(r, "--parse") && !fg_verify(m))
         return;
     if (passes || level) {
-        fg_tensor *in = FG_NEWN(r->a, fg_tensor, (size_t)m->ninput);
-        fg_tensor *want = FG_NEWN(r->a, fg_tensor, (size_t)m->noutput);
-        bool compare = !option(r, "--no-eval");
-        if (compare && !(made_up(r, m, in) && fg_eval(m, r->a, in, want, NULL)))
-            return;
-        fg_pipeline p = {
-            .passes = passes, .check = 2, .alpha = 1, .opt = level ? atoi(level) : 1};
         const char *rounds = option(r, "--rounds"), *alpha = option(r, "--alpha");
-        p.rounds = rounds ? atoi(rounds) : 0;
-        p.alpha = alpha ? atof(alpha) : 1;
+        fg_module *before = fg_parse(r->cx, r->a, r->file, r->text, dir);
+        fg_pipeline p = {.passes = passes,
+                         .check = 2,
+                         .opt = level ? atoi(level) : 1,
+                         .rounds = rounds ? atoi(rounds) : 0,
+                         .alpha = alpha ? atof(alpha) : 1};
         if (!fg_run_passes(m, &p, &r->report))
             return;
-        if (compare)
-            check_same(r, m, in, want);
+        if (!option(r, "--no-eval"))
+            check_same(r, before, m);
     }
     if (option(r, "--eval"))
         check_eval(r, m);
     char *text = print(r, m);
-    fg_module *again = fg_parse(r->cx, r->a, "printed", text, NULL);
+    fg_module *again = fg_parse_again(m, r->a, "printed", text);
     if (!again)
         return;
     if (strcmp(print(r, again), text))

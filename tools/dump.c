@@ -140,9 +140,19 @@ dump_plan(fg_text *o, fg_module *m, const fg_report *r)
             fg_putf(o, " %s=%" PRId64, fg_sym_info(m->ex, s)->name, sym[s]);
     fg_putf(o, "\n%-24s %-26s %12s %12s %s\n", "storage", "type", "bytes", "lives",
             "register");
-    for (fg_reg k = 1; k < m->nreg; k++)
-        if (live[k].first >= 0 && fg_ri(m, k)->mem != FG_MEM_NONE)
+    int64_t constants = 0;
+    int nconstant = 0;
+    for (fg_reg k = 1; k < m->nreg; k++) {
+        if (live[k].first < 0 || fg_ri(m, k)->mem == FG_MEM_NONE)
+            continue;
+        if (fg_ri(m, k)->mem != FG_MEM_CONST) {
             put_row(o, m, k, live[k], sym);
+            continue;
+        }
+        constants += fg_reg_bytes(m, k, sym);
+        nconstant++;
+    }
+    fg_putf(o, "constants: %d of %" PRId64 " bytes\n", nconstant, constants);
     fg_putf(o, "buffers: %d registers share %d, %.1f %% fewer\n", r->buffers_virtual,
             r->buffers_physical,
             r->buffers_virtual
