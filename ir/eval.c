@@ -582,6 +582,10 @@ fg_eval(fg_module *m, fg_arena *a, const fg_tensor *in, fg_tensor *out, fg_tenso
     run            r = {m, a, env_new(m, a), regs, MAX_STEPS};
     const fg_inst *ret;
 
+    for (int k = 0; k < m->nweight; k++)
+        if (!m->weight[k].data && m->weight[k].bytes)
+            return fg_error(m->cx, "weight $%d: its file \"%s\" is not here", k, m->weight[k].file);
+
     if (!r.reg)
         r.reg = FG_NEWN(a, fg_tensor, m->nreg);
     if (!bind_inputs(&r.env, in))

@@ -100,9 +100,21 @@ weight_sample(const fg_weight *w)
 {
     enum { WINDOW = 256 };
     uint64_t h = fg_hash(w->dim, (size_t)w->rank * sizeof w->dim[0], (uint64_t)w->dtype);
+    if (!w->data)
+        return fg_hash(&w->file_offset, sizeof w->file_offset, h) | 1;
     if (w->bytes <= WINDOW)
         return fg_hash(w->data, w->bytes, h) | 1;
     return fg_hash((const char *)w->data + w->bytes / 2 / WINDOW * WINDOW, WINDOW, h) | 1;
+}
+
+/* Content that is not at hand is equal when it is the same place of the same file. */
+static bool
+content_same(const fg_weight *a, const fg_weight *b)
+{
+    if (a->data && b->data)
+        return a->data == b->data || memcmp(a->data, b->data, a->bytes) == 0;
+    return a->data == b->data && a->file && b->file && strcmp(a->file, b->file) == 0 &&
+           a->file_offset == b->file_offset;
 }
 
 static bool
@@ -110,7 +122,7 @@ weight_same(const fg_weight *a, const fg_weight *b)
 {
     return a->hash == b->hash && a->dtype == b->dtype && a->rank == b->rank && a->bytes == b->bytes &&
            memcmp(a->dim, b->dim, (size_t)a->rank * sizeof a->dim[0]) == 0 &&
-           (a->data == b->data || memcmp(a->data, b->data, a->bytes) == 0);
+           content_same(a, b);
 }
 
 /* Where equal weights are looked for: open addressing by hash, index + 1 or 0. */
@@ -188,7 +200,7 @@ weight_count(const fg_weight *w)
 static bool
 weight_element(const fg_weight *w, int64_t i, double *f, int64_t *n)
 {
-    if (!w || i < 0 || i >= weight_count(w))
+    if (!w || !w->data || i < 0 || i >= weight_count(w))
         return false;
     const char *p = (const char *)w->data + i * fg_dtypes[w->dtype].bits / 8;
 #define AS(T, v) do { T x; memcpy(&x, p, sizeof x); v; } while (0)

@@ -72,7 +72,7 @@ typedef struct fg_weight {
     fg_dtype    dtype;
     int         rank;
     int64_t     dim[FG_MAXRANK];
-    const void *data;           /* any alignment */
+    const void *data;           /* any alignment; NULL: text whose file is not at hand */
     size_t      bytes;
     uint64_t    hash;           /* of type, shape and a sample of the content */
     const char *name;           /* of the first initializer with this content; may be NULL */

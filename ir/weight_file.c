@@ -4,7 +4,8 @@
  *
  * The text may come from anywhere, so the path must stay below the folder it is relative
  * to, name a regular file, and the bytes must lie inside it. They are read, not mapped:
- * an arena has nothing to unmap with when it goes.
+ * an arena has nothing to unmap with when it goes. A file that is not there leaves the weight
+ * without data: most of what one does with text does not need it.
  */
 #include "ir/text.h"
 
@@ -82,7 +83,7 @@ fg_read_weight(fg_arena *a, const char *dir, const fg_module *like, const char *
                   O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *why = "the weight's file cannot be opened";
     if (fd < 0)
-        return false;
+        return errno == ENOENT;     /* text can be read without it; what needs the data says so */
     struct stat st;
     if (!fstat(fd, &st) &&
         (uint64_t)st.st_size >= w->bytes) /* before taking the memory */

@@ -199,7 +199,7 @@ aliased_weight(folder *f, fg_inst *i)
     fg_weight alias = *w;
     alias.rank = fg_rt(f->m, i->out[0])->rank;
     memcpy(alias.dim, dim, sizeof dim);
-    alias.data = (const char *)w->data + skip;
+    alias.data = w->data ? (const char *)w->data + skip : NULL;
     alias.bytes = bytes;
     alias.file_offset += skip;
     fg_build b = fg_build_before(i);
@@ -215,7 +215,7 @@ evaluated(folder *f, fg_inst *i)
         return 0;
     for (int k = 0; k < i->nin; k++) {
         const fg_weight *w = fg_reg_weight(f->m, i->in[k]);
-        if (i->in[k] && !w)
+        if (i->in[k] && (!w || !w->data))
             return 0;
         if (!w)
             continue;

@@ -18,7 +18,7 @@ static bool
 constant_halves(const fg_weight *w)
 {
     size_t row = (size_t)(w->rank ? w->dim[w->rank - 1] : 0) * (size_t)fg_dtypes[w->dtype].bits / 8;
-    if (row == 0 || row % 2 || fg_dtypes[w->dtype].bits < 8)
+    if (!w->data || row == 0 || row % 2 || fg_dtypes[w->dtype].bits < 8)
         return false;
     for (size_t at = 0; at < w->bytes; at += row)
         if (memcmp((const char *)w->data + at, (const char *)w->data + at + row / 2, row / 2) != 0)
