@@ -15,6 +15,7 @@
 #include <locale.h>
 #include <stdlib.h>
 
+#define MIN_SPLAT 5   /* equal elements */
 #define MAX_LISTED 32 /* elements written one by one */
 #define MAX_SPLAT                                                                        \
     ((size_t)1 << 28) /* bytes that a few characters of text may ask for   \
@@ -300,16 +301,16 @@ fg_put_literal(fg_text *o, const fg_weight *w)
     while (n <= MAX_LISTED && listed < n && listable(w, listed))
         listed++;
     bool padded = fg_dtypes[w->dtype].bits < 8 && n % 2 && nibble(w, n);
-    if (listed == n && !padded) {
+    if (n >= MIN_SPLAT && w->bytes <= MAX_SPLAT && is_splat(w, n) && listable(w, 0)) {
+        fg_puts(o, "splat ");
+        put_element(o, w, 0);
+    } else if (listed == n && !padded) {
         fg_putc(o, '{');
         for (size_t i = 0; i < n; i++) {
             fg_puts(o, i ? ", " : "");
             put_element(o, w, i);
         }
         fg_putc(o, '}');
-    } else if (w->bytes <= MAX_SPLAT && is_splat(w, n) && listable(w, 0)) {
-        fg_puts(o, "splat ");
-        put_element(o, w, 0);
     } else {
         put_base64(o, w->data, w->bytes);
     }
