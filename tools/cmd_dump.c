@@ -35,7 +35,9 @@ typedef struct dump {
 static void
 put_module(dump *x, fg_module *m, const char *title)
 {
-    fg_putf(&x->out, "%s; %s\n", x->texts ? "----\n" : "", title);
+    /* One module alone is just its text, the same that forge opt prints. */
+    if (x->before || x->after || x->after_all || x->after_change)
+        fg_putf(&x->out, "%s; %s\n", x->texts ? "----\n" : "", title);
     fg_print(&x->out, m);
     x->texts = true;
 }
