@@ -260,6 +260,17 @@ setup(fg_att *a, fg_em *e, fg_inst *anchor)
                         .n = a->E};
 }
 
+/* Two products; of the keys that come after the last query's, causal attention sees half. */
+static fg_expr
+flops(fg_att *a)
+{
+    fg_exprs *t = a->e->m->ex;
+    fg_expr keys = fg_emul(t, a->T, fg_ec(t, 2)), queries = fg_emul(t, a->B, fg_emul(t, a->H, a->S));
+    if (a->right == 0)
+        keys = fg_eadd(t, fg_esub(t, keys, a->S), fg_ec(t, 1));
+    return fg_emul(t, fg_emul(t, queries, keys), fg_eadd(t, a->D, a->E));
+}
+
 bool
 fg_gen_attention(fg_em *e, fg_inst *anchor)
 {
@@ -268,6 +279,7 @@ fg_gen_attention(fg_em *e, fg_inst *anchor)
     setup(a, e, anchor);
     if (!fg_product_takes_over(&a->p))
         return false;
+    e->flops = flops(a);
     fg_expr few = fg_att_few_chunks(a), many = fg_att_blocks_chunks(a);
     if (fg_e_hi(t, a->S) <= FEW_QUERIES) {
         e->chunks = few;

@@ -1,12 +1,14 @@
 /* gemv.c - products with few rows: as fast as the weights come from memory.
  *
- *     w[k][n]   16 rows of w at a time:  y[m][j..] += sum of x[m][k + u] w[k + u][j..]
+ *     w[k][n]   8 rows of w at a time:   y[m][j..] += sum of x[m][k + u] w[k + u][j..]
  *     w[n][k]   one row of w at a time:   acc[m] += x[m][k..] w[n][k..], then across lanes
  *
  * Every element of w is read exactly once, in an order that looks sequential to the
  * machine: one row, or a few side by side, advance through whole pages. (Columns strip by strip, which keeps y
- * in registers, runs at half the speed: every row of a strip is another page.) y and x stay
- * in the first-level cache, and their traffic is a small fraction of that of w.
+ * in registers, runs at half the speed: every row of a strip is another page.) No more than
+ * 8 rows, because rows 4 KiB apart compete for the 8 ways of one set, and where w is not aligned each line is
+ * needed twice. y and x stay in the first-level cache, and their traffic is a small
+ * fraction of that of w.
  */
 #include "codegen/cpu/gemm.h"
 
@@ -39,7 +41,7 @@ static void
 rows_step(fg_ll *g, const fg_tile *t, int deep, fg_v x, fg_v w, fg_v y, fg_v mask)
 {
     fg_t vec = ll_vec(t->elem, t->W);
-    fg_v row[32];
+    fg_v row[FG_FEW_DEEP];
     for (int u = 0; u < deep; u++) {
         row[u] = ll_mload(g, vec, w, mask);
         w = at_bytes(g, w, ll_param(g, LDW));
@@ -82,9 +84,8 @@ rows_sweep(fg_ll *g, const fg_tile *t, int deep, fg_v lo, fg_v hi)
 static void
 rows_body(fg_ll *g, const fg_tile *t)
 {
-    int deep = g->t->nvec >= 32 ? 16 : 8;
-    fg_v k = ll_param(g, K), whole = ll_and(g, k, ll_i(g, -deep));
-    rows_sweep(g, t, deep, ll_i(g, 0), whole);
+    fg_v k = ll_param(g, K), whole = ll_and(g, k, ll_i(g, -FG_FEW_DEEP));
+    rows_sweep(g, t, FG_FEW_DEEP, ll_i(g, 0), whole);
     rows_sweep(g, t, 1, whole, k);
 }
 

@@ -11,7 +11,7 @@
 #include "codegen/cpu/product.h"
 #include "codegen/cpu/strided.h"
 
-enum { BLOCK_K = 64, BLOCK = 4096 };    /* of pulled operands: elements */
+enum { BLOCK_K = 64, BLOCK = 4096, LONG_RUN = 32 };     /* of pulled operands: elements */
 
 typedef struct side {
     fg_reg     reg;
@@ -34,6 +34,7 @@ typedef struct matmul {
     fg_v       row, col;        /* first of the run being pulled */
     fg_v       to;
     bool       along_k;
+    int        lanes;           /* of a run of B */
 } matmul;
 
 /* ---- values of the operands ------------------------------------------------------------- */
@@ -104,16 +105,17 @@ static void
 run_of_b(fg_em *e, void *user, fg_v i)
 {
     matmul *q = user;
-    int W = q->p.tile.W;
+    int n = q->lanes;
     fg_v v = q->along_k
-        ? pull_side(q, &q->b, fg_ix_run(e, ll_add(e->g, q->row, i), W), fg_ix(e, q->col))
-        : pull_side(q, &q->b, fg_ix(e, q->row), fg_ix_run(e, ll_add(e->g, q->col, i), W));
+        ? pull_side(q, &q->b, fg_ix_run(e, ll_add(e->g, q->row, i), n), fg_ix(e, q->col))
+        : pull_side(q, &q->b, fg_ix(e, q->row), fg_ix_run(e, ll_add(e->g, q->col, i), n));
     ll_store(e->g, v, ll_at(e->g, q->to, q->p.tile.elem, i));
 }
 
-/* `lines` runs of `n` elements to dst, ld elements apart; the first starts at (row, col). */
+/* `lines` runs of `n` elements, parts of an axis of length `of`, to dst, ld elements apart; the
+ * first starts at (row, col). */
 static void
-pull_lines(matmul *q, fg_runfn *run, fg_v row, fg_v col, bool down, fg_v lines, fg_v n, bool whole,
+pull_lines(matmul *q, fg_runfn *run, fg_v row, fg_v col, bool down, fg_v lines, fg_v n, fg_expr of,
            fg_v dst, fg_v ld)
 {
     fg_em *e = q->p.e;
@@ -124,8 +126,8 @@ pull_lines(matmul *q, fg_runfn *run, fg_v row, fg_v col, bool down, fg_v lines, 
     q->row = down ? ll_add(g, row, l.i) : row;
     q->col = down ? col : ll_add(g, col, l.i);
     q->to = ll_at(g, dst, q->p.tile.elem, ll_mul(g, l.i, ld));
-    e->lanes = q->p.tile.W;
-    fg_em_run(e, ll_i(g, 0), n, whole, run, q);
+    e->lanes = run == run_of_b ? q->lanes : q->p.tile.W;
+    fg_em_run(e, ll_i(g, 0), n, fg_e_divides(e->m->ex, e->lanes, of), run, q);
     fg_unscope(e, s);
     ll_next(g, &l, NULL);
 }
@@ -200,8 +202,7 @@ rows_of_a(fg_product *p, fg_v row, fg_v n)
     if (q->a.direct)
         return side_at(q, &q->a, row, ll_i(g, 0));
     fg_v ld = ll_udiv(g, p->lda, ll_i(g, p->tile.size));
-    pull_lines(q, run_of_a, row, ll_i(g, 0), true, n, p->vk,
-               fg_e_divides(p->e->m->ex, p->tile.W, p->k), q->apack, ld);
+    pull_lines(q, run_of_a, row, ll_i(g, 0), true, n, p->vk, p->k, q->apack, ld);
     return q->apack;
 }
 
@@ -214,8 +215,7 @@ pull_panel_along_k(matmul *q, fg_v col, fg_v n)
     ll_loop k;
     ll_for(g, &k, ll_i(g, 0), p->vk, ll_i(g, BLOCK_K), 0, NULL);
     fg_v deep = ll_min(g, ll_sub(g, p->vk, k.i), ll_i(g, BLOCK_K));
-    pull_lines(q, run_of_b, k.i, col, false, n, deep, fg_e_divides(p->e->m->ex, t->W, p->k),
-               q->block, ll_i(g, BLOCK_K));
+    pull_lines(q, run_of_b, k.i, col, false, n, deep, p->k, q->block, ll_i(g, BLOCK_K));
     fg_v to = ll_at(g, p->panel, t->elem, ll_mul(g, k.i, ll_i(g, t->NR)));
     fg_pack_columns(g, t, q->block, ll_i(g, BLOCK_K * t->size), deep, n, to);
     ll_next(g, &k, NULL);
@@ -234,8 +234,7 @@ pack(fg_product *p, fg_v col, fg_v n)
     else if (q->along_k)
         pull_panel_along_k(q, col, n);
     else
-        pull_lines(q, run_of_b, ll_i(g, 0), col, true, p->vk, n,
-                   fg_e_divides(p->e->m->ex, t->W, p->n), p->panel, ll_i(g, t->NR));
+        pull_lines(q, run_of_b, ll_i(g, 0), col, true, p->vk, n, p->n, p->panel, ll_i(g, t->NR));
 }
 
 static fg_v
@@ -253,7 +252,7 @@ few_pulled(matmul *q, fg_few *f, fg_v col, fg_v n)
     fg_em *e = p->e;
     fg_ll *g = e->g;
     const fg_tile *t = &p->tile;
-    int deep = q->along_k ? BLOCK / 4 : 16, wide = BLOCK / deep;
+    int deep = q->along_k ? BLOCK / 4 : FG_FEW_DEEP, wide = BLOCK / deep;
     int ld = q->along_k ? deep : wide;
     fg_v x = f->x, y = f->y;
     ll_loop outer, inner;
@@ -267,9 +266,8 @@ few_pulled(matmul *q, fg_few *f, fg_v col, fg_v n)
     f->y = ll_at(g, y, t->elem, j);
     f->w = q->block;
     f->ldw = ll_i(g, ld * t->size);
-    bool whole = fg_e_divides(e->m->ex, t->W, q->along_k ? p->k : p->n);
     pull_lines(q, run_of_b, k, ll_add(g, col, j), !q->along_k, q->along_k ? f->n : f->k,
-               q->along_k ? f->k : f->n, whole, q->block, ll_i(g, ld));
+               q->along_k ? f->k : f->n, q->along_k ? p->k : p->n, q->block, ll_i(g, ld));
     if (q->along_k)
         fg_few_columns(g, t, f);
     else
@@ -361,8 +359,13 @@ b_setup(matmul *q, bool trans)
         p->ldb = bytes_of(p->e, p, s->across ? along : down);
     }
     q->along_k = trans;
-    if (!s->direct && fg_strided_source(p->e, s->reg, &v) && v.rank == s->rank)
-        q->along_k = fg_e_is(t, v.stride[s->row], 1) && !fg_e_is(t, v.stride[s->col], 1);
+    q->lanes = p->tile.W;
+    if (s->direct || !fg_strided_source(p->e, s->reg, &v) || v.rank != s->rank)
+        return;
+    q->along_k = fg_e_is(t, v.stride[s->row], 1) && !fg_e_is(t, v.stride[s->col], 1);
+    /* Small elements: longer runs share what is computed once per run, such as scales. */
+    if (fg_dtypes[v.dtype].bits <= 8 && p->tile.NR % LONG_RUN == 0)
+        q->lanes = LONG_RUN;
 }
 
 /* Rows of A must be contiguous for the path of few rows; packed rows are. */

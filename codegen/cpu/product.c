@@ -14,7 +14,8 @@
 enum {
     MANY_CHUNKS = 16,           /* cut rows when columns alone give fewer */
     BLOCK_ROWS = 48,            /* but not finer than this */
-    STRIP = 64                  /* unit of the column strips of products with few rows */
+    STRIP = 64,                 /* unit of the column strips of products with few rows */
+    MOST_STRIPS = 16
 };
 
 fg_dtype
@@ -201,8 +202,8 @@ static fg_expr
 strip_width(fg_product *p)
 {
     fg_exprs *t = p->e->m->ex;
-    fg_expr w = fg_emin(t, fg_emax(t, ceil_div(t, p->n, 8 * STRIP), fg_ec(t, 2)), fg_ec(t, 16));
-    return fg_emul(t, w, fg_ec(t, STRIP));
+    fg_expr w = fg_emax(t, ceil_div(t, p->n, 4 * STRIP), fg_ec(t, 2));
+    return fg_emul(t, fg_emin(t, w, fg_ec(t, MOST_STRIPS)), fg_ec(t, STRIP));
 }
 
 static void
@@ -211,8 +212,7 @@ few_rows(fg_product *p, fg_expr strip, fg_expr strips)
     fg_em *e = p->e;
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
-    enum { ROOM = 16 * STRIP };
-    fg_v y = fg_em_scratch(e, fg_ec(t, FG_FEW_ROWS * ROOM * p->tile.size));
+    fg_v y = fg_em_scratch(e, fg_ec(t, FG_FEW_ROWS * MOST_STRIPS * STRIP * p->tile.size));
     fg_v width = fg_em_expr(e, strip), ns = fg_em_expr(e, strips);
     fg_v ldy = ll_mul(g, width, ll_i(g, p->tile.size));
 
@@ -257,6 +257,8 @@ fg_product_emit(fg_product *p)
     e->chunks = may_many ? many : few;
     if (may_few && may_many)
         e->chunks = fg_eselect(t, fg_elt(t, p->rows, fg_ec(t, FG_FEW_ROWS + 1)), few, many);
+    e->flops = fg_emul(t, fg_emul(t, p->batch, p->rows), fg_emul(t, p->n, p->k));
+    e->flops = fg_emul(t, e->flops, fg_ec(t, 2));
     if (!may_few) {
         many_rows(p, panels, blocks);
     } else if (!may_many) {
