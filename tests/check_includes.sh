@@ -23,6 +23,7 @@ passes/place.h                  passes/* codegen/* tools/*
 passes/*                        passes/*
 llvm-c/*                        codegen/cpu/*
 codegen/cpu/*                   codegen/cpu/*
+codegen/target.h                passes/fuse_ops.c codegen/* tools/* tests/*
 codegen/*                       codegen/* tools/* tests/*
 cjson/*                         codegen/report.c tools/*
 tools/*                         tools/*
