@@ -327,7 +327,7 @@ fg_emul(fg_exprs *t, fg_expr a, fg_expr b)
 static bool
 term_divide(const term *x, const term *d, term *q, uint32_t *atoms)
 {
-    if (d->coef == 0 || x->coef % d->coef || (d->coef == -1 && x->coef == INT64_MIN))
+    if (d->coef == 0 || (d->coef == -1 && x->coef == INT64_MIN) || x->coef % d->coef)
         return false;
     q->coef = x->coef / d->coef;
     q->atom = atoms;
