@@ -240,19 +240,15 @@ attention_operands(fg_node *n, fg_attention *a)
     if (!q)
         return false;
     int rank = fg_rank(n, q);
-    a->q = heads_of(n, 0, "q_num_heads", rank);
-    a->k = heads_of(n, 1, "kv_num_heads", rank);
-    a->v = heads_of(n, 2, "kv_num_heads", rank);
-    if (!a->q || !a->k || !a->v)
+    if (!(a->q = heads_of(n, 0, "q_num_heads", rank)) || !(a->k = heads_of(n, 1, "kv_num_heads", rank)) ||
+        !(a->v = heads_of(n, 2, "kv_num_heads", rank)))
         return false;
     if (!past != !past_v)
         return fg_node_error(n, "past key and past value come together");
     if (past && fg_in(n, 6))
         return fg_node_error(n, "past tensors and nonpad_kv_seqlen exclude each other");
     a->offset = past ? fg_dim(n, past, fg_rank(n, past) > 2 ? 2 : 0) : fg_c(n, 0);
-    a->k = join_past(n, past, a->k);
-    a->v = join_past(n, past_v, a->v);
-    if (!a->k || !a->v || !check_heads(n, a))
+    if (!(a->k = join_past(n, past, a->k)) || !(a->v = join_past(n, past_v, a->v)) || !check_heads(n, a))
         return false;
     if (fg_in(n, 6)) {
         a->lengths = fg_emit_cast(n->b, n->in[6], FG_i64);

@@ -82,8 +82,8 @@ paddings(fg_node *n, window *w, fg_reg x)
         bool given = notset && count >= 0;
         w->before[a] = fg_c(n, given ? pads[a] : 0);
         w->after[a] = fg_c(n, given ? pads[w->ns + a] : 0);
-        if (given && (pads[a] < 0 || pads[w->ns + a] < 0))
-            return fg_node_error(n, "negative padding");
+        if (given && (pads[a] < 0 || pads[w->ns + a] < 0 || pads[a] > INT32_MAX || pads[w->ns + a] > INT32_MAX))
+            return fg_node_error(n, "padding %lld, %lld", (long long)pads[a], (long long)pads[w->ns + a]);
     }
     if (w->same)
         same_padding(n, w, x);
@@ -203,6 +203,8 @@ transposed_size(fg_node *n, window *w, fg_reg x, int64_t *before, fg_expr *out)
     if ((nshape >= 0 && nshape != w->ns && nshape != w->ns + 2) || (nextra >= 0 && nextra != w->ns))
         return fg_node_error(n, "output_shape or output_padding has the wrong length");
     for (int a = 0; a < w->ns; a++) {
+        if (nextra >= 0 && (extra[a] < 0 || extra[a] > INT32_MAX))
+            return fg_node_error(n, "output_padding %lld", (long long)extra[a]);
         fg_expr d = fg_dim(n, x, 2 + a), s = fg_c(n, w->stride[a]);
         fg_expr full = fg_eadd(t, fg_emul(t, fg_esub(t, d, fg_c(n, 1)), s),
                                fg_c(n, reach(w, a) + (nextra < 0 ? 0 : extra[a])));

@@ -16,9 +16,7 @@ plain_size(fg_node *n, fg_expr e)
 {
     int64_t v;
 
-    if (fg_e_const(n->ex, e, &v))
-        return v >= -1;
-    return fg_e_lo(n->ex, e) >= 0 || !fg_e_mentions(n->ex, e, FG_SYM_RUN);
+    return fg_e_const(n->ex, e, &v) || fg_e_lo(n->ex, e) >= 0 || !fg_e_mentions(n->ex, e, FG_SYM_RUN);
 }
 
 /* Sizes from expressions; -1 is what the others leave. */
@@ -32,6 +30,8 @@ resolve_sizes(fg_node *n, fg_reg x, bool allowzero, int count, const fg_expr *e,
 
     for (int i = 0; i < count; i++) {
         dim[i] = e[i];
+        if (fg_e_hi(t, e[i]) < -1)
+            return fg_node_error(n, "size %d is negative", i);
         if (fg_e_is(t, e[i], 0) && allowzero)
             zero = true;
         else if (fg_e_is(t, e[i], 0)) {

@@ -218,6 +218,10 @@ add_bias(fg_node *n, fg_reg x, fg_reg bias, fg_expr *at)
 {
     if (!bias || !x)
         return x;
+    if (fg_rank(n, bias) != 1) {
+        fg_node_error(n, "bias %s", fg_type_text(n->m, fg_rt(n->m, bias)));
+        return 0;
+    }
     fg_expr h = fg_dim(n, x, 1), d = fg_dim(n, x, 3), size = fg_emul(n->ex, h, d);
     fg_expr dim[4] = {fg_c(n, 1), h, fg_c(n, 1), d};
     fg_reg part = fg_emit_slice_axis(n->b, bias, 0, *at, size);
@@ -273,10 +277,12 @@ fg_onnx_ms_multi_head_attention(fg_node *n)
     if (!mha_operands(n, &a, &cross))
         return false;
     a.q = add_bias(n, a.q, bias, &at);
-    if (!cross) {
+    if (a.q && !cross) {
         a.k = add_bias(n, a.k, bias, &at);
-        a.v = add_bias(n, a.v, bias, &at);
+        a.v = a.k ? add_bias(n, a.v, bias, &at) : 0;
     }
+    if (!a.q || !a.k || !a.v)
+        return false;
     a.offset = fg_c(n, 0);
     if (past_k && past_v && !cross) {
         if (fg_rank(n, past_k) != 4 || fg_rank(n, past_v) != 4)
@@ -341,10 +347,8 @@ gqa_operands(fg_node *n, const gqa *g, fg_attention *a)
     }
     if (!v)
         return fg_node_error(n, "value is missing");
-    a->q = fg_heads_split(n, q, g->heads);
-    a->k = fg_heads_split(n, k, g->groups);
-    a->v = fg_heads_split(n, v, g->groups);
-    return a->q && a->k && a->v;
+    return (a->q = fg_heads_split(n, q, g->heads)) && (a->k = fg_heads_split(n, k, g->groups)) &&
+           (a->v = fg_heads_split(n, v, g->groups));
 }
 
 /* start and lengths from seqlens_k = total length - 1 of every batch entry. */
@@ -366,9 +370,11 @@ gqa_positions(fg_node *n, gqa *g, fg_reg q)
 static bool
 gqa_rotate(fg_node *n, const gqa *g, fg_attention *a)
 {
-    fg_reg cos = fg_need(n, 7), sin = fg_need(n, 8), position = fg_in(n, 9);
+    fg_reg cos = fg_need(n, 7), sin = cos ? fg_need(n, 8) : 0, position = fg_in(n, 9);
     bool interleaved = fg_attr_int(n, "rotary_interleaved", 0) != 0;
 
+    if (!sin)
+        return false;
     if (!position)
         position = E2(add, fg_insert1(n, g->start, 1, 1),
                       fg_iota_along(n, fg_dim(n, a->q, 2), 1, 2, FG_i64));
@@ -415,6 +421,7 @@ fg_onnx_ms_group_query_attention(fg_node *n)
         return false;
     if (count != 1)
         return fg_node_error(n, "total_sequence_length has %d elements", count);
+    a.lengths = g.lengths;
     if (fg_in(n, 14))
         a.q = fg_rmsnorm(n, a.q, n->in[14], 3, eps);
     if (fg_in(n, 15))
@@ -425,7 +432,6 @@ fg_onnx_ms_group_query_attention(fg_node *n)
     a.v = gqa_cache(n, &g, fg_in(n, 4), a.v, total[0]);
     if (!a.q || !a.k || !a.v || !scale_of(n, a.q, &a.scale))
         return false;
-    a.lengths = g.lengths;
     a.mask = fg_in(n, 10);
     a.softcap = fg_attr_float(n, "softcap", 0);
     a.causal = fg_attr_int(n, "causal", fg_attr_int(n, "unidirectional", 1)) != 0;
