@@ -212,15 +212,37 @@ fg_em_put(fg_em *e, int k, const fg_index *ix)
 
 /* ---- loops ------------------------------------------------------------------------------------ */
 
+fg_v
+fg_em_count(fg_em *e, int n, const fg_expr *dim)
+{
+    fg_exprs *x = e->m->ex;
+    fg_expr   count = fg_ec(x, 1);
+    for (int k = 0; k < n; k++)
+        count = fg_emul(x, count, dim[k]);
+    if (count != FG_E_BAD)
+        return fg_em_expr(e, count);
+    fg_v v = fg_em_expr(e, dim[0]);
+    for (int k = 1; k < n; k++)
+        v = ll_mul(e->g, v, fg_em_expr(e, dim[k]));
+    return v;
+}
+
 void
-fg_em_items(fg_em *e, ll_loop *l, fg_expr n, fg_expr per)
+fg_em_items(fg_em *e, ll_loop *l, int n, const fg_expr *dim, fg_expr per)
 {
     fg_ll    *g = e->g;
     fg_exprs *x = e->m->ex;
-    fg_v      size = fg_em_expr(e, per);
-    e->chunks = fg_ediv(x, fg_eadd(x, n, fg_esub(x, per, fg_ec(x, 1))), per);
-    fg_v lo = ll_mul(g, e->begin, size);
-    fg_v hi = ll_min(g, ll_mul(g, e->end, size), fg_em_expr(e, n));
+    fg_expr   total = fg_ec(x, 1);
+    fg_v      lo = ll_i(g, 0), hi = fg_em_count(e, n, dim);
+    for (int k = 0; k < n; k++)
+        total = fg_emul(x, total, dim[k]);
+    fg_expr chunks = fg_ediv(x, fg_eadd(x, total, fg_esub(x, per, fg_ec(x, 1))), per);
+    if (chunks != FG_E_BAD) {
+        fg_v size = fg_em_expr(e, per);
+        e->chunks = chunks;
+        lo = ll_mul(g, e->begin, size);
+        hi = ll_min(g, ll_mul(g, e->end, size), hi);
+    }
     ll_for(g, l, lo, hi, ll_i(g, 1), 0, NULL);
 }
 

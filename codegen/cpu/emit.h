@@ -137,9 +137,11 @@ void         fg_unscope(fg_em *e, fg_scopemark s);
 
 /* ---- loops ------------------------------------------------------------------------------------ */
 
-/* Chunks [begin, end) of `per` consecutive items out of `n`: sets e->chunks and starts the loop over
- * the items of this call. l->i is the item; end it with ll_next. */
-void fg_em_items(fg_em *e, ll_loop *l, fg_expr n, fg_expr per);
+/* Elements under these dims, as a value: also when the product is too large for an expression. */
+fg_v fg_em_count(fg_em *e, int n, const fg_expr *dim);
+/* Items are what n dims count. Chunks of `per` consecutive ones (FG_E_BAD: one chunk of all): sets e->chunks
+ * and starts the loop over the items of this call. l->i is the item; end it with ll_next. */
+void fg_em_items(fg_em *e, ll_loop *l, int n, const fg_expr *dim, fg_expr per);
 /* for i in [0, n) in steps of `lanes`, body(e, user, index of the run): full vectors, then the rest under
  * a mask. Nothing is carried. `align`: what the caller's index is a multiple of at i = 0. */
 typedef void fg_runfn(fg_em *e, void *user, fg_v i);

@@ -162,6 +162,16 @@ fg_ix_mod(fg_em *e, fg_index a, fg_expr k)
                       .align = smaller(a.align, align_of_expr(e, k))};
 }
 
+/* a times the product of dims that is too large for an expression. */
+static fg_index
+times_count(fg_em *e, fg_index a, int n, const fg_expr *dim)
+{
+    fg_v f = fg_em_count(e, n, dim);
+    if (fg_ix_uniform(a))
+        return fg_ix(e, ll_mul(e->g, a.base, f));
+    return fg_ix_vec(e, ll_mul(e->g, wide(e, a), ll_splat(e->g, f, e->lanes)));
+}
+
 fg_index
 fg_ix_linear(fg_em *e, int rank, const fg_expr *dim, const fg_index *ix)
 {
@@ -172,7 +182,9 @@ fg_ix_linear(fg_em *e, int rank, const fg_expr *dim, const fg_index *ix)
      * products rather than a nest, so that outer parts are loop invariants. */
     for (int a = rank - 1; a >= 0; a--) {
         if (!fg_e_is(x, dim[a], 1))
-            at = fg_ix_add(e, fg_ix_mul(e, ix[a], stride), at);
+            at = fg_ix_add(e, stride != FG_E_BAD
+                                  ? fg_ix_mul(e, ix[a], stride)
+                                  : times_count(e, ix[a], rank - 1 - a, dim + a + 1), at);
         stride = fg_emul(x, stride, dim[a]);
     }
     return at;

@@ -23,7 +23,7 @@ static void
 open_elements(fg_em *e, const fg_type *t, ll_loop *l, int nacc, const fg_v *acc, fg_index *ix)
 {
     fg_ll *g = e->g;
-    ll_for(g, l, ll_i(g, 0), fg_em_expr(e, fg_type_count(e->m->ex, t)), ll_i(g, 1), nacc, acc);
+    ll_for(g, l, ll_i(g, 0), fg_em_count(e, t->rank, t->dim), ll_i(g, 1), nacc, acc);
     fg_ix_unlinear(e, t->rank, t->dim, fg_ix(e, l->i), ix);
 }
 
@@ -32,7 +32,7 @@ static void
 one_chunk(fg_em *e, ll_loop *l)
 {
     e->lanes = 1;
-    fg_em_items(e, l, fg_ec(e->m->ex, 1), fg_ec(e->m->ex, 1));
+    fg_em_items(e, l, 0, NULL, fg_ec(e->m->ex, 1));
 }
 
 /* ---- scatter ------------------------------------------------------------------------------------ */
@@ -56,7 +56,7 @@ copy_operand(fg_em *e, fg_inst *i)
     const fg_type *t = fg_rt(e->m, i->in[0]);
     e->lanes = fg_dtypes[t->dtype].bits < 8 ? 1 : g->W;
     fg_expr n = fg_type_count(x, t);
-    fg_em_run(e, ll_i(g, 0), fg_em_expr(e, n), fg_e_divides(x, e->lanes, n), copy_run, i);
+    fg_em_run(e, ll_i(g, 0), fg_em_count(e, t->rank, t->dim), fg_e_divides(x, e->lanes, n), copy_run, i);
     e->lanes = 1;
 }
 
@@ -122,10 +122,10 @@ make_scatter(fg_em *e, fg_inst *i)
     fg_ll    *g = e->g;
     ll_loop   l;
     ll_branch some;
-    fg_expr   n = fg_type_count(e->m->ex, fg_rt(e->m, i->in[0]));
+    const fg_type *t = fg_rt(e->m, i->in[0]);
     one_chunk(e, &l);
     copy_operand(e, i);
-    ll_if(g, &some, ll_cmp(g, LL_GT, fg_em_expr(e, n), ll_i(g, 0)));
+    ll_if(g, &some, ll_cmp(g, LL_GT, fg_em_count(e, t->rank, t->dim), ll_i(g, 0)));
     if (i->op == FG_OP_scatter_elements)
         scatter_elements(e, i);
     else
@@ -192,7 +192,7 @@ static void
 open_lines(fg_em *e, const fg_type *t, int axis, ll_loop *l, fg_index *ix)
 {
     fg_exprs *x = e->m->ex;
-    fg_expr   dim[FG_MAXRANK], lines = fg_ec(x, 1), one = lines;
+    fg_expr   dim[FG_MAXRANK], one = fg_ec(x, 1);
     int       n = 0, outer[FG_MAXRANK];
     fg_index  at[FG_MAXRANK];
     e->lanes = 1;
@@ -200,10 +200,9 @@ open_lines(fg_em *e, const fg_type *t, int axis, ll_loop *l, fg_index *ix)
         if (a != axis) {
             outer[n] = a;
             dim[n++] = t->dim[a];
-            lines = fg_emul(x, lines, t->dim[a]);
         }
     fg_expr per = fg_emax(x, one, fg_ediv(x, fg_ec(x, 1024), fg_emax(x, one, t->dim[axis])));
-    fg_em_items(e, l, lines, per);
+    fg_em_items(e, l, n, dim, per);
     fg_ix_unlinear(e, n, dim, fg_ix(e, l->i), at);
     for (int k = 0; k < n; k++)
         ix[outer[k]] = at[k];

@@ -179,8 +179,9 @@ make_space(fg_em *e, const fg_type *t)
     for (int a = 0; a < t->rank; a++) {
         if (fg_e_is(x, t->dim[a], 1))
             continue;
-        if (s.n && all_merge(e, s.axis[s.n - 1], a)) {
-            s.size[s.n - 1] = fg_emul(x, s.size[s.n - 1], t->dim[a]);
+        fg_expr both = s.n ? fg_emul(x, s.size[s.n - 1], t->dim[a]) : FG_E_BAD;
+        if (both != FG_E_BAD && all_merge(e, s.axis[s.n - 1], a)) {
+            s.size[s.n - 1] = both;
         } else {
             s.size[s.n++] = t->dim[a];
         }
@@ -247,10 +248,8 @@ fg_gen_loops(fg_em *e, fg_inst *anchor)
     fg_exprs      *x = e->m->ex;
     const fg_type *t = fg_rt(e->m, fg_em_result(e, 0));
     space          s = make_space(e, t);
-    fg_expr        one = fg_ec(x, 1), rows = one, inner = s.n ? s.size[s.n - 1] : one;
+    fg_expr        one = fg_ec(x, 1), inner = s.n ? s.size[s.n - 1] : one;
     row            w = {.s = &s, .rank = t->rank};
-    for (int k = 0; k + 1 < s.n; k++)
-        rows = fg_emul(x, rows, s.size[k]);
     e->lanes = lanes_for(e, inner);
 
     /* A chunk is a run of blocks; a block is a row, or a piece of a long one. */
@@ -259,16 +258,18 @@ fg_gen_loops(fg_em *e, fg_inst *anchor)
     fg_expr per_row = whole_rows ? one : fg_ediv(x, fg_eadd(x, inner, fg_ec(x, BLOCK - 1)), block);
     fg_expr length = fg_emax(x, one, fg_emin(x, inner, block));
     fg_expr per = fg_emax(x, one, fg_ediv(x, fg_ec(x, chunk_elements(e)), length));
-    fg_expr total = fg_emul(x, rows, per_row);
-    if (packed_result(e))
-        per = fg_emax(x, one, total);
+    fg_expr dim[FG_MAXRANK];
+    int     n = 0;
+    for (; n + 1 < s.n; n++)
+        dim[n] = s.size[n];
+    dim[n++] = per_row;
     ll_loop l;
-    fg_em_items(e, &l, total, per);
+    fg_em_items(e, &l, n, dim, packed_result(e) ? FG_E_BAD : per);
     fg_v at = l.i, lo = ll_i(g, 0), hi = fg_em_expr(e, inner);
     if (!whole_rows) {
-        fg_v n = fg_em_expr(e, per_row);
-        lo = ll_mul(g, ll_urem(g, at, n), ll_i(g, BLOCK));
-        at = ll_udiv(g, at, n);
+        fg_v pieces = fg_em_expr(e, per_row);
+        lo = ll_mul(g, ll_urem(g, at, pieces), ll_i(g, BLOCK));
+        at = ll_udiv(g, at, pieces);
         hi = ll_min(g, hi, ll_add(g, lo, ll_i(g, BLOCK)));
     }
     for (int a = 0; a < FG_MAXRANK; a++)

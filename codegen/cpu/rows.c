@@ -574,7 +574,7 @@ fg_gen_rows(fg_em *e, fg_inst *anchor)
     fg_ll    *g = e->g;
     fg_exprs *x = e->m->ex;
     rows      w = {.e = e, .anchor = anchor, .t = fg_rt(e->m, anchor->in[0])};
-    fg_expr   dim[FG_MAXRANK], items = fg_ec(x, 1);
+    fg_expr   dim[FG_MAXRANK];
     int       outer[FG_MAXRANK], n = 0, lane_axis = w.t->rank - 1;
     fg_index  ix[FG_MAXRANK];
     fg_dtype  d = w.t->dtype;
@@ -594,12 +594,11 @@ fg_gen_rows(fg_em *e, fg_inst *anchor)
             size = fg_ediv(x, fg_eadd(x, size, fg_ec(x, e->lanes - 1)), lanes);
         outer[n] = a;
         dim[n++] = size;
-        items = fg_emul(x, items, size);
     }
     fg_expr cost = fg_emax(x, fg_ec(x, 1), w.tall ? fg_emul(x, w.length, lanes) : w.length);
     fg_expr per = fg_emax(x, fg_ec(x, 1), fg_ediv(x, fg_ec(x, 8192), cost));
     ll_loop l;
-    fg_em_items(e, &l, items, per);
+    fg_em_items(e, &l, n, dim, per);
     fg_scopemark s = fg_scope(e);
     fg_ix_unlinear(e, n, dim, fg_ix(e, l.i), ix);
     for (int k = 0; k < n; k++)
