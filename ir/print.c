@@ -350,7 +350,7 @@ put_weights(printer *p)
         if (p->weight[k] < 0)
             continue;
         fg_putf(p->o, "$%d = ", p->weight[k]);
-        if (w->file && w->bytes > MAX_LITERAL) {
+        if (w->file && (w->bytes > MAX_LITERAL || !w->data)) {
             fg_put_weight_type(p->o, w);
             fg_puts(p->o, " file ");
             fg_put_quoted(p->o, w->file);
