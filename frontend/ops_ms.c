@@ -366,7 +366,7 @@ expert_hidden(fg_node *n, fg_reg x, const fg_experts *e)
     if (expert_activations[k].word)
         h = fg_activation(n, expert_activations[k].name, h, NAN, NAN);
     else if (!strcmp(act, "gelu"))
-        h = E1(gelu, h);
+        h = E1(gelu_tanh, h);
     else if (strcmp(act, "identity") != 0) {
         fg_node_unsupported(n, "activation_type \"%s\"", act);
         return 0;
