@@ -12,13 +12,13 @@
 typedef bool check_fn(fg_infer *s);
 
 /* Removes from n dims whatever also stands in the other list; what is left multiplies to
- * the same count, if the removed dims are not 0. */
+ * the same count, if the removed dims are not 0: those that are known to be stay. */
 static void
-cancel(fg_expr *a, int *na, fg_expr *b, int *nb)
+cancel(const fg_exprs *t, fg_expr *a, int *na, fg_expr *b, int *nb)
 {
     for (int i = 0; i < *na; i++)
         for (int j = 0; j < *nb; j++)
-            if (a[i] == b[j]) {
+            if (a[i] == b[j] && !fg_e_is(t, a[i], 0)) {
                 a[i--] = a[--*na];
                 b[j] = b[--*nb];
                 break;
@@ -94,7 +94,7 @@ check_reshape(fg_infer *s)
     int64_t ca, cb;
     memcpy(a, x->dim, sizeof a);
     memcpy(b, y->dim, sizeof b);
-    cancel(a, &na, b, &nb);
+    cancel(s->m->ex, a, &na, b, &nb);
     fg_expr pa = product(s->m->ex, a, na, &ca), pb = product(s->m->ex, b, nb, &cb);
     if (pa == FG_E_BAD || pb == FG_E_BAD)
         return fg_infer_error(s, "cannot reshape %s to %s: sizes overflow",
