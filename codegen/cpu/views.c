@@ -342,14 +342,19 @@ fg_pull_pad(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     padded         p = {.i = i};
     fg_v           inside = ll_ci(g->i1, 1);
     for (int a = 0; a < t->rank; a++) {
-        p.at[a] = fg_ix_addc(e, ix[a], fg_esub(x, fg_ec(x, 0), before->es[a]));
+        fg_expr crop = fg_esub(x, fg_ec(x, 0), before->es[a]);
+        p.at[a] = fg_ix_addc(e, ix[a], crop);
         if (fg_e_is(x, before->es[a], 0) && fg_e_hi(x, after->es[a]) <= 0)
             continue;
-        fg_v v = fg_ix_value(e, p.at[a]);
-        if (mode[0] != 'c') {
-            p.at[a] = fg_ix_vec(e, fold_back(e, mode, v, t->dim[a]));
+        if (mode[0] != 'c') {   /* what is cropped away does not come back in */
+            fg_expr zero = fg_ec(x, 0), lo = fg_emax(x, crop, zero);
+            fg_expr hi = fg_eadd(x, t->dim[a], fg_emin(x, after->es[a], zero));
+            fg_v    kept = fg_ix_value(e, fg_ix_addc(e, p.at[a], fg_esub(x, zero, lo)));
+            kept = fold_back(e, mode, kept, fg_esub(x, hi, lo));
+            p.at[a] = fg_ix_addc(e, fg_ix_vec(e, kept), lo);
             continue;
         }
+        fg_v v = fg_ix_value(e, p.at[a]);
         fg_v in = ll_ucmp(g, LL_LT, v, ll_splat(g, fg_em_expr(e, t->dim[a]), ll_lanes(v)));
         if (ll_lanes(in) == 1)
             inside = ll_and(g, inside, in);
