@@ -39,6 +39,13 @@ sigmoid(double x)               /* exp never overflows */
     return x >= 0 ? 1 / (1 + e) : e / (1 + e);
 }
 
+/* x w for a weight that falls to 0 faster than x grows: so does their product. */
+static double
+weighted(double x, double w)
+{
+    return w == 0 ? 0 : x * w;
+}
+
 static double
 sign_of(double x)               /* NaN stays */
 {
@@ -48,13 +55,13 @@ sign_of(double x)               /* NaN stays */
 static double
 gelu(double x)
 {
-    return 0.5 * x * (1 + erf(x * 0.70710678118654752440));
+    return weighted(x, 0.5 * erfc(x * -0.70710678118654752440));
 }
 
 static double
 gelu_tanh(double x)
 {
-    return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+    return weighted(x, sigmoid(1.59576912160573071176 * (x + 0.044715 * x * x * x)));
 }
 
 static double
@@ -223,7 +230,7 @@ compare(fg_evalcall *c, const comparison *r)
     X(erf,       erf(x))                        \
     X(gelu,      gelu(x))                       \
     X(gelu_tanh, gelu_tanh(x))                  \
-    X(silu,      x * sigmoid(x))                \
+    X(silu,      weighted(x, sigmoid(x)))       \
     X(softplus,  fmax(x, 0) + log1p(exp(-fabs(x)))) \
     X(floor,     floor(x))                      \
     X(ceil,      ceil(x))                       \

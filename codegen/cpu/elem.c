@@ -194,6 +194,14 @@ static const struct {
     [FG_OP_silu] = {vm_silu, NULL},      [FG_OP_softplus] = {vm_softplus, NULL},
 };
 
+/* y, but 0 at x = -inf, where x times a vanishing weight would be NaN. */
+static fg_v
+vanishing(fg_ll *g, fg_v x, fg_v y)
+{
+    fg_t t = LLVMTypeOf(x);
+    return ll_sel(g, ll_cmp(g, LL_EQ, x, ll_cf(t, -INFINITY)), ll_zero(t), y);
+}
+
 /* f64 forms of what the C library lacks. */
 static fg_v
 wide_function(fg_ll *g, fg_op op, fg_v x)
@@ -205,14 +213,16 @@ wide_function(fg_ll *g, fg_op op, fg_v x)
     case FG_OP_silu:
         y = ll_neg(g, x);
         y = ll_div(g, one, ll_add(g, one, ll_libm(g, "exp", 1, &y)));
-        return op == FG_OP_silu ? ll_mul(g, x, y) : y;
+        return op == FG_OP_silu ? vanishing(g, x, ll_mul(g, x, y)) : y;
     case FG_OP_gelu:
         y = ll_mul(g, x, ll_c(t, M_SQRT1_2));
-        return ll_mul(g, half, ll_add(g, one, ll_libm(g, "erf", 1, &y)));
+        y = ll_mul(g, half, ll_add(g, one, ll_libm(g, "erf", 1, &y)));
+        return vanishing(g, x, y);
     case FG_OP_gelu_tanh:
         y = ll_fma(g, ll_mul(g, x, x), ll_c(t, 0.044715), one);
         y = ll_mul(g, ll_mul(g, y, x), ll_c(t, 0.79788456080286535588));
-        return ll_mul(g, half, ll_add(g, one, ll_libm(g, "tanh", 1, &y)));
+        y = ll_mul(g, half, ll_add(g, one, ll_libm(g, "tanh", 1, &y)));
+        return vanishing(g, x, y);
     default: /* softplus */
         y = ll_neg(g, ll_abs(g, x));
         y = ll_libm(g, "exp", 1, &y);
