@@ -415,8 +415,9 @@ fg_progress
 fg_pass_fuse_ops(fg_module *m, fg_passctx *cx)
 {
     fuser f = {.m = m, .cx = cx};
-    if (cx->opt >= 1)
-        fg_raise_idioms(m, cx);
+    /* What idioms were raised from still reads their operands, and a dead reader is a reader. */
+    if (cx->opt >= 1 && fg_raise_idioms(m, cx))
+        fg_pass_dce(m, cx);
     f.uses = fg_count_uses(m, cx->scratch);
     f.def = FG_NEWN(cx->scratch, fg_inst *, m->nreg);
     f.member = FG_NEWN(cx->scratch, member, m->nreg);
