@@ -6,7 +6,7 @@ rules='
 runtime/forge.h                 *
 runtime/abi.h                   runtime/* codegen/*
 runtime/plan.h                  runtime/* passes/place.c
-runtime/rt.h                    runtime/* codegen/compile.c tools/*
+runtime/rt.h                    runtime/* codegen/compile.c tools/* tests/*
 runtime/*                       runtime/*
 ir/text.h                       ir/*
 ir/parse.h                      ir/parse*.c

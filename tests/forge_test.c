@@ -18,6 +18,7 @@
  *     --pass=a,b      and these passes run, at check level 2; -O=N runs the pipeline of a level
  *     --eval          and @main is evaluated on the literals of `; IN:` lines, which must give those
  *                     of `; OUT:` lines, exactly or within `~ tolerance` at the end of the line
+ *                     (with the option --run of the command also as machine code, -O0 and -O1)
  *     --every-op      and at the end, every operation has occurred in some case
  *
  * Passes must not change what @main computes: it is evaluated before and after on made-up
@@ -27,8 +28,9 @@
  * reason why something was not fused. `; ERROR: text` at the end of a line: the first complaint
  * is about that line and contains the text.
  */
+#include "codegen/compile.h"
 #include "ir/eval.h"
-#include "passes/pass.h"
+#include "runtime/rt.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -37,16 +39,16 @@
 #include <sys/stat.h>
 
 static int passed, failed;
-static bool bless, every_op, seen[FG_NOPS];
+static bool bless, run_code, every_op, seen[FG_NOPS];
 
 typedef struct run {
     fg_ctx *cx;
     fg_arena *a;
-    const char *file;
-    int line;         /* of the case in the file, 0-based */
-    const char *text; /* the case, preceded by its line number of line ends */
-    char *output;     /* what was printed; NULL when it failed before */
-    const char *why;  /* first failure of the test itself */
+    const char *file, *dir; /* dir: the file's folder, NULL: the current one */
+    int line;               /* of the case in the file, 0-based */
+    const char *text;       /* the case, preceded by its line number of line ends */
+    char *output;           /* what was printed; NULL when it failed before */
+    const char *why;        /* first failure of the test itself */
     fg_report report;
 } run;
 
@@ -193,6 +195,57 @@ same_tensor(run *r, const char *what, const fg_tensor *got, const fg_tensor *wan
     return true;
 }
 
+/* Binds, executes, fetches. */
+static bool
+execute(run *r, forge_ctx *cx, const fg_module *m, forge_run *fr, const fg_tensor *in,
+        fg_tensor *out)
+{
+    for (int k = 0; k < m->ninput; k++)
+        if (forge_bind_input(fr, m->input[k].name, (forge_dtype)in[k].dtype, in[k].rank,
+                             in[k].dim, in[k].data))
+            return fail(r, "%s", forge_message(cx));
+    if (forge_execute(fr))
+        return fail(r, "%s", forge_message(cx));
+    for (int k = 0; k < m->noutput; k++) {
+        forge_dtype t;
+        const int64_t *dim;
+        size_t bytes;
+        const void *data = forge_output(fr, m->output[k].name, &t, &out[k].rank, &dim);
+        out[k].dtype = (fg_dtype)t;
+        out[k].count = 1;
+        for (int d = 0; d < out[k].rank; d++)
+            out[k].count *= out[k].dim[d] = dim[d];
+        if (fg_dtype_bytes(out[k].dtype, out[k].count, &bytes))
+            out[k].data = fg_dup(r->a, data, bytes);
+    }
+    return true;
+}
+
+/* The outputs of the case's module as machine code of a level. */
+static bool
+run_compiled(run *r, int level, const fg_tensor *in, fg_tensor *out)
+{
+    fg_compiled c = {.cx = r->cx, .a = r->a};
+    forge_options o;
+    forge_ctx *cx = NULL;
+    forge_run *fr = NULL;
+    forge_options_init(&o);
+    o.opt = level;
+    o.check = 2;
+    c.m = fg_parse(r->cx, r->a, r->file, r->text, r->dir);
+    o.passes = c.m && c.m->stage != FG_STAGE_TENSOR ? "" : NULL;
+    bool ok = c.m && fg_compile_module(&c, &o) && !forge_open(NULL, &cx);
+    forge_model model = {.program = c.program};
+    if (ok && forge_run_new(cx, &model, &fr))
+        ok = fail(r, "%s", forge_message(cx));
+    ok = ok && execute(r, cx, c.m, fr, in, out);
+    forge_run_free(fr);
+    if (cx)
+        forge_close(cx);
+    fg_cpu_free(c.code);
+    return ok;
+}
+
 static void
 check_eval(run *r, fg_module *m)
 {
@@ -206,6 +259,16 @@ check_eval(run *r, fg_module *m)
     for (int k = 0; k < m->noutput; k++)
         if (!same_tensor(r, m->output[k].name, &got[k], &want[k], tol[k]))
             return;
+    for (int level = 0; run_code && level <= 1; level++) {
+        if (!run_compiled(r, level, in, got))
+            return;
+        for (int k = 0; k < m->noutput; k++) {
+            double t = fg_dtypes[want[k].dtype].bits == 16 ? 4e-3 : 1e-5;
+            const char *what = fg_format(r->a, "-O%d: %s", level, m->output[k].name);
+            if (!same_tensor(r, what, &got[k], &want[k], tol[k] > t ? tol[k] : t))
+                return;
+        }
+    }
 }
 
 /* Sizes for the symbols, small and mostly different; another choice for every `attempt`. */
@@ -311,9 +374,9 @@ perform(void *arg)
     run *r = arg;
     const char *passes = option(r, "--pass"), *level = option(r, "-O");
     const char *slash = strrchr(r->file, '/');
-    int ndir = slash ? (int)(slash - r->file) + 1 : 0;
-    const char *dir = ndir ? fg_format(r->a, "%.*s", ndir, r->file) : NULL;
-    fg_module *m = fg_parse(r->cx, r->a, r->file, r->text, dir);
+    if (slash)
+        r->dir = fg_format(r->a, "%.*s", (int)(slash - r->file) + 1, r->file);
+    fg_module *m = fg_parse(r->cx, r->a, r->file, r->text, r->dir);
     if (!m)
         return;
     mark_seen(m->body);
@@ -321,7 +384,7 @@ perform(void *arg)
         return;
     if (passes || level) {
         const char *rounds = option(r, "--rounds"), *alpha = option(r, "--alpha");
-        fg_module *before = fg_parse(r->cx, r->a, r->file, r->text, dir);
+        fg_module *before = fg_parse(r->cx, r->a, r->file, r->text, r->dir);
         fg_pipeline p = {.passes = passes,
                          .check = 2,
                          .opt = level ? atoi(level) : 1,
@@ -558,10 +621,12 @@ main(int argc, char **argv)
     for (; first < argc && argv[first][0] == '-'; first++)
         if (!strcmp(argv[first], "--bless"))
             bless = true;
+        else if (!strcmp(argv[first], "--run"))
+            run_code = true;
         else
             first = argc;
     if (first >= argc) {
-        fprintf(stderr, "usage: forge-test [--bless] FILE.fir|FOLDER..\n");
+        fprintf(stderr, "usage: forge-test [--bless] [--run] FILE.fir|FOLDER..\n");
         return 2;
     }
     for (int k = first; k < argc; k++)

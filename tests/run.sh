@@ -53,7 +53,7 @@ make_cases() {
 stage setup sh tools/setup.sh test
 stage build-gcc build build
 stage includes sh tests/check_includes.sh
-stage text build/forge-test tests/ir tests/verify tests/eval tests/passes tests/bugs
+stage text build/forge-test --run tests/ir tests/verify tests/eval tests/passes tests/bugs
 stage passes sh tests/check_passes.sh build/forge build/forge-test tests/models/*/model.onnx
 stage programs meson test -C build --no-rebuild --print-errorlogs
 stage venv venv
@@ -66,7 +66,7 @@ if [ "$fast" != fast ]; then
     stage build-clang env CC=clang-19 meson setup build-clang
     stage compile-clang ninja -C build-clang
     stage build-asan build build-asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_ndebug=false
-    stage text-asan build-asan/forge-test tests/ir tests/verify tests/eval tests/passes tests/bugs
+    stage text-asan build-asan/forge-test --run tests/ir tests/verify tests/eval tests/passes tests/bugs
     stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge
     stage models-asan .venv/bin/python tests/models.py build-asan/forge tests/models examples --once
     stage format sh tests/check_format.sh
