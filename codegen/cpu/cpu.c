@@ -517,6 +517,7 @@ fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o, fg_kcode **kc
     fg_raise how = fg_protect(m->cx, compile_all, &t);
     for (int p = 0; p < c.nparts; p++)
         ll_free(c.part[p]);
+    fg_cpu_trim();
     if (how == FG_RAISE_NONE && t.ok) {
         describe_kernels(&c, kc, nkc);
         return out;

@@ -17,4 +17,7 @@ bool fg_link(fg_image *im, const void *object, size_t bytes,
              void (*found)(void *user, const char *name, void *address), void *user, const char **why);
 void fg_unlink(fg_image *im);
 
+/* Drops the compiler's own code from resident memory (trim.c). */
+void fg_cpu_trim(void);
+
 #endif
