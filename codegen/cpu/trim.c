@@ -8,6 +8,7 @@
 #include "codegen/cpu/link.h"
 
 #include <link.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
