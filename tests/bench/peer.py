@@ -21,9 +21,9 @@ def arguments():
     p.add_argument("--budget", type=float, default=20)
     p.add_argument("--warmup", type=int, default=10)
     p.add_argument("--iterations", type=int, default=50)
-    p.add_argument("--cache", default="")
-    p.add_argument("--inputs", default="")
-    p.add_argument("--out", default="")
+    p.add_argument("--cache", nargs="?", default="", const="")
+    p.add_argument("--inputs", nargs="?", default="", const="")
+    p.add_argument("--out", nargs="?", default="", const="")
     return p.parse_args()
 
 
