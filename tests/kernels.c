@@ -1,11 +1,12 @@
 /* kernels.c - every operation through the code generator, against the evaluator.
  *
- *     test-kernels [-O0|-O1] [OP..]
+ *     test-kernels [-O0|-O1] [OP|programs ..]
  *
  * Elementwise operations are taken from ops.def, on all their types and on shapes that
  * broadcast in every way; the rest from kernels.def. Cases of one operation make one
- * module: one instruction, its operands as inputs, its results as outputs. It is evaluated,
- * compiled, and run on one thread and on three, which must agree bit for bit.
+ * module: instructions that have nothing to do with each other, operands as inputs,
+ * results as outputs. Whole modules are in programs.def. Each is evaluated, compiled,
+ * and run on one thread and on three, which must agree bit for bit.
  */
 #include "codegen/compile.h"
 #include "ir/eval.h"
@@ -29,10 +30,16 @@ static const row rows[] = {
 #include "tests/kernels.def"
 };
 
+static const char *const programs[][2] = {
+#define PROGRAM(question, text) {question, text},
+#include "tests/programs.def"
+};
+
 /* One instruction, and where its operands' values come from. */
 typedef struct kase {
     char   text[MAXTEXT];       /* as in kernels.def, T replaced */
-    bool   symbolic, special;   /* special: operands hold infinities, NaN and the like */
+    bool   symbolic, natural;   /* natural: no negative integers */
+    bool   special;             /* operands hold infinities, NaN and the like */
     double tol;
     int    nin, nout;
     bool   ranged[MAXOPERAND];
@@ -187,7 +194,7 @@ fill(fg_tensor *t, const kase *c, int operand, uint64_t seed)
     uint64_t            state = seed * 77 + 1;
 
     if (!flt) {
-        lo = fg_dtypes[t->dtype].cls == FG_CLASS_SINT ? -7 : 0;
+        lo = fg_dtypes[t->dtype].cls == FG_CLASS_SINT && !c->natural ? -7 : 0;
         hi = t->dtype == FG_bool ? 1 : 7;
     }
     if (c->ranged[operand]) {
@@ -248,9 +255,10 @@ first_difference(const fg_tensor *got, const fg_tensor *want, double tol)
 /* ---- one module -------------------------------------------------------------------- */
 
 typedef struct attempt {
-    kase      *list;
-    int        n;
-    forge_ctx *host;
+    kase       *list;
+    int         n;
+    const char *text;           /* a program; NULL: made from the list */
+    forge_ctx  *host;
     fg_compiled c;
     fg_tensor *in, *want;
     bool       built, ran;
@@ -294,7 +302,7 @@ build(void *arg)
     const char   *text;
 
     t->c.a = fg_arena_new(t->c.cx);
-    text = module_text(t->c.a, t->list, t->n);
+    text = t->text ? t->text : module_text(t->c.a, t->list, t->n);
     t->c.m = fg_parse(t->c.cx, t->c.a, "kernels", text, NULL);
     if (!t->c.m || !fg_verify(t->c.m)) {
         if (t->n == 1)
@@ -410,11 +418,13 @@ run(void *arg)
 
 /* When the module cannot be compiled, each case alone tells which one it is. */
 static void
-try_cases(forge_ctx *host, kase *list, int n)
+try_cases(forge_ctx *host, kase *list, int n, const char *program)
 {
-    attempt  t = {.list = list, .n = n, .host = host, .c = {.cx = fg_ctx_new(NULL)}};
-    fg_raise raise = fg_protect(t.c.cx, build, &t);
+    attempt  t = {.list = list, .n = n, .text = program, .host = host};
+    fg_raise raise;
 
+    t.c.cx = fg_ctx_new(NULL);
+    raise = fg_protect(t.c.cx, build, &t);
     if (!raise && t.built)
         raise = fg_protect(t.c.cx, run, &t);
     if (raise || !t.built || !t.ran) {
@@ -422,7 +432,7 @@ try_cases(forge_ctx *host, kase *list, int n)
             report(&t, list, "%s", t.why[0] ? t.why : fg_first_error(t.c.cx));
         else
             for (int k = 0; k < n; k++)
-                try_cases(host, &list[k], 1);
+                try_cases(host, &list[k], 1, NULL);
     }
     fg_compiled_free(&t.c);
 }
@@ -442,7 +452,7 @@ static void
 flush(forge_ctx *host)
 {
     if (ncases)
-        try_cases(host, cases, ncases);
+        try_cases(host, cases, ncases, NULL);
     ncases = 0;
 }
 
@@ -645,6 +655,17 @@ bitcast_cases(forge_ctx *host)
                  pairs[k][0], pairs[k][1], pairs[k][1]);
 }
 
+/* A case whose operands are all inputs of the module. */
+static void
+try_program(forge_ctx *host, const char *question, const char *text)
+{
+    kase c = {.tol = 100, .natural = true, .nin = MAXOPERAND, .nout = MAXOPERAND};
+
+    snprintf(c.text, MAXTEXT, "%s", question);
+    if (wanted("programs", 8))
+        try_cases(host, &c, 1, text);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -676,6 +697,8 @@ main(int argc, char **argv)
         row_cases(host, &rows[k]);
         flush(host);
     }
+    for (size_t k = 0; k < sizeof programs / sizeof *programs; k++)
+        try_program(host, programs[k][0], programs[k][1]);
     forge_close(host);
     printf("%d kernels right, %d wrong\n", passed, failed);
     return failed != 0;
