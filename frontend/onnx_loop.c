@@ -257,6 +257,21 @@ result_type(loop *l, fg_type t, bool stack, fg_expr n)
     return t;
 }
 
+/* What flows in first must fit parameters whose size the body settled. */
+static bool
+starts_right(loop *l)
+{
+    fg_node *n = l->n;
+    for (int k = 0; k < l->ncarried; k++) {
+        fg_type in = *fg_rt(n->m, l->carried[k]), p = *fg_rt(n->m, l->param[2 + k]);
+        for (int d = 0; d < p.rank; d++)
+            if (!is_loop_symbol(l, p.dim[d]) && !fg_unify(n->m, in.dim[d], p.dim[d]))
+                return fg_node_error(n, "carried value %d is %s, but its body needs %s", k,
+                                     fg_type_text(n->m, &in), fg_type_text(n->m, &p));
+    }
+    return true;
+}
+
 static bool
 finish_loop(loop *l)
 {
@@ -271,7 +286,7 @@ finish_loop(loop *l)
         return fg_node_error(n, "it never ends");
     if (runs_on && !l->trip)
         return fg_node_error(n, "it never ends: it has no trip count and its condition is always true");
-    if (!fg_import_yield(&b, 1 + nout, l->res))
+    if (!starts_right(l) || !fg_import_yield(&b, 1 + nout, l->res))
         return false;
     /* Result symbols are not the parameters': those change while the loop runs. */
     fg_type *types = FG_NEWN(m->a, fg_type, (size_t)nout);
