@@ -21,6 +21,7 @@ enum {
     FG_MAX_NODES = 400000,              /* nodes imported, functions expanded */
     FG_MAX_EXTERNAL = 65536             /* files beside the model */
 };
+#define FG_MAX_TENSOR ((size_t)1 << 40) /* bytes of a value whose size is known */
 
 /* Names to numbers; keys are interned strings. */
 typedef struct fg_names {

@@ -335,6 +335,24 @@ find_operands(fg_node *n, fg_scope *s, fg_reg *in, bool *poison)
     return true;
 }
 
+/* A result that no machine holds is a mistake in the model, better found here than when running. */
+static bool
+size_ok(fg_node *n, fg_reg r)
+{
+    const fg_type *t = fg_rt(n->m, r);
+    int64_t dim[FG_MAXRANK], count = 1;
+    size_t bytes;
+    bool ok = true, empty = false;
+    if (t->dtype == FG_NODTYPE || !fg_type_static(n->ex, t, dim))
+        return true;
+    for (int k = 0; k < t->rank; k++) {
+        empty |= dim[k] == 0;
+        ok &= !__builtin_mul_overflow(count, dim[k], &count);
+    }
+    return empty || (ok && fg_dtype_bytes(t->dtype, count, &bytes) && bytes <= FG_MAX_TENSOR)
+        || fg_node_error(n, "makes %s, which is too large", fg_type_text(n->m, t));
+}
+
 static bool
 define_outputs(fg_node *n, fg_scope *s, bool poison)
 {
@@ -345,6 +363,8 @@ define_outputs(fg_node *n, fg_scope *s, bool poison)
         any |= n->out[k] != 0;
         fg_reg r = poison ? FG_POISON : n->out[k] ? n->out[k] : FG_UNMADE;
         if (!fg_scope_define(s, n->pb->output[k], r))
+            return false;
+        if (r != FG_POISON && r != FG_UNMADE && !size_ok(n, r))
             return false;
     }
     return any || poison || n->nout == 0 || fg_node_error(n, "computes none of its outputs");

@@ -85,7 +85,10 @@ kind_of(const attribute *a)
 bool
 fg_node_attributes_ok(fg_node *n)
 {
+    enum { MOST = 1024 };
     const Onnx__NodeProto *pb = n->pb;
+    if (pb->n_attribute > MOST)
+        return fg_node_error(n, "has %zu attributes", pb->n_attribute);
     for (size_t i = 0; i < pb->n_attribute; i++) {
         const attribute *a = pb->attribute[i];
         if (!a->name || !*a->name)
