@@ -76,6 +76,8 @@ void fg_axisset_make(fg_node *n, fg_axisset *s, int rank, int count, const int64
 bool fg_axisset_drop(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out);
 bool fg_axisset_insert(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *out);
 
+bool fg_along_axis(fg_node *n, int k, fg_reg (*f)(fg_node *n, fg_reg x, int axis));
+
 /* ---- composed operators used by several files ---------------------------------------- */
 
 fg_reg fg_matmul_any(fg_node *n, fg_reg x, fg_reg y);   /* NumPy rules, rank 1 too */
@@ -116,6 +118,13 @@ fg_reg fg_rope(fg_node *n, fg_reg x, fg_reg cos, fg_reg sin, bool interleaved, i
 /* x[B,H,S,D] rotated by rows `position` (int [B,S]) of the caches [max, D/2]. */
 fg_reg fg_rope_cached(fg_node *n, fg_reg x, fg_reg position, fg_reg cos, fg_reg sin,
                       bool interleaved);
+
+/* A loop over t = 0 .. count-1 (i64 scalar): f makes, from the state, the next state and an
+ * output; the outputs are stacked on a new axis 0. */
+enum { FG_MAXSTATE = 2 };
+typedef bool fg_step(fg_node *n, void *arg, fg_reg t, const fg_reg *state, fg_reg *next, fg_reg *out);
+bool fg_steps(fg_node *n, fg_expr count, int nstate, const fg_reg *start, fg_step *f, void *arg,
+              fg_reg *state, fg_reg *out);
 
 /* Experts of a mixture: layers 1, 2 and, where the gate is separate, 3; [E, out, in] and [E, out]. */
 typedef struct fg_experts { fg_reg w[3], bias[3]; } fg_experts;

@@ -424,3 +424,17 @@ fg_onnx_reverse_sequence(fg_node *n)
     FG_SET(i, gather_elements, axis).i = time;
     return fg_inst_finish(n->b, i, NULL, 0) && fg_yield(n, i->out[0]);
 }
+
+/* ---- optional values, which are tensors or absent ------------------------------------------------ */
+
+bool
+fg_onnx_optional_has(fg_node *n)
+{
+    return fg_yield(n, fg_emit_f(n->b, FG_bool, fg_in(n, 0) != 0));
+}
+
+bool
+fg_onnx_optional_get(fg_node *n)
+{
+    return fg_yield(n, fg_need(n, 0));
+}

@@ -15,6 +15,60 @@
 
 #include <math.h>
 
+/* ---- loops ---------------------------------------------------------------------------------- */
+
+bool
+fg_steps(fg_node *n, fg_expr count, int nstate, const fg_reg *start, fg_step *f, void *arg, fg_reg *state,
+         fg_reg *out)
+{
+    fg_module *m = n->m;
+    fg_reg in[2 + FG_MAXSTATE] = {fg_sym_scalar(n, count, FG_i64), fg_emit_f(n->b, FG_bool, 1)};
+    fg_reg carried[FG_MAXSTATE], yield[2 + FG_MAXSTATE];
+    fg_type type[1 + FG_MAXSTATE];
+    fg_expr dim[FG_MAXRANK];
+    fg_build *outer = n->b;
+
+    for (int k = 0; k < nstate; k++)
+        if (!(in[2 + k] = start[k]))
+            return false;
+    if (!in[0] || !in[1])
+        return false;
+    fg_inst *loop = fg_inst_begin(outer, FG_OP_loop, 2 + nstate, in);
+    loop->region = FG_NEW(m->a, fg_block *);
+    loop->nregion = 1;
+    fg_block *body = loop->region[0] = fg_block_new(m, loop, outer->block);
+    fg_reg t = fg_param(m, body, fg_type_scalar(FG_i64), NULL);
+    yield[0] = fg_param(m, body, fg_type_scalar(FG_bool), NULL);
+    for (int k = 0; k < nstate; k++) {
+        type[k] = *fg_rt(m, start[k]);
+        carried[k] = fg_param(m, body, type[k], NULL);
+    }
+    fg_build inner = fg_build_end(body);
+    inner.node = outer->node;
+    inner.nnode = outer->nnode;
+    n->b = &inner;
+    bool ok = f(n, arg, t, carried, yield + 1, &yield[1 + nstate]);
+    if (ok) {
+        fg_inst *y = fg_inst_begin(&inner, FG_OP_yield, 2 + nstate, yield);
+        ok = fg_inst_finish(&inner, y, NULL, 0) != NULL;
+    }
+    n->b = outer;
+    if (!ok)
+        return false;
+    const fg_type each = *fg_rt(m, yield[1 + nstate]);
+    dim[0] = count;
+    for (int a = 0; a < each.rank; a++)
+        dim[a + 1] = each.dim[a];
+    type[nstate] = fg_type_make((fg_dtype)each.dtype, each.rank + 1, dim);
+    FG_SET(loop, loop, carried).i = nstate;
+    if (!fg_inst_finish(outer, loop, type, nstate + 1))
+        return false;
+    for (int k = 0; k < nstate; k++)
+        state[k] = loop->out[k];
+    *out = loop->out[nstate];
+    return true;
+}
+
 static fg_reg
 zeros(fg_node *n, fg_dtype d, int rank, const fg_expr *dim)
 {
@@ -123,20 +177,21 @@ row(fg_node *n, fg_reg x, fg_reg t)
 
 /* The state after step t and the step's output, in the loop's body. */
 static bool
-step(fg_node *n, const recurrence *r, fg_reg t, fg_reg state, fg_reg *next, fg_reg *out)
+step(fg_node *n, void *arg, fg_reg t, const fg_reg *state, fg_reg *next, fg_reg *out)
 {
-    fg_reg k = row(n, r->k, t), v = row(n, r->v, t), q = row(n, r->q, t);
+    const recurrence *r = arg;
+    fg_reg k = row(n, r->k, t), v = row(n, r->v, t), q = row(n, r->q, t), s = state[0];
     fg_reg column = fg_insert1(n, k, 3, 1);     /* [B,H,dk,1] */
 
     v = fg_insert1(n, v, 2, 1);                 /* [B,H,1,dv] */
     if (r->decay)
-        state = E2(mul, state, fg_insert1(n, E1(exp, row(n, r->decay, t)), 3, 1));
+        s = E2(mul, s, fg_insert1(n, E1(exp, row(n, r->decay, t)), 3, 1));
     if (r->beta) {
-        fg_reg seen = fg_emit_matmul(n->b, column, state, true, false);
+        fg_reg seen = fg_emit_matmul(n->b, column, s, true, false);
         v = E2(mul, fg_insert1(n, row(n, r->beta, t), 3, 1), E2(sub, v, seen));
     }
-    *next = E2(add, state, E2(mul, column, v));
-    fg_reg each = fg_repeat_heads(n, *next, r->heads);
+    next[0] = E2(add, s, E2(mul, column, v));
+    fg_reg each = fg_repeat_heads(n, next[0], r->heads);
     fg_reg o = fg_emit_matmul(n->b, fg_insert1(n, q, 2, 1), each, false, false);
     o = E2(mul, o, fg_emit_f(n->b, FG_f32, r->scale));
     if (!o)
@@ -144,50 +199,6 @@ step(fg_node *n, const recurrence *r, fg_reg t, fg_reg state, fg_reg *next, fg_r
     fg_expr dim[3] = {fg_dim(n, o, 0), fg_dim(n, o, 1), fg_dim(n, o, 3)};
     *out = fg_emit_reshape(n->b, o, 3, dim);
     return *out != 0;
-}
-
-/* loop {carried=1}: the state goes round, the outputs are stacked. */
-static bool
-run(fg_node *n, const recurrence *r, fg_reg start, fg_reg *state, fg_reg *out)
-{
-    fg_module *m = n->m;
-    fg_expr len = fg_dim(n, r->k, 0);
-    fg_reg in[3] = {fg_sym_scalar(n, len, FG_i64), fg_emit_f(n->b, FG_bool, 1), start};
-    fg_build *outer = n->b;
-    fg_type type[2];
-
-    if (!in[0] || !in[1] || !start)
-        return false;
-    fg_inst *loop = fg_inst_begin(outer, FG_OP_loop, 3, in);
-    fg_block *body = fg_block_new(m, loop, outer->block);
-    fg_reg t = fg_param(m, body, fg_type_scalar(FG_i64), NULL);
-    fg_reg cond = fg_param(m, body, fg_type_scalar(FG_bool), NULL);
-    fg_reg carried = fg_param(m, body, *fg_rt(m, start), NULL), next, o;
-    fg_build inner = fg_build_end(body);
-    inner.node = outer->node;
-    inner.nnode = outer->nnode;
-    n->b = &inner;
-    bool ok = step(n, r, t, carried, &next, &o);
-    if (ok) {
-        fg_inst *y = fg_inst_begin(&inner, FG_OP_yield, 3, (fg_reg[]){cond, next, o});
-        ok = fg_inst_finish(&inner, y, NULL, 0) != NULL;
-    }
-    n->b = outer;
-    if (!ok)
-        return false;
-    loop->region = FG_NEW(m->a, fg_block *);
-    loop->region[0] = body;
-    loop->nregion = 1;
-    FG_SET(loop, loop, carried).i = 1;
-    type[0] = *fg_rt(m, start);
-    const fg_type *each = fg_rt(m, o);
-    fg_expr dim[4] = {len, each->dim[0], each->dim[1], each->dim[2]};
-    type[1] = fg_type_make(FG_f32, 4, dim);
-    if (!fg_inst_finish(outer, loop, type, 2))
-        return false;
-    *state = loop->out[0];
-    *out = loop->out[1];
-    return true;
 }
 
 bool
@@ -213,7 +224,7 @@ fg_onnx_linear_attention(fg_node *n)
     fg_expr dim[4] = {fg_dim(n, k, 0), fg_c(n, groups), fg_c(n, dk), fg_dim(n, r.v, 3)};
     fg_dtype kept = past ? fg_elem(n, past) : fg_elem(n, q);
     fg_reg start = past ? fg_emit_cast(n->b, past, FG_f32) : zeros(n, FG_f32, 4, dim);
-    if (!run(n, &r, start, &state, &out))
+    if (!fg_steps(n, fg_dim(n, r.k, 0), 1, &start, step, &r, &state, &out))
         return false;
     out = fg_emit_transpose(n->b, out, (int64_t[]){1, 0, 2, 3});
     fg_expr flat[3] = {fg_dim(n, q, 0), fg_dim(n, q, 1), fg_emul(n->ex, r.heads, dim[3])};

@@ -174,27 +174,35 @@ cumsum(fg_node *n, fg_reg x, int axis)
     return fg_inst_finish(n->b, i, NULL, 0) ? i->out[0] : 0;
 }
 
+/* f along the axis that operand k names; when that is computed, along every axis, of which
+ * one is chosen. */
 bool
-fg_onnx_cumsum(fg_node *n)
+fg_along_axis(fg_node *n, int k, fg_reg (*f)(fg_node *n, fg_reg x, int axis))
 {
     fg_reg x = fg_need(n, 0), y = 0;
     const fg_expr *e;
     int64_t at;
     int count, axis, rank = x ? fg_rank(n, x) : 0;
 
-    if (!x || !fg_in_clamped(n, 1, -rank, rank - 1, &e, &count))
+    if (!x || !fg_in_clamped(n, k, -rank, rank - 1, &e, &count))
         return false;
     if (count != 1)
         return fg_node_error(n, "axis has %d elements", count);
     if (fg_e_const(n->ex, e[0], &at))
-        return fg_axis(n, at, rank, &axis) && fg_yield(n, cumsum(n, x, axis));
+        return fg_axis(n, at, rank, &axis) && fg_yield(n, f(n, x, axis));
     fg_expr which = fg_emod(n->ex, e[0], fg_c(n, rank));
     for (int a = 0; a < rank; a++) {
-        fg_reg sum = cumsum(n, x, a);
+        fg_reg z = f(n, x, a);
         fg_reg here = fg_sym_scalar(n, fg_eeq(n->ex, which, fg_c(n, a)), FG_bool);
-        y = y ? E3(where, here, sum, y) : sum;
+        y = y ? E3(where, here, z, y) : z;
     }
     return fg_yield(n, y);
+}
+
+bool
+fg_onnx_cumsum(fg_node *n)
+{
+    return fg_along_axis(n, 1, cumsum);
 }
 
 /* ---- top-k --------------------------------------------------------------------------------- */
