@@ -50,25 +50,33 @@ make_cases() {
     [ -f "$cases/cases.tsv" ] || .venv/bin/python tests/conformance/make_cases.py "$cases"
 }
 
+texts="tests/ir tests/verify tests/passes tests/bugs tests/eval"
+models=$(ls -d tests/models/*/model.onnx)
+
 stage setup sh tools/setup.sh test
 stage build-gcc build build
 stage includes sh tests/check_includes.sh
-stage text build/forge-test --run tests/ir tests/verify tests/eval tests/passes tests/bugs
-stage passes sh tests/check_passes.sh build/forge build/forge-test tests/models/*/model.onnx
-stage programs meson test -C build --no-rebuild --print-errorlogs
+stage text build/forge-test $texts
+for program in core plan runtime kernels; do
+    stage "$program" "build/test-$program"
+done
 stage venv venv
-stage models .venv/bin/python tests/models.py build/forge tests/models examples
+stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
 if [ "$fast" != fast ]; then
+    stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models
+    stage stages-as-text sh tests/check_stages.sh build/forge $models
     stage cases make_cases
     stage conformance .venv/bin/python tests/conformance/run_cases.py --forge build/forge --cases "$cases" \
-        --scope tests/conformance/scope.tsv --class core --baseline tests/conformance/baseline.tsv --jobs 2
-    stage hostile .venv/bin/python tests/hostile.py build/forge
-    stage build-clang env CC=clang-19 meson setup build-clang
-    stage compile-clang ninja -C build-clang
+        --scope tests/conformance/scope.tsv --class core,extended --baseline tests/conformance/baseline.tsv --jobs 2
+    stage hostile .venv/bin/python tests/hostile.py build/forge --jobs 2
+    stage build-clang env CC=clang-19 sh -c 'meson setup build-clang && ninja -C build-clang'
     stage build-asan build build-asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_ndebug=false
-    stage text-asan build-asan/forge-test --run tests/ir tests/verify tests/eval tests/passes tests/bugs
-    stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge
-    stage models-asan .venv/bin/python tests/models.py build-asan/forge tests/models examples --once
+    stage text-asan build-asan/forge-test $texts
+    for program in core plan runtime; do
+        stage "$program-asan" "build-asan/test-$program"
+    done
+    stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge --jobs 2
+    stage models-asan .venv/bin/python tests/models.py build-asan/forge tests/models --levels 1 --jobs 2
     stage format sh tests/check_format.sh
 fi
 echo "$passed passed, $failed failed"
