@@ -11,7 +11,7 @@
 #include "codegen/cpu/product.h"
 #include "codegen/cpu/strided.h"
 
-enum { BLOCK_K = 64, BLOCK = 4096, LONG_RUN = 32 };     /* of pulled operands: elements */
+enum { BLOCK_K = 64, BLOCK = 4096, LONG_RUN = 32, AHEAD = 8 };  /* of pulled operands: elements */
 
 typedef struct side {
     fg_reg     reg;
@@ -35,6 +35,8 @@ typedef struct matmul {
     fg_v       to;
     bool       along_k;
     int        lanes;           /* of a run of B */
+    bool       traced;          /* `source` says where the elements of B come from */
+    fg_strided source;
 } matmul;
 
 /* ---- values of the operands ------------------------------------------------------------- */
@@ -101,11 +103,31 @@ run_of_a(fg_em *e, void *user, fg_v i)
     ll_store(e->g, v, ll_at(e->g, q->to, q->p.tile.elem, i));
 }
 
+/* Fetches what the line AHEAD lines further on will be made of: runs are too short, and too
+ * far apart, for the machine to guess. */
+static void
+fetch_ahead(matmul *q, fg_v i)
+{
+    fg_em *e = q->p.e;
+    fg_ll *g = e->g;
+    const fg_strided *v = &q->source;
+    fg_expr bits = fg_ec(e->m->ex, fg_dtypes[v->dtype].bits);
+    fg_v row = fg_em_expr(e, fg_emul(e->m->ex, v->stride[q->b.row], bits));
+    fg_v col = fg_em_expr(e, fg_emul(e->m->ex, v->stride[q->b.col], bits));
+    fg_v r = ll_add(g, q->row, q->along_k ? i : ll_i(g, AHEAD));
+    fg_v c = ll_add(g, q->col, q->along_k ? ll_i(g, AHEAD) : i);
+    fg_v at = ll_add(g, ll_mul(g, r, row), ll_mul(g, c, col));
+    at = ll_add(g, at, fg_em_expr(e, fg_emul(e->m->ex, v->offset, bits)));
+    ll_prefetch(g, ll_at(g, fg_em_buf(e, v->param), g->i8, ll_shr(g, at, ll_i(g, 3))));
+}
+
 static void
 run_of_b(fg_em *e, void *user, fg_v i)
 {
     matmul *q = user;
     int n = q->lanes;
+    if (q->traced)
+        fetch_ahead(q, i);
     fg_v v = q->along_k
         ? pull_side(q, &q->b, fg_ix_run(e, ll_add(e->g, q->row, i), n), fg_ix(e, q->col))
         : pull_side(q, &q->b, fg_ix(e, q->row), fg_ix_run(e, ll_add(e->g, q->col, i), n));
@@ -347,7 +369,7 @@ b_setup(matmul *q, bool trans)
     fg_exprs *t = p->e->m->ex;
     side_setup(q, &q->b, 1, trans);
     side *s = &q->b;
-    fg_strided v;
+    fg_strided *v = &q->source;
     if (s->direct) {
         fg_expr down = axis_stride(t, s, 0), along = axis_stride(t, s, 1);
         bool columns = fg_e_is(t, down, 1), rows = fg_e_is(t, along, 1);
@@ -360,12 +382,13 @@ b_setup(matmul *q, bool trans)
     }
     q->along_k = trans;
     q->lanes = p->tile.W;
-    if (s->direct || !fg_strided_source(p->e, s->reg, &v) || v.rank != s->rank)
+    if (s->direct || !fg_strided_source(p->e, s->reg, v) || v->rank != s->rank)
         return;
-    q->along_k = fg_e_is(t, v.stride[s->row], 1) && !fg_e_is(t, v.stride[s->col], 1);
+    q->along_k = fg_e_is(t, v->stride[s->row], 1) && !fg_e_is(t, v->stride[s->col], 1);
     /* Small elements: longer runs share what is computed once per run, such as scales. */
-    if (fg_dtypes[v.dtype].bits <= 8 && p->tile.NR % LONG_RUN == 0)
+    if (fg_dtypes[v->dtype].bits <= 8 && p->tile.NR % LONG_RUN == 0)
         q->lanes = LONG_RUN;
+    q->traced = fg_e_is(t, p->batch, 1);
 }
 
 /* Rows of A must be contiguous for the path of few rows; packed rows are. */
