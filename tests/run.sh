@@ -62,6 +62,7 @@ for program in core plan runtime kernels; do
 done
 stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
+stage flow .venv/bin/python tests/flow.py build/forge
 if [ "$fast" != fast ]; then
     stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models
     stage stages-as-text sh tests/check_stages.sh build/forge $models
