@@ -69,8 +69,8 @@ fg_infer_axis(fg_infer *s, int64_t axis, int rank, const char *what)
 {
     if (axis >= 0 && axis < rank)
         return true;
-    return fg_infer_error(s, "%s %lld is outside the %d axes of %s", what, (long long)axis,
-                          rank, fg_type_text(s->m, &s->in[0]));
+    return fg_infer_error(s, "%s %lld is outside the %d axes of %s", what,
+                          (long long)axis, rank, fg_type_text(s->m, &s->in[0]));
 }
 
 bool
@@ -270,10 +270,10 @@ fg_shape_concat(fg_infer *s)
             if (d == axis)
                 r.dim[d] = fg_eadd(s->m->ex, r.dim[d], x->dim[d]);
             else if (!fg_unify(s->m, r.dim[d], x->dim[d]))
-                return fg_infer_error(s, "sizes %s and %s differ on axis %d of %s and %s",
-                                      fg_dim_text(s->m, r.dim[d]),
-                                      fg_dim_text(s->m, x->dim[d]), d,
-                                      fg_type_text(s->m, &s->in[0]), fg_type_text(s->m, x));
+                return fg_infer_error(
+                    s, "sizes %s and %s differ on axis %d of %s and %s",
+                    fg_dim_text(s->m, r.dim[d]), fg_dim_text(s->m, x->dim[d]), d,
+                    fg_type_text(s->m, &s->in[0]), fg_type_text(s->m, x));
         }
     }
     s->out[0] = r;
@@ -284,7 +284,7 @@ bool
 fg_shape_pad(fg_infer *s)
 {
     const fg_attr *b = &FG_GET(s->i, pad, before), *a = &FG_GET(s->i, pad, after);
-    static const char *const modes[] = { "constant", "reflect", "edge", "wrap" };
+    static const char *const modes[] = {"constant", "reflect", "edge", "wrap"};
     const char *mode = FG_GET(s->i, pad, mode).s;
     fg_type r = s->in[0];
     if (!fg_infer_length(s, b->n, r.rank, "before") ||
@@ -342,8 +342,8 @@ tuple_length(fg_infer *s, int batch, int64_t *k)
         return fg_infer_error(s, "the index %s has no constant last axis",
                               fg_type_text(s->m, idx));
     if (*k < 0 || *k > x->rank - batch)
-        return fg_infer_error(s, "index tuples of %lld entries do not fit %s", (long long)*k,
-                              fg_type_text(s->m, x));
+        return fg_infer_error(s, "index tuples of %lld entries do not fit %s",
+                              (long long)*k, fg_type_text(s->m, x));
     return true;
 }
 
@@ -371,7 +371,7 @@ fg_shape_gather_nd(fg_infer *s)
     return true;
 }
 
-static const char *const scatter_how[] = { "none", "add", "mul", "min", "max" };
+static const char *const scatter_how[] = {"none", "add", "mul", "min", "max"};
 
 bool
 fg_check_scatter_elements(fg_infer *s)
@@ -382,7 +382,8 @@ fg_check_scatter_elements(fg_infer *s)
         !fg_infer_rank(s, 1, rank, rank) || !fg_infer_rank(s, 2, rank, rank))
         return false;
     for (int k = 0; k < rank; k++)
-        if (!fg_infer_equal(s, s->in[1].dim[k], s->in[2].dim[k], "index and update sizes"))
+        if (!fg_infer_equal(s, s->in[1].dim[k], s->in[2].dim[k],
+                            "index and update sizes"))
             return false;
     return true;
 }
@@ -397,7 +398,8 @@ fg_check_scatter_nd(fg_infer *s)
         return false;
     int lead = idx->rank - 1, want = lead + x->rank - (int)k;
     if (u->rank != want)
-        return fg_infer_error(s, "updates %s must have rank %d", fg_type_text(s->m, u), want);
+        return fg_infer_error(s, "updates %s must have rank %d", fg_type_text(s->m, u),
+                              want);
     for (int d = 0; d < want; d++) {
         fg_expr e = d < lead ? idx->dim[d] : x->dim[d - lead + k];
         if (!fg_infer_equal(s, u->dim[d], e, "update sizes"))

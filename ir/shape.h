@@ -8,7 +8,7 @@ const char *fg_dim_text(fg_module *m, fg_expr e);
 
 /* Each records the complaint and returns false when its condition does not hold. */
 bool fg_infer_axis(fg_infer *s, int64_t axis, int rank, const char *what);
-bool fg_infer_equal(fg_infer *s, fg_expr a, fg_expr b, const char *what);    /* unifies */
+bool fg_infer_equal(fg_infer *s, fg_expr a, fg_expr b, const char *what); /* unifies */
 bool fg_infer_length(fg_infer *s, int have, int want, const char *what);
 bool fg_infer_rank(fg_infer *s, int operand, int lo, int hi);
 bool fg_infer_word(fg_infer *s, const char *word, const char *const *known, int n,

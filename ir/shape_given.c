@@ -1,5 +1,5 @@
-/* shape_given.c - the rules `same` and `given`: the result type is the operand's, or comes
- * with the instruction, and what can be checked about it depends on the operation.
+/* shape_given.c - the rules `same` and `given`: the result type is the operand's, or
+ * comes with the instruction, and what can be checked about it depends on the operation.
  *
  *     %y = reshape %x : f32[B,S,12,64]      ; from f32[B,S,768]: counts must agree
  *     %y = slice %x {start=[0,P]} : f32[B,S]
@@ -69,7 +69,8 @@ match_leading(fg_infer *s, const fg_type *x, const fg_type *y)
             fg_emul(ex, left, rest) == fg_type_count(ex, x))
             continue;
         if (x->rank && fg_e_single(ex, x->dim[0], &a) && fg_e_single(ex, y->dim[0], &b) &&
-            fg_sym_info(ex, a)->kind == FG_SYM_INPUT && fg_sym_info(ex, b)->kind == FG_SYM_INPUT)
+            fg_sym_info(ex, a)->kind == FG_SYM_INPUT &&
+            fg_sym_info(ex, b)->kind == FG_SYM_INPUT)
             fg_unify(s->m, x->dim[0], y->dim[0]);
         return;
     }
@@ -119,7 +120,8 @@ check_expand(fg_infer *s)
     int lead = y->rank - x->rank;
     bool ok = lead >= 0;
     for (int k = 0; ok && k < x->rank; k++)
-        ok = fg_e_is(s->m->ex, x->dim[k], 1) || fg_unify(s->m, x->dim[k], y->dim[lead + k]);
+        ok = fg_e_is(s->m->ex, x->dim[k], 1) ||
+             fg_unify(s->m, x->dim[k], y->dim[lead + k]);
     return ok || fg_infer_error(s, "cannot expand %s to %s", fg_type_text(s->m, x),
                                 fg_type_text(s->m, y));
 }
@@ -128,16 +130,17 @@ static bool
 check_slice(fg_infer *s)
 {
     const fg_type *x = &s->in[0], *y = &s->given[0];
-    const fg_attr *start = &FG_GET(s->i, slice, start), *step = &FG_GET(s->i, slice, step);
+    const fg_attr *start = &FG_GET(s->i, slice, start),
+                  *step = &FG_GET(s->i, slice, step);
     fg_exprs *ex = s->m->ex;
     if (!fg_infer_length(s, start->n, x->rank, "start") ||
         !fg_infer_length(s, step->n, x->rank, "step") ||
         !fg_infer_length(s, y->rank, x->rank, "the result shape"))
         return false;
     for (int k = 0; k < x->rank; k++) {
-        fg_expr last = fg_eadd(ex, start->es[k],
-                               fg_emul(ex, fg_ec(ex, step->is[k]),
-                                       fg_esub(ex, y->dim[k], fg_ec(ex, 1))));
+        fg_expr last = fg_eadd(
+            ex, start->es[k],
+            fg_emul(ex, fg_ec(ex, step->is[k]), fg_esub(ex, y->dim[k], fg_ec(ex, 1))));
         int64_t n, from, to, dim;
         if (fg_e_const(ex, y->dim[k], &n) && n == 0)
             continue;
@@ -161,8 +164,8 @@ check_nonzero(fg_infer *s)
     if (y->dtype == FG_i64 && y->rank == 2 &&
         fg_unify(s->m, y->dim[0], fg_ec(s->m->ex, s->in[0].rank)))
         return true;
-    return fg_infer_error(s, "%s is not the type of indices into %s", fg_type_text(s->m, y),
-                          fg_type_text(s->m, &s->in[0]));
+    return fg_infer_error(s, "%s is not the type of indices into %s",
+                          fg_type_text(s->m, y), fg_type_text(s->m, &s->in[0]));
 }
 
 /* ---- control flow ------------------------------------------------------------------ */
@@ -190,8 +193,8 @@ check_if(fg_infer *s)
     for (int r = 0; r < s->i->nregion; r++) {
         const fg_inst *y = yielded(s->i, r);
         if (y && y->nin != s->i->nout)
-            return fg_infer_error(s, "branch %d yields %d values, %d are needed", r, y->nin,
-                                  s->i->nout);
+            return fg_infer_error(s, "branch %d yields %d values, %d are needed", r,
+                                  y->nin, s->i->nout);
         for (int k = 0; y && k < y->nin; k++)
             if (!compatible(s, &s->given[k], fg_rt(s->m, y->in[k]), "a branch's result"))
                 return false;
@@ -204,8 +207,8 @@ check_loop(fg_infer *s)
 {
     int carried = (int)FG_GET(s->i, loop, carried).i;
     if (carried != s->i->nin - 2 || carried > s->i->nout)
-        return fg_infer_error(s, "%d carried values, but %d operands and %d results", carried,
-                              s->i->nin - 2, s->i->nout);
+        return fg_infer_error(s, "%d carried values, but %d operands and %d results",
+                              carried, s->i->nin - 2, s->i->nout);
     for (int k = 0; k < carried; k++)
         if (!compatible(s, &s->in[2 + k], &s->given[k], "a carried value"))
             return false;
@@ -271,9 +274,12 @@ fg_shape_given(fg_infer *s)
         return fg_infer_error(s, "the result type is missing");
     for (int k = 0; k < s->i->nout; k++) {
         for (int d = 0; d < s->given[k].rank; d++)
-            if (s->given[k].dim[d] == FG_E_BAD || fg_e_hi(s->m->ex, s->given[k].dim[d]) < 0)
-                return fg_infer_error(s, "size of axis %d of the result is negative or "
-                                      "unknown", d);
+            if (s->given[k].dim[d] == FG_E_BAD ||
+                fg_e_hi(s->m->ex, s->given[k].dim[d]) < 0)
+                return fg_infer_error(s,
+                                      "size of axis %d of the result is negative or "
+                                      "unknown",
+                                      d);
         s->out[k] = s->given[k];
     }
     if (s->i->nin == 1 && s->i->nregion == 0 && op != FG_OP_nonzero &&

@@ -1,4 +1,4 @@
-/* shape_nn.c - result types of products, attention, convolution, pooling and quantisation.
+/* shape_nn.c - result types of products, attention, convolution, pooling, quantisation.
  *
  *     %s = matmul %q, %k {trans_b=1} : f32[B,12,S,T]    ; f32[B,12,S,64], f32[B,12,T,64]
  *     %o = attention %q, %k, %v : f32[B,12,S,64]
@@ -70,12 +70,12 @@ fg_shape_matmul(fg_infer *s)
     return true;
 }
 
-/* The mask broadcasts to [B,H,S,T]; only its last axis may be a constant that is too short. */
+/* The mask broadcasts to [B,H,S,T]; only its last axis may be a constant too short. */
 static bool
 check_mask(fg_infer *s)
 {
     const fg_type *q = &s->in[0], *k = &s->in[1], *mask = &s->in[3];
-    fg_expr want[4] = { q->dim[0], q->dim[1], q->dim[2], k->dim[2] }, r;
+    fg_expr want[4] = {q->dim[0], q->dim[1], q->dim[2], k->dim[2]}, r;
     if (!fg_infer_rank(s, 3, 0, 4))
         return false;
     if (mask->dtype != FG_bool && !fg_is_float((fg_dtype)mask->dtype))
@@ -123,9 +123,10 @@ fg_shape_attention(fg_infer *s)
         return false;
     if (s->i->nin > 5 && s->in[5].dtype != FG_NODTYPE &&
         (!fg_infer_rank(s, 5, 1, 1) ||
-         !fg_infer_equal(s, s->in[5].dim[0], q->dim[0], "number of lengths and batch size")))
+         !fg_infer_equal(s, s->in[5].dim[0], q->dim[0],
+                         "number of lengths and batch size")))
         return false;
-    static const char *const empty[] = { "zero", "nan" };
+    static const char *const empty[] = {"zero", "nan"};
     if (!fg_infer_word(s, FG_GET(s->i, attention, empty).s, empty, 2, "empty"))
         return false;
     s->out[0] = *q;
@@ -205,7 +206,8 @@ positive(fg_infer *s, const fg_attr *a, int n, const char *what)
         return false;
     for (int k = 0; k < n; k++)
         if (a->is[k] < 1)
-            return fg_infer_error(s, "%s %lld must be positive", what, (long long)a->is[k]);
+            return fg_infer_error(s, "%s %lld must be positive", what,
+                                  (long long)a->is[k]);
     return true;
 }
 
@@ -213,13 +215,16 @@ bool
 fg_shape_conv(fg_infer *s)
 {
     const fg_type *x = &s->in[0], *w = &s->in[1];
-    const fg_attr *stride = &FG_GET(s->i, conv, stride), *before = &FG_GET(s->i, conv, before);
-    const fg_attr *dil = &FG_GET(s->i, conv, dilation), *after = &FG_GET(s->i, conv, after);
+    const fg_attr *stride = &FG_GET(s->i, conv, stride),
+                  *before = &FG_GET(s->i, conv, before);
+    const fg_attr *dil = &FG_GET(s->i, conv, dilation),
+                  *after = &FG_GET(s->i, conv, after);
     int64_t group = FG_GET(s->i, conv, group).i, m;
     fg_exprs *ex = s->m->ex;
     int spatial = x->rank - 2;
     if (!fg_infer_rank(s, 0, 3, 5) || !fg_infer_rank(s, 1, x->rank, x->rank) ||
-        !positive(s, stride, spatial, "stride") || !positive(s, dil, spatial, "dilation") ||
+        !positive(s, stride, spatial, "stride") ||
+        !positive(s, dil, spatial, "dilation") ||
         !fg_infer_length(s, before->n, spatial, "before") ||
         !fg_infer_length(s, after->n, spatial, "after"))
         return false;
@@ -229,7 +234,8 @@ fg_shape_conv(fg_infer *s)
     if (group < 1 || (fg_e_const(ex, w->dim[0], &m) && m % group))
         return fg_infer_error(s, "%lld groups do not divide the channels of %s",
                               (long long)group, fg_type_text(s->m, w));
-    if (!fg_infer_equal(s, x->dim[1], fg_emul(ex, w->dim[1], fg_ec(ex, group)), "channels"))
+    if (!fg_infer_equal(s, x->dim[1], fg_emul(ex, w->dim[1], fg_ec(ex, group)),
+                        "channels"))
         return false;
     if (s->i->nin > 2 && s->in[2].dtype != FG_NODTYPE &&
         (!fg_infer_rank(s, 2, 1, 1) ||
@@ -238,9 +244,10 @@ fg_shape_conv(fg_infer *s)
     s->out[0] = *x;
     s->out[0].dim[1] = w->dim[0];
     for (int k = 0; k < spatial; k++) {
-        fg_expr kernel = fg_emul(ex, fg_ec(ex, dil->is[k]),
-                                 fg_esub(ex, w->dim[2 + k], fg_ec(ex, 1)));
-        fg_expr room = fg_eadd(ex, x->dim[2 + k], fg_ec(ex, before->is[k] + after->is[k] - 1));
+        fg_expr kernel =
+            fg_emul(ex, fg_ec(ex, dil->is[k]), fg_esub(ex, w->dim[2 + k], fg_ec(ex, 1)));
+        fg_expr room =
+            fg_eadd(ex, x->dim[2 + k], fg_ec(ex, before->is[k] + after->is[k] - 1));
         fg_expr n = fg_ediv(ex, fg_esub(ex, room, kernel), fg_ec(ex, stride->is[k]));
         n = fg_eadd(ex, n, fg_ec(ex, 1));
         if (n == FG_E_BAD || fg_e_hi(ex, n) < 0)
@@ -260,7 +267,8 @@ fg_check_conv_transpose(fg_infer *s)
     if (!fg_infer_rank(s, 0, 3, 5) || !fg_infer_rank(s, 1, x->rank, x->rank) ||
         !positive(s, &FG_GET(s->i, conv_transpose, stride), x->rank - 2, "stride") ||
         !positive(s, &FG_GET(s->i, conv_transpose, dilation), x->rank - 2, "dilation") ||
-        !fg_infer_length(s, FG_GET(s->i, conv_transpose, before).n, x->rank - 2, "before") ||
+        !fg_infer_length(s, FG_GET(s->i, conv_transpose, before).n, x->rank - 2,
+                         "before") ||
         !fg_infer_length(s, y->rank, x->rank, "the result shape"))
         return false;
     if (group < 1)
@@ -279,7 +287,8 @@ fg_check_window(fg_infer *s)
     const fg_type *x = &s->in[0], *y = &s->given[0];
     int spatial = x->rank - 2;
     return fg_infer_rank(s, 0, 3, 5) && positive(s, &a[0], spatial, "kernel") &&
-           positive(s, &a[1], spatial, "stride") && positive(s, &a[2], spatial, "dilation") &&
+           positive(s, &a[1], spatial, "stride") &&
+           positive(s, &a[2], spatial, "dilation") &&
            fg_infer_length(s, a[3].n, spatial, "before") &&
            fg_infer_length(s, y->rank, x->rank, "the result shape") &&
            fg_infer_equal(s, x->dim[0], y->dim[0], "batch sizes") &&
@@ -289,7 +298,7 @@ fg_check_window(fg_infer *s)
 bool
 fg_check_resize(fg_infer *s)
 {
-    static const char *const modes[] = { "nearest", "linear", "cubic" };
+    static const char *const modes[] = {"nearest", "linear", "cubic"};
     return fg_infer_length(s, s->given[0].rank, s->in[0].rank, "the result shape") &&
            fg_infer_word(s, FG_GET(s->i, resize, mode).s, modes, 3, "mode");
 }
@@ -318,7 +327,8 @@ check_scale(fg_infer *s)
         }
     } else if (!fg_e_is(ex, fg_type_count(ex, scale), 1)) {
         if (!fg_infer_rank(s, 1, 1, 1) || !fg_infer_axis(s, axis, x->rank, "axis") ||
-            !fg_infer_equal(s, scale->dim[0], x->dim[axis], "number of scales and axis size"))
+            !fg_infer_equal(s, scale->dim[0], x->dim[axis],
+                            "number of scales and axis size"))
             return false;
     }
     const fg_type *zero = s->i->nin > 2 ? &s->in[2] : NULL;

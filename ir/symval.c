@@ -3,7 +3,7 @@
  *     %s = symvec {v=[B,S,768]} : i64[3]
  *     %d = gather %s, %one : i64[]               ; S
  *     %f = cast %d {to=f32} : f32[]
- *     %h = div %f, %two : f32[]                  ; S / 2, not stored: floats are not tracked
+ *     %h = div %f, %two : f32[]                  ; S / 2, not stored: a float
  *     %i = floor %h : f32[]
  *     %n = cast %i {to=i64} : i64[]              ; S/2, rounded down
  *
@@ -44,12 +44,12 @@ fg_look_strides(fg_module *m, fg_reg r, int64_t *stride)
 
 /* ---- fractions --------------------------------------------------------------------- */
 
-static const fg_frac unknown = { FG_E_BAD, 1 };
+static const fg_frac unknown = {FG_E_BAD, 1};
 
 static fg_frac
 whole(fg_expr e)
 {
-    return (fg_frac){ e, 1 };
+    return (fg_frac){e, 1};
 }
 
 static bool
@@ -72,7 +72,7 @@ make(fg_look *l, fg_expr num, int64_t den)
             p = p * p > den && p < den ? den : p + 1;
         }
     }
-    return (fg_frac){ num, den };
+    return (fg_frac){num, den};
 }
 
 static fg_expr
@@ -243,10 +243,13 @@ elem_cast(fg_look *l, const fg_inst *inst, int64_t i)
     if (!known(x))
         return unknown;
     if (to == FG_bool)
-        return whole(fg_esub(l->ex, fg_ec(l->ex, 1), fg_eeq(l->ex, x.num, fg_ec(l->ex, 0))));
+        return whole(
+            fg_esub(l->ex, fg_ec(l->ex, 1), fg_eeq(l->ex, x.num, fg_ec(l->ex, 0))));
     if (fg_is_float(to)) {
-        int64_t exact = to == FG_f16 ? 2048 : to == FG_bf16 ? 256 : to == FG_f32 ? 1 << 24
-                                                                   : (int64_t)1 << 53;
+        int64_t exact = to == FG_f16    ? 2048
+                        : to == FG_bf16 ? 256
+                        : to == FG_f32  ? 1 << 24
+                                        : (int64_t)1 << 53;
         if (fg_e_const(l->ex, x.num, &v) ? v > exact || v < -exact
                                          : to != FG_f32 && to != FG_f64)
             return unknown;
@@ -282,7 +285,7 @@ elem_unary(fg_look *l, const fg_inst *inst, int64_t i)
     case FG_OP_floor:
         return whole(floor_of(l, x));
     case FG_OP_ceil:
-        return whole(negated(l, floor_of(l, (fg_frac){ negated(l, x.num), x.den })));
+        return whole(negated(l, floor_of(l, (fg_frac){negated(l, x.num), x.den})));
     case FG_OP_round:
         return x.den == 1 ? x : unknown;
     case FG_OP_sqrt:
@@ -303,13 +306,14 @@ quotient(fg_look *l, fg_frac a, fg_frac b, bool is_float)
         if (fg_e_const(t, b.num, &v) && v < 0)
             return whole(truncated(l, negated(l, a.num), fg_ec(t, -v)));
         if (fg_e_is(t, b.num, 0))
-            return whole(b.num);        /* by the convention of ops.def */
+            return whole(b.num); /* by the convention of ops.def */
         return fg_e_lo(t, b.num) >= 0 ? whole(truncated(l, a.num, b.num)) : unknown;
     }
     if (!fg_e_const(t, b.num, &v)) {
         fg_expr q = fg_ediv(t, a.num, b.num);
         bool exact = q != FG_E_BAD && fg_emul(t, q, b.num) == a.num;
-        return exact && fg_e_lo(t, b.num) >= 1 ? make(l, scaled(l, q, b.den), a.den) : unknown;
+        return exact && fg_e_lo(t, b.num) >= 1 ? make(l, scaled(l, q, b.den), a.den)
+                                               : unknown;
     }
     int64_t den;
     if (v == 0 || v == INT64_MIN || __builtin_mul_overflow(a.den, v < 0 ? -v : v, &den))
@@ -348,6 +352,7 @@ elem_binary(fg_look *l, const fg_inst *inst, int64_t i)
     fg_expr x = scaled(l, a.num, b.den), y = scaled(l, b.num, a.den), one = fg_ec(t, 1);
     if (x == FG_E_BAD || y == FG_E_BAD)
         return unknown;
+    /* clang-format off */
     switch (inst->op) {
     case FG_OP_add: return make(l, fg_eadd(t, x, y), den);
     case FG_OP_sub: return make(l, fg_esub(t, x, y), den);
@@ -375,6 +380,7 @@ elem_binary(fg_look *l, const fg_inst *inst, int64_t i)
     case FG_OP_xor: return whole(fg_esub(t, one, fg_eeq(t, x, y)));
     default: return unknown;
     }
+    /* clang-format on */
 }
 
 static fg_frac
@@ -411,8 +417,10 @@ elem_expand(fg_look *l, const fg_inst *inst, int64_t i)
 fg_elem_fn *
 fg_elem_rule(fg_op op)
 {
+    /* clang-format off */
     static fg_elem_fn *const rule[FG_NOPS] = {
-        [FG_OP_const] = elem_const, [FG_OP_symvec] = elem_symvec, [FG_OP_iota] = elem_iota,
+        [FG_OP_const] = elem_const, [FG_OP_symvec] = elem_symvec,
+        [FG_OP_iota] = elem_iota,
         [FG_OP_copy] = elem_same, [FG_OP_reshape] = elem_same, [FG_OP_cast] = elem_cast,
         [FG_OP_expand] = elem_expand, [FG_OP_where] = elem_where,
         [FG_OP_neg] = elem_unary, [FG_OP_abs] = elem_unary, [FG_OP_sign] = elem_unary,
@@ -426,7 +434,8 @@ fg_elem_rule(fg_op op)
         [FG_OP_and] = elem_binary, [FG_OP_or] = elem_binary, [FG_OP_xor] = elem_binary,
         [FG_OP_transpose] = fg_elem_transpose, [FG_OP_slice] = fg_elem_slice,
         [FG_OP_concat] = fg_elem_concat, [FG_OP_pad] = fg_elem_pad,
-        [FG_OP_gather] = fg_elem_gather, [FG_OP_gather_elements] = fg_elem_gather_elements,
+        [FG_OP_gather] = fg_elem_gather,
+        [FG_OP_gather_elements] = fg_elem_gather_elements,
         [FG_OP_gather_nd] = fg_elem_gather_nd,
         [FG_OP_scatter_elements] = fg_elem_scatter_elements,
         [FG_OP_scatter_nd] = fg_elem_scatter_nd,
@@ -434,13 +443,14 @@ fg_elem_rule(fg_op op)
         [FG_OP_reduce_max] = fg_elem_reduce, [FG_OP_reduce_min] = fg_elem_reduce,
         [FG_OP_cumsum] = fg_elem_cumsum, [FG_OP_nonzero_count] = fg_elem_nonzero_count,
     };
+    /* clang-format on */
     return rule[op];
 }
 
 fg_expr
 fg_sym_at(fg_module *m, fg_reg r, int64_t i)
 {
-    fg_look l = { .m = m, .ex = m->ex, .fuel = FUEL };
+    fg_look l = {.m = m, .ex = m->ex, .fuel = FUEL};
     fg_frac f = fg_look_at(&l, r, i);
     return f.den == 1 ? f.num : FG_E_BAD;
 }
@@ -462,7 +472,7 @@ fg_symval(fg_module *m, fg_inst *i)
     if (n > FG_MAXSYM)
         return;
     fg_expr v[FG_MAXSYM];
-    fg_look l = { .m = m, .ex = m->ex, .fuel = FUEL };
+    fg_look l = {.m = m, .ex = m->ex, .fuel = FUEL};
     for (int k = 0; k < n; k++) {
         fg_frac f = fg_look_at(&l, i->out[0], k);
         if (!known(f) || f.den != 1)

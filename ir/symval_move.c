@@ -9,8 +9,9 @@
  */
 #include "ir/symval.h"
 
-static const fg_frac unknown = { FG_E_BAD, 1 };
-static const int64_t max_scan = 4096;   /* elements of a tensor that is searched or summed */
+static const fg_frac unknown = {FG_E_BAD, 1};
+static const int64_t max_scan =
+    4096; /* elements of a tensor that is searched or summed */
 
 static void
 coordinates(int64_t i, const int64_t *dim, int rank, int64_t *c)
@@ -37,7 +38,8 @@ static bool
 locate(fg_look *l, const fg_inst *inst, int64_t i, int64_t *c, int64_t *stride)
 {
     int64_t dim[FG_MAXRANK];
-    if (!fg_look_dims(l->m, inst->out[0], dim) || !fg_look_strides(l->m, inst->in[0], stride))
+    if (!fg_look_dims(l->m, inst->out[0], dim) ||
+        !fg_look_strides(l->m, inst->in[0], stride))
         return false;
     coordinates(i, dim, fg_rt(l->m, inst->out[0])->rank, c);
     return true;
@@ -73,7 +75,8 @@ fg_elem_transpose(fg_look *l, const fg_inst *inst, int64_t i)
 fg_frac
 fg_elem_slice(fg_look *l, const fg_inst *inst, int64_t i)
 {
-    const fg_attr *start = &FG_GET(inst, slice, start), *step = &FG_GET(inst, slice, step);
+    const fg_attr *start = &FG_GET(inst, slice, start),
+                  *step = &FG_GET(inst, slice, step);
     int64_t c[FG_MAXRANK], stride[FG_MAXRANK], at = 0, from;
     if (!locate(l, inst, i, c, stride))
         return unknown;
@@ -129,7 +132,7 @@ fg_elem_pad(fg_look *l, const fg_inst *inst, int64_t i)
         if (c[k] - from < 0 || c[k] - from >= n) {
             if (inst->nin > 1 && inst->in[1])
                 return fg_look_at(l, inst->in[1], 0);
-            return (fg_frac){ fg_ec(l->ex, 0), 1 };
+            return (fg_frac){fg_ec(l->ex, 0), 1};
         }
         at += (c[k] - from) * stride[k];
     }
@@ -304,7 +307,7 @@ fg_elem_reduce(fg_look *l, const fg_inst *inst, int64_t i)
         if (acc == FG_E_BAD)
             return unknown;
     }
-    return (fg_frac){ acc, 1 };
+    return (fg_frac){acc, 1};
 }
 
 fg_frac
@@ -324,11 +327,12 @@ fg_elem_cumsum(fg_look *l, const fg_inst *inst, int64_t i)
         int64_t d = reverse ? k - c[axis] : c[axis] - k;
         if (d < 0 || (exclusive && d == 0))
             continue;
-        acc = fg_eadd(l->ex, acc, integer_at(l, inst->in[0], i + (k - c[axis]) * stride[axis]));
+        acc = fg_eadd(l->ex, acc,
+                      integer_at(l, inst->in[0], i + (k - c[axis]) * stride[axis]));
         if (acc == FG_E_BAD)
             return unknown;
     }
-    return (fg_frac){ acc, 1 };
+    return (fg_frac){acc, 1};
 }
 
 /* Of a tensor of any size when all its elements are one constant. */
@@ -340,7 +344,7 @@ fg_elem_nonzero_count(fg_look *l, const fg_inst *inst, int64_t i)
     double v;
     const fg_type *x = fg_rt(l->m, inst->in[0]);
     if (fg_const_splat(l->m, inst->in[0], &v))
-        return (fg_frac){ v != 0 ? fg_type_count(l->ex, x) : fg_ec(l->ex, 0), 1 };
+        return (fg_frac){v != 0 ? fg_type_count(l->ex, x) : fg_ec(l->ex, 0), 1};
     if (!fg_look_dims(l->m, inst->in[0], dim) || count(dim, x->rank) > max_scan)
         return unknown;
     fg_expr acc = fg_ec(l->ex, 0);
@@ -351,5 +355,5 @@ fg_elem_nonzero_count(fg_look *l, const fg_inst *inst, int64_t i)
         fg_expr zero = fg_eeq(l->ex, f.num, fg_ec(l->ex, 0));
         acc = fg_eadd(l->ex, acc, fg_esub(l->ex, fg_ec(l->ex, 1), zero));
     }
-    return (fg_frac){ acc, 1 };
+    return (fg_frac){acc, 1};
 }

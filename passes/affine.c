@@ -17,11 +17,11 @@ static bool find(fg_module *m, fg_reg r, int depth, fg_affine *out);
 
 /* ---- values ------------------------------------------------------------------------ */
 
-typedef struct values {         /* element e of a register with constant sizes */
-    fg_module     *m;
-    fg_reg         r;
-    const fg_expr *sym;         /* NULL: a constant */
-    int64_t        scale, offset;
+typedef struct values { /* element e of a register with constant sizes */
+    fg_module *m;
+    fg_reg r;
+    const fg_expr *sym; /* NULL: a constant */
+    int64_t scale, offset;
 } values;
 
 static fg_expr
@@ -47,9 +47,10 @@ fit(const values *v, const int64_t *dim, int rank, fg_affine *out)
     }
     if (count == 0)
         return false;
-    *out = (fg_affine){ .start = value_at(v, 0) };
+    *out = (fg_affine){.start = value_at(v, 0)};
     for (int k = 0; k < rank; k++) {
-        fg_expr d = dim[k] > 1 ? fg_esub(ex, value_at(v, stride[k]), out->start) : fg_ec(ex, 0);
+        fg_expr d =
+            dim[k] > 1 ? fg_esub(ex, value_at(v, stride[k]), out->start) : fg_ec(ex, 0);
         if (fg_e_is(ex, d, 0))
             continue;
         if (out->n == FG_AFFINE_TERMS)
@@ -61,8 +62,9 @@ fit(const values *v, const int64_t *dim, int rank, fg_affine *out)
         fg_expr want = out->start;
         for (int j = 0; j < out->n; j++) {
             int k = out->term[j].axis;
-            want = fg_eadd(ex, want, fg_emul(ex, out->term[j].coef,
-                                             fg_ec(ex, e / stride[k] % dim[k])));
+            want = fg_eadd(
+                ex, want,
+                fg_emul(ex, out->term[j].coef, fg_ec(ex, e / stride[k] % dim[k])));
         }
         if (want == FG_E_BAD || value_at(v, e) != want)
             return false;
@@ -78,13 +80,13 @@ fg_find_affine_entry(fg_module *m, fg_reg r, int64_t c, fg_affine *out)
     if (!ri->type.rank || !fg_type_static(m->ex, &ri->type, dim) ||
         (!ri->sym && !fg_reg_weight(m, r)))
         return false;
-    values v = { m, r, ri->sym, dim[ri->type.rank - 1], c };
+    values v = {m, r, ri->sym, dim[ri->type.rank - 1], c};
     return c < v.scale && fit(&v, dim, ri->type.rank - 1, out);
 }
 
 /* ---- through definitions ----------------------------------------------------------- */
 
-/* Where axis `a` of shape x ended up in shape y: same size, same count of elements before. */
+/* Where axis `a` of shape x is in shape y: same size, same count of elements before. */
 static int
 moved_axis(fg_exprs *ex, const fg_type *x, int a, const fg_type *y)
 {
@@ -130,7 +132,7 @@ through_view(fg_module *m, const fg_inst *d, int depth, fg_affine *out)
         int axis = out->term[j].axis;
         fg_expr coef = out->term[j].coef;
         if (fg_e_is(ex, x->dim[axis], 1))
-            continue;           /* the only position is 0 */
+            continue; /* the only position is 0 */
         if (d->op == FG_OP_slice) {
             out->start = fg_eadd(ex, out->start,
                                  fg_emul(ex, coef, FG_GET(d, slice, start).es[axis]));
@@ -177,8 +179,8 @@ through_sum(fg_module *m, const fg_inst *d, int depth, fg_affine *out)
     fg_expr one = fg_ec(m->ex, 1), sign = fg_ec(m->ex, d->op == FG_OP_sub ? -1 : 1);
     if (!find(m, d->in[0], depth + 1, &x[0]) || !find(m, d->in[1], depth + 1, &x[1]))
         return false;
-    *out = (fg_affine){ .start = fg_ec(m->ex, 0) };
-    int lead[2] = { rank - fg_rt(m, d->in[0])->rank, rank - fg_rt(m, d->in[1])->rank };
+    *out = (fg_affine){.start = fg_ec(m->ex, 0)};
+    int lead[2] = {rank - fg_rt(m, d->in[0])->rank, rank - fg_rt(m, d->in[1])->rank};
     if (d->op != FG_OP_mul)
         return accumulate(m, out, &x[0], one, lead[0]) &&
                accumulate(m, out, &x[1], sign, lead[1]);
@@ -197,14 +199,14 @@ find(fg_module *m, fg_reg r, int depth, fg_affine *out)
     if (!fg_is_int((fg_dtype)ri->type.dtype) || depth > MAXDEPTH)
         return false;
     if (ri->sym || fg_reg_weight(m, r)) {
-        values v = { m, r, ri->sym, 1, 0 };
+        values v = {m, r, ri->sym, 1, 0};
         return fg_type_static(m->ex, &ri->type, dim) && fit(&v, dim, ri->type.rank, out);
     }
     if (!d)
         return false;
     switch (d->op) {
     case FG_OP_iota:
-        *out = (fg_affine){ .n = 1, .start = FG_GET(d, iota, start).e };
+        *out = (fg_affine){.n = 1, .start = FG_GET(d, iota, start).e};
         out->term[0].coef = fg_ec(m->ex, FG_GET(d, iota, step).i);
         if (out->start == FG_E_BAD)
             out->start = fg_ec(m->ex, 0);

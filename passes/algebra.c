@@ -98,8 +98,8 @@ static fg_reg
 div_by_power(fg_build *b, fg_inst *i)
 {
     double v;
-    if (!is_float(b->m, i->in[0]) || !fg_const_splat(b->m, i->in[1], &v) || !power_of_two(v) ||
-        !fg_same_type(b->m, i, i->in[0]))
+    if (!is_float(b->m, i->in[0]) || !fg_const_splat(b->m, i->in[1], &v) ||
+        !power_of_two(v) || !fg_same_type(b->m, i, i->in[0]))
         return 0;
     return fg_emit2(b, FG_OP_mul, i->in[0],
                     fg_emit_f(b, (fg_dtype)fg_rt(b->m, i->in[0])->dtype, 1 / v));
@@ -185,7 +185,8 @@ minus_negated(fg_build *b, fg_inst *i)
 {
     fg_inst *d = fg_operand_def(b->m, i, 1, FG_OP_neg);
     if (d)
-        return fg_emit2(b, i->op == FG_OP_sub ? FG_OP_add : FG_OP_sub, i->in[0], d->in[0]);
+        return fg_emit2(b, i->op == FG_OP_sub ? FG_OP_add : FG_OP_sub, i->in[0],
+                        d->in[0]);
     d = i->op == FG_OP_add ? fg_operand_def(b->m, i, 0, FG_OP_neg) : NULL;
     return d ? fg_emit2(b, FG_OP_sub, i->in[1], d->in[0]) : 0;
 }
@@ -208,9 +209,9 @@ with_constant(fg_build *b, fg_inst *i)
 static fg_reg
 not_compared(fg_build *b, fg_inst *i)
 {
-    static const fg_op inverse[FG_NOPS] = { [FG_OP_eq] = FG_OP_ne, [FG_OP_ne] = FG_OP_eq,
-                                            [FG_OP_lt] = FG_OP_ge, [FG_OP_le] = FG_OP_gt,
-                                            [FG_OP_gt] = FG_OP_le, [FG_OP_ge] = FG_OP_lt };
+    static const fg_op inverse[FG_NOPS] = {
+        [FG_OP_eq] = FG_OP_ne, [FG_OP_ne] = FG_OP_eq, [FG_OP_lt] = FG_OP_ge,
+        [FG_OP_le] = FG_OP_gt, [FG_OP_gt] = FG_OP_le, [FG_OP_ge] = FG_OP_lt};
     fg_inst *d = fg_def(b->m, i->in[0]);
     fg_op op = d ? inverse[d->op] : FG_OP_NONE;
     /* NaN is neither less nor greater or equal. */
@@ -239,7 +240,8 @@ static fg_reg
 where_known(fg_build *b, fg_inst *i)
 {
     double v;
-    return fg_const_splat(b->m, i->in[0], &v) ? as_result(b, i, i->in[v != 0 ? 1 : 2]) : 0;
+    return fg_const_splat(b->m, i->in[0], &v) ? as_result(b, i, i->in[v != 0 ? 1 : 2])
+                                              : 0;
 }
 
 static fg_reg
@@ -275,8 +277,8 @@ where_flag(fg_build *b, fg_inst *i)
 static int
 exact_bits(fg_dtype d)
 {
-    static const uint8_t mantissa[FG_NDTYPES] = { [FG_f32] = 24, [FG_f64] = 53, [FG_f16] = 11,
-                                                  [FG_bf16] = 8 };
+    static const uint8_t mantissa[FG_NDTYPES] = {
+        [FG_f32] = 24, [FG_f64] = 53, [FG_f16] = 11, [FG_bf16] = 8};
     switch (fg_dtypes[d].cls) {
     case FG_CLASS_FLOAT:
         return mantissa[d];
@@ -298,7 +300,7 @@ holds(fg_dtype to, fg_dtype from)
         return true;
     if (t == FG_CLASS_BOOL || exact_bits(to) < exact_bits(from))
         return false;
-    if (f == FG_CLASS_FLOAT)    /* and exponents: f16 holds no bf16, both fit f32 and f64 */
+    if (f == FG_CLASS_FLOAT) /* and exponents: f16 holds no bf16, both fit f32 and f64 */
         return t == FG_CLASS_FLOAT;
     return t != FG_CLASS_UINT || f != FG_CLASS_SINT;
 }
@@ -313,49 +315,50 @@ static fg_reg
 cast_twice(fg_build *b, fg_inst *i)
 {
     fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_cast);
-    if (!d || !holds((fg_dtype)fg_rt(b->m, i->in[0])->dtype, (fg_dtype)fg_rt(b->m, d->in[0])->dtype))
+    if (!d || !holds((fg_dtype)fg_rt(b->m, i->in[0])->dtype,
+                     (fg_dtype)fg_rt(b->m, d->in[0])->dtype))
         return 0;
     return fg_emit_cast(b, d->in[0], (fg_dtype)fg_rt(b->m, i->out[0])->dtype);
 }
 
 /* clang-format off */
 const fg_rule fg_rules_arith[] = {
-    { FG_OP_add,   plus_zero,       FG_DIFFERS_ZERO_SIGN, "x + 0 = x" },
-    { FG_OP_sub,   plus_zero,       FG_DIFFERS_NOWHERE,   "x - 0 = x" },
-    { FG_OP_mul,   times_one,       FG_DIFFERS_NOWHERE,   "x 1 = x" },
-    { FG_OP_div,   times_one,       FG_DIFFERS_NOWHERE,   "x / 1 = x" },
-    { FG_OP_mul,   times_minus_one, FG_DIFFERS_NOWHERE,   "x (-1) = -x" },
-    { FG_OP_div,   div_by_power,    FG_DIFFERS_NOWHERE,   "x / 2^k = x 2^-k" },
-    { FG_OP_div,   one_over,        FG_DIFFERS_NOWHERE,   "1 / x = recip x" },
-    { FG_OP_mul,   times_twice,     FG_DIFFERS_ROUNDING,  "(x c) 2^k = x (c 2^k)" },
-    { FG_OP_add,   plus_twice,      FG_DIFFERS_NOWHERE,   "(x + c) + d = x + (c + d), integers" },
-    { FG_OP_pow,   small_power,     FG_DIFFERS_ROUNDING,  "x^1, x^2, x^0.5, x^-1" },
-    { FG_OP_min,   twice_itself,    FG_DIFFERS_NOWHERE,   "min(x, x) = x" },
-    { FG_OP_max,   twice_itself,    FG_DIFFERS_NOWHERE,   "max(x, x) = x" },
-    { FG_OP_and,   twice_itself,    FG_DIFFERS_NOWHERE,   "x and x = x" },
-    { FG_OP_or,    twice_itself,    FG_DIFFERS_NOWHERE,   "x or x = x" },
-    { FG_OP_neg,   undone,          FG_DIFFERS_NOWHERE,   "-(-x) = x" },
-    { FG_OP_not,   undone,          FG_DIFFERS_NOWHERE,   "not not x = x" },
-    { FG_OP_bitnot, undone,         FG_DIFFERS_NOWHERE,   "~~x = x" },
-    { FG_OP_abs,   abs_again,       FG_DIFFERS_NOWHERE,   "||x|| = |x|, |-x| = |x|" },
-    { FG_OP_sub,   minus_negated,   FG_DIFFERS_NOWHERE,   "x - (-y) = x + y" },
-    { FG_OP_add,   minus_negated,   FG_DIFFERS_NOWHERE,   "x + (-y) = x - y" },
-    { FG_OP_and,   with_constant,   FG_DIFFERS_NOWHERE,   "x and true = x, x and false = false" },
-    { FG_OP_or,    with_constant,   FG_DIFFERS_NOWHERE,   "x or false = x, x or true = true" },
-    { FG_OP_not,   not_compared,    FG_DIFFERS_NOWHERE,   "not (x == y) = x != y" },
-    { FG_OP_eq,    bool_compared,   FG_DIFFERS_NOWHERE,   "b == true = b, b == false = not b" },
-    { FG_OP_ne,    bool_compared,   FG_DIFFERS_NOWHERE,   "b != false = b, b != true = not b" },
-    { FG_OP_where, where_known,     FG_DIFFERS_NOWHERE,   "true ? x : y = x" },
-    { FG_OP_where, where_equal,     FG_DIFFERS_NOWHERE,   "c ? x : x = x" },
-    { FG_OP_where, where_not,       FG_DIFFERS_NOWHERE,   "not c ? x : y = c ? y : x" },
-    { FG_OP_where, where_flag,      FG_DIFFERS_NOWHERE,   "c ? 1 : 0 = c as a number" },
-    { 0, NULL, 0, NULL },
+    FG_RULE(add,     plus_zero,       ZERO_SIGN, "x + 0 = x")
+    FG_RULE(sub,     plus_zero,       NOWHERE,   "x - 0 = x")
+    FG_RULE(mul,     times_one,       NOWHERE,   "x 1 = x")
+    FG_RULE(div,     times_one,       NOWHERE,   "x / 1 = x")
+    FG_RULE(mul,     times_minus_one, NOWHERE,   "x (-1) = -x")
+    FG_RULE(div,     div_by_power,    NOWHERE,   "x / 2^k = x 2^-k")
+    FG_RULE(div,     one_over,        NOWHERE,   "1 / x = recip x")
+    FG_RULE(mul,     times_twice,     ROUNDING,  "(x c) 2^k = x (c 2^k)")
+    FG_RULE(add,     plus_twice,      NOWHERE,   "(x + c) + d = x + (c + d), integers")
+    FG_RULE(pow,     small_power,     ROUNDING,  "x^1, x^2, x^0.5, x^-1")
+    FG_RULE(min,     twice_itself,    NOWHERE,   "min(x, x) = x")
+    FG_RULE(max,     twice_itself,    NOWHERE,   "max(x, x) = x")
+    FG_RULE(and,     twice_itself,    NOWHERE,   "x and x = x")
+    FG_RULE(or,      twice_itself,    NOWHERE,   "x or x = x")
+    FG_RULE(neg,     undone,          NOWHERE,   "-(-x) = x")
+    FG_RULE(not,     undone,          NOWHERE,   "not not x = x")
+    FG_RULE(bitnot,  undone,          NOWHERE,   "~~x = x")
+    FG_RULE(abs,     abs_again,       NOWHERE,   "||x|| = |x|, |-x| = |x|")
+    FG_RULE(sub,     minus_negated,   NOWHERE,   "x - (-y) = x + y")
+    FG_RULE(add,     minus_negated,   NOWHERE,   "x + (-y) = x - y")
+    FG_RULE(and,     with_constant,   NOWHERE,   "x and true = x, x and false = false")
+    FG_RULE(or,      with_constant,   NOWHERE,   "x or false = x, x or true = true")
+    FG_RULE(not,     not_compared,    NOWHERE,   "not (x == y) = x != y")
+    FG_RULE(eq,      bool_compared,   NOWHERE,   "b == true = b, b == false = not b")
+    FG_RULE(ne,      bool_compared,   NOWHERE,   "b != false = b, b != true = not b")
+    FG_RULE(where,   where_known,     NOWHERE,   "true ? x : y = x")
+    FG_RULE(where,   where_equal,     NOWHERE,   "c ? x : x = x")
+    FG_RULE(where,   where_not,       NOWHERE,   "not c ? x : y = c ? y : x")
+    FG_RULE(where,   where_flag,      NOWHERE,   "c ? 1 : 0 = c as a number")
+    { FG_OP_NONE, NULL, FG_DIFFERS_NOWHERE, NULL },
 };
 
 const fg_rule fg_rules_cast[] = {
-    { FG_OP_cast,    cast_nothing,  FG_DIFFERS_NOWHERE,   "to its own type" },
-    { FG_OP_bitcast, cast_nothing,  FG_DIFFERS_NOWHERE,   "to its own type" },
-    { FG_OP_cast,    cast_twice,    FG_DIFFERS_NOWHERE,   "through a type that holds every value" },
-    { 0, NULL, 0, NULL },
+    FG_RULE(cast,    cast_nothing,    NOWHERE,   "to its own type")
+    FG_RULE(bitcast, cast_nothing,    NOWHERE,   "to its own type")
+    FG_RULE(cast,    cast_twice,      NOWHERE,   "through a type that holds every value")
+    { FG_OP_NONE, NULL, FG_DIFFERS_NOWHERE, NULL },
 };
 /* clang-format on */

@@ -8,15 +8,16 @@
  *
  * The index is shown to be linear in the position (affine.c). The positions must lie
  * inside: a model that indexes an axis with 0..S-1 promises that S fits, so an input
- * symbol is bounded by the size, or, where the size is a symbol too, taken to be equal. That
- * renews every type of the module, so rules look types up after the promise, not before.
+ * symbol is bounded by the size, or, where the size is a symbol too, taken to be equal.
+ * That renews every type of the module, so rules look types up after the promise, not
+ * before.
  */
 #include "passes/algebra.h"
 
 /* ---- positions --------------------------------------------------------------------- */
 
-typedef struct ramp {           /* start + c[axis]; axis -1: start */
-    int     axis;
+typedef struct ramp { /* start + c[axis]; axis -1: start */
+    int axis;
     fg_expr start;
 } ramp;
 
@@ -25,7 +26,7 @@ as_ramp(fg_module *m, const fg_affine *f, ramp *r)
 {
     if (f->n > 1 || (f->n == 1 && !fg_e_is(m->ex, f->term[0].coef, 1)))
         return false;
-    *r = (ramp){ f->n ? f->term[0].axis : -1, f->start };
+    *r = (ramp){f->n ? f->term[0].axis : -1, f->start};
     return true;
 }
 
@@ -42,8 +43,9 @@ inside(fg_module *m, fg_expr start, fg_expr n, fg_expr size)
         return true;
     /* Sizes that come from inputs of their own, under different names. */
     return fg_e_is(ex, start, 0) && fg_e_single(ex, size, &s) &&
-           fg_sym_info(ex, s)->kind == FG_SYM_INPUT && !fg_e_mentions(ex, n, FG_SYM_RUN) &&
-           fg_unify(m, size, n) && fg_e_renew(ex, size) == fg_e_renew(ex, n);
+           fg_sym_info(ex, s)->kind == FG_SYM_INPUT &&
+           !fg_e_mentions(ex, n, FG_SYM_RUN) && fg_unify(m, size, n) &&
+           fg_e_renew(ex, size) == fg_e_renew(ex, n);
 }
 
 /* A position below `size` that may count from the end. */
@@ -65,9 +67,9 @@ ramp_size(fg_module *m, const ramp *r, const fg_type *index)
 
 enum { MAXTUPLE = 4 };
 
-typedef struct grid {           /* positions along the first n axes of x */
-    int  n;
-    ramp at[MAXTUPLE];          /* no two along the same axis of the index */
+typedef struct grid { /* positions along the first n axes of x */
+    int n;
+    ramp at[MAXTUPLE]; /* no two along the same axis of the index */
 } grid;
 
 static bool
@@ -90,8 +92,8 @@ tuple_grid(fg_module *m, fg_reg index, const fg_type *x, grid *g)
     int lead = t->rank - 1;
     if (!fg_e_const(m->ex, t->dim[lead], &n) || n < 1 || n > MAXTUPLE)
         return false;
-    bool joined = n > 1 && fg_is_op(d, FG_OP_concat) && FG_GET(d, concat, axis).i == lead &&
-                  d->nin == n;
+    bool joined = n > 1 && fg_is_op(d, FG_OP_concat) &&
+                  FG_GET(d, concat, axis).i == lead && d->nin == n;
     g->n = (int)n;
     for (int k = 0; k < n; k++) {
         fg_affine f;
@@ -116,7 +118,7 @@ flat_grid(fg_module *m, fg_reg index, const fg_type *x, int merged, grid *g)
     int used = 0;
     g->n = merged;
     for (int k = merged - 1; k >= 0; k--) {
-        g->at[k] = (ramp){ -1, zero };
+        g->at[k] = (ramp){-1, zero};
         for (int j = 0; j < f.n; j++)
             if (f.term[j].coef == stride && g->at[k].axis < 0) {
                 g->at[k].axis = f.term[j].axis;
@@ -131,8 +133,8 @@ static bool
 grid_inside(fg_module *m, fg_reg x, fg_reg index, const grid *g)
 {
     for (int k = 0; k < g->n; k++)
-        if (!inside(m, fg_e_renew(m->ex, g->at[k].start), ramp_size(m, &g->at[k], fg_rt(m, index)),
-                    fg_rt(m, x)->dim[k]))
+        if (!inside(m, fg_e_renew(m->ex, g->at[k].start),
+                    ramp_size(m, &g->at[k], fg_rt(m, index)), fg_rt(m, x)->dim[k]))
             return false;
     return true;
 }
@@ -180,7 +182,8 @@ gather_of_ramp(fg_build *b, fg_inst *i)
     if (!fg_find_affine(m, i->in[1], &f) || !as_ramp(m, &f, &r))
         return 0;
     fg_expr start = from_front(m, &r, fg_rt(m, i->in[0])->dim[axis]);
-    if (!inside(m, start, ramp_size(m, &r, fg_rt(m, i->in[1])), fg_rt(m, i->in[0])->dim[axis]))
+    if (!inside(m, start, ramp_size(m, &r, fg_rt(m, i->in[1])),
+                fg_rt(m, i->in[0])->dim[axis]))
         return 0;
     const fg_type idx = *fg_rt(m, i->in[1]), y = *fg_rt(m, i->out[0]);
     fg_expr n = ramp_size(m, &r, &idx), dims[FG_MAXRANK];
@@ -206,9 +209,11 @@ gather_of_flat_grid(fg_build *b, fg_inst *i)
     while (merged < x.rank && (merged < 2 || n != flat.dim[0]))
         n = fg_emul(m->ex, n, x.dim[merged++]);
     if (merged < 2 || n != flat.dim[0] || n == FG_E_BAD ||
-        !flat_grid(m, i->in[1], &x, merged, &g) || !grid_inside(m, d->in[0], i->in[1], &g))
+        !flat_grid(m, i->in[1], &x, merged, &g) ||
+        !grid_inside(m, d->in[0], i->in[1], &g))
         return 0;
-    return emit_grid(b, d->in[0], i->in[1], &g, fg_rt(m, i->in[1])->rank, fg_rt(m, i->out[0]));
+    return emit_grid(b, d->in[0], i->in[1], &g, fg_rt(m, i->in[1])->rank,
+                     fg_rt(m, i->out[0]));
 }
 
 /* Rows are fetched once and repeated as a view. */
@@ -264,7 +269,7 @@ scatter_nd_of_grid(fg_build *b, fg_inst *i)
     for (int k = 0; k < g.n; k++) {
         const ramp *r = &g.at[k];
         if (r->axis >= 0 && r->axis <= last)
-            return 0;           /* the updates would need a transpose */
+            return 0; /* the updates would need a transpose */
         if (r->axis >= 0) {
             last = r->axis;
             run |= 1u << r->axis;
@@ -279,7 +284,7 @@ scatter_nd_of_grid(fg_build *b, fg_inst *i)
     }
     for (int a = 0; a < lead; a++)
         if (!(run >> a & 1) && !fg_e_is(m->ex, idx.dim[a], 1))
-            return 0;           /* several updates for one place */
+            return 0; /* several updates for one place */
     fg_reg u = fg_emit_reshape(b, i->in[2], x.rank, dims);
     if (part < 0)
         return u;
@@ -328,7 +333,8 @@ positions_compared(fg_build *b, fg_inst *i)
     if (!extremes(m, i->in[0], &lo[0], &hi[0]) || !extremes(m, i->in[1], &lo[1], &hi[1]))
         return 0;
     bool strict = i->op == FG_OP_lt || i->op == FG_OP_gt;
-    int x = i->op == FG_OP_lt || i->op == FG_OP_le ? 0 : 1, y = 1 - x;  /* asks x < y or x <= y */
+    int x = i->op == FG_OP_lt || i->op == FG_OP_le ? 0 : 1,
+        y = 1 - x; /* asks x < y or x <= y */
     bool yes = strict ? below(m, hi[x], lo[y]) : fg_e_le(m->ex, hi[x], lo[y]);
     bool no = strict ? fg_e_le(m->ex, hi[y], lo[x]) : below(m, hi[y], lo[x]);
     if (!yes && !no)
@@ -339,15 +345,15 @@ positions_compared(fg_build *b, fg_inst *i)
 
 /* clang-format off */
 const fg_rule fg_rules_index[] = {
-    { FG_OP_gather,     gather_of_ramp,      0, "x[s..s+n] by index" },
-    { FG_OP_gather,     gather_of_flat_grid, 0, "x[0..n, 0..m] by one index into merged axes" },
-    { FG_OP_gather,     gather_of_expand,    0, "gather(x, expand i) = expand(gather(x, i))" },
-    { FG_OP_gather_nd,  gather_nd_of_grid,   0, "x[s..s+n, t..t+m] by tuples" },
-    { FG_OP_scatter_nd, scatter_nd_of_grid,  0, "assignment to whole axes, or to a range of one" },
-    { FG_OP_lt,         positions_compared,  0, "positions on one side of a bound" },
-    { FG_OP_le,         positions_compared,  0, "positions on one side of a bound" },
-    { FG_OP_gt,         positions_compared,  0, "positions on one side of a bound" },
-    { FG_OP_ge,         positions_compared,  0, "positions on one side of a bound" },
-    { 0, NULL, 0, NULL },
+    FG_RULE(gather,     gather_of_ramp,      NOWHERE, "x[s..s+n] by index")
+    FG_RULE(gather,     gather_of_flat_grid, NOWHERE, "x[0..n, 0..m] by an index into merged axes")
+    FG_RULE(gather,     gather_of_expand,    NOWHERE, "of repeated rows, repeats rows")
+    FG_RULE(gather_nd,  gather_nd_of_grid,   NOWHERE, "x[s..s+n, t..t+m] by tuples")
+    FG_RULE(scatter_nd, scatter_nd_of_grid,  NOWHERE, "assignment to axes, or to a range of one")
+    FG_RULE(lt,         positions_compared,  NOWHERE, "positions on one side of a bound")
+    FG_RULE(le,         positions_compared,  NOWHERE, "positions on one side of a bound")
+    FG_RULE(gt,         positions_compared,  NOWHERE, "positions on one side of a bound")
+    FG_RULE(ge,         positions_compared,  NOWHERE, "positions on one side of a bound")
+    { FG_OP_NONE, NULL, FG_DIFFERS_NOWHERE, NULL },
 };
 /* clang-format on */

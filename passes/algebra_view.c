@@ -82,7 +82,7 @@ expand_twice(fg_build *b, fg_inst *i)
 
 /* A reshape that only adds leading axes of size 1 does nothing that expand does not. */
 static fg_reg
-expand_of_leading_ones(fg_build *b, fg_inst *i)
+leading_ones(fg_build *b, fg_inst *i)
 {
     fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_reshape);
     const fg_type *t = fg_rt(b->m, i->out[0]);
@@ -95,7 +95,8 @@ expand_of_leading_ones(fg_build *b, fg_inst *i)
     return fg_emit_expand(b, d->in[0], t->rank, t->dim);
 }
 
-/* Axes of x that each axis of y is made of: y merges neighbours of x. group[k] is the first. */
+/* Axes of x that each axis of y is made of, when y merges neighbours; group[k] is the
+ * first. */
 static bool
 merged_groups(fg_exprs *ex, const fg_type *x, const fg_type *y, int *group)
 {
@@ -115,7 +116,7 @@ merged_groups(fg_exprs *ex, const fg_type *x, const fg_type *y, int *group)
 
 /* [B,H,T,D] -> [B H,T,D] -> [B H,D,T] -> [B,H,D,T] is a transpose of the whole. */
 static fg_reg
-transpose_between_reshapes(fg_build *b, fg_inst *i)
+heads_turned(fg_build *b, fg_inst *i)
 {
     fg_inst *t = fg_operand_def(b->m, i, 0, FG_OP_transpose);
     fg_inst *r = t ? fg_operand_def(b->m, t, 0, FG_OP_reshape) : NULL;
@@ -231,7 +232,8 @@ slice_twice(fg_build *b, fg_inst *i)
     const fg_attr *s2 = &FG_GET(i, slice, start), *t2 = &FG_GET(i, slice, step);
     for (int k = 0; k < s1->n; k++) {
         start[k] = fg_eadd(ex, s1->es[k], fg_emul(ex, s2->es[k], fg_ec(ex, t1->is[k])));
-        if (start[k] == FG_E_BAD || __builtin_mul_overflow(t1->is[k], t2->is[k], &step[k]))
+        if (start[k] == FG_E_BAD ||
+            __builtin_mul_overflow(t1->is[k], t2->is[k], &step[k]))
             return 0;
     }
     return fg_emit_slice(b, d->in[0], start, step, fg_rt(b->m, i->out[0])->dim);
@@ -249,7 +251,8 @@ slice_of_concat(fg_build *b, fg_inst *i)
     int64_t axis = FG_GET(d, concat, axis).i;
     if (t->is[axis] < 1)
         return 0;
-    fg_expr span = fg_emul(ex, fg_esub(ex, y->dim[axis], fg_ec(ex, 1)), fg_ec(ex, t->is[axis]));
+    fg_expr span =
+        fg_emul(ex, fg_esub(ex, y->dim[axis], fg_ec(ex, 1)), fg_ec(ex, t->is[axis]));
     fg_expr end = fg_eadd(ex, fg_eadd(ex, s->es[axis], span), fg_ec(ex, 1));
     fg_expr at = fg_ec(ex, 0), start[FG_MAXRANK];
     for (int k = 0; k < d->nin; k++) {
@@ -294,7 +297,8 @@ iota_shifted(fg_build *b, fg_inst *i)
         fg_expr from = FG_GET(d, iota, start).e, e = c->sym[0];
         if (from == FG_E_BAD)
             from = fg_ec(b->m->ex, 0);
-        from = i->op == FG_OP_sub ? fg_esub(b->m->ex, from, e) : fg_eadd(b->m->ex, from, e);
+        from =
+            i->op == FG_OP_sub ? fg_esub(b->m->ex, from, e) : fg_eadd(b->m->ex, from, e);
         if (from != FG_E_BAD)
             return fg_emit_iota(b, FG_GET(d, iota, n).e, from, FG_GET(d, iota, step).i,
                                 (fg_dtype)c->type.dtype);
@@ -304,7 +308,7 @@ iota_shifted(fg_build *b, fg_inst *i)
 
 /* ---- concat, pad, reductions ------------------------------------------------------- */
 
-/* Operands of a concat with nested ones on the same axis opened and empty ones dropped. */
+/* Operands of a concat, nested ones on the same axis opened and empty ones dropped. */
 static int
 opened(fg_module *m, const fg_inst *i, fg_reg *in, int max)
 {
@@ -344,7 +348,8 @@ adjoins(fg_module *m, const fg_inst *x, const fg_inst *y, int64_t axis)
     if (x->in[0] != y->in[0] || memcmp(tx->is, ty->is, sizeof *tx->is * (size_t)tx->n))
         return false;
     for (int k = 0; k < sx->n; k++) {
-        fg_expr size = fg_emul(m->ex, fg_rt(m, x->out[0])->dim[k], fg_ec(m->ex, tx->is[k]));
+        fg_expr size =
+            fg_emul(m->ex, fg_rt(m, x->out[0])->dim[k], fg_ec(m->ex, tx->is[k]));
         if (sy->es[k] != (k == axis ? fg_eadd(m->ex, sx->es[k], size) : sx->es[k]))
             return false;
     }
@@ -361,7 +366,8 @@ concat_of_neighbours(fg_build *b, fg_inst *i)
         if (!x || !y || !adjoins(b->m, x, y, axis))
             continue;
         fg_type t = *fg_rt(b->m, i->in[k]);
-        t.dim[axis] = fg_eadd(b->m->ex, t.dim[axis], fg_rt(b->m, i->in[k + 1])->dim[axis]);
+        t.dim[axis] =
+            fg_eadd(b->m->ex, t.dim[axis], fg_rt(b->m, i->in[k + 1])->dim[axis]);
         fg_reg *in = FG_NEWN(b->m->a, fg_reg, (size_t)i->nin);
         memcpy(in, i->in, sizeof *in * (size_t)i->nin);
         in[k] = fg_emit_slice(b, x->in[0], FG_GET(x, slice, start).es,
@@ -412,34 +418,34 @@ matmul_outer(fg_build *b, fg_inst *i)
 
 /* clang-format off */
 const fg_rule fg_rules_view[] = {
-    { FG_OP_reshape,   to_own_type,       0, "to its own shape" },
-    { FG_OP_reshape,   reshape_twice,     0, "reshape(reshape x)" },
-    { FG_OP_reshape,   view_of_splat,     0, "reshape(expand one) = expand one" },
-    { FG_OP_reshape,   transpose_between_reshapes, 0, "axes merged, moved and split again" },
-    { FG_OP_transpose, view_of_splat,     0, "transpose(expand one) = expand one" },
-    { FG_OP_slice,     view_of_splat,     0, "slice(expand one) = expand one" },
-    { FG_OP_transpose, transpose_nothing, 0, "axes in place" },
-    { FG_OP_transpose, transpose_twice,   0, "permutations compose" },
-    { FG_OP_expand,    to_own_type,       0, "to its own shape" },
-    { FG_OP_expand,    expand_twice,      0, "expand(expand x)" },
-    { FG_OP_expand,    expand_of_leading_ones, 0, "expand(reshape x to [1,..]) = expand x" },
-    { FG_OP_slice,     slice_whole,       0, "all of x" },
-    { FG_OP_slice,     slice_twice,       0, "slice(slice x)" },
-    { FG_OP_slice,     slice_of_concat,   0, "within one operand" },
-    { FG_OP_slice,     slice_of_iota,     0, "a shorter iota" },
-    { FG_OP_add,       iota_shifted,      0, "iota + e" },
-    { FG_OP_sub,       iota_shifted,      0, "iota - e" },
-    { FG_OP_concat,    concat_opened,     0, "nested, empty or single operands" },
-    { FG_OP_concat,    concat_of_neighbours, 0, "slices of one operand side by side" },
-    { FG_OP_pad,       pad_nothing,       0, "by 0" },
-    { FG_OP_reduce_sum,  reduce_one,      0, "over axes of size 1" },
-    { FG_OP_reduce_mean, reduce_one,      0, "over axes of size 1" },
-    { FG_OP_reduce_prod, reduce_one,      0, "over axes of size 1" },
-    { FG_OP_reduce_max,  reduce_one,      0, "over axes of size 1" },
-    { FG_OP_reduce_min,  reduce_one,      0, "over axes of size 1" },
-    { FG_OP_matmul,    matmul_outer,      0, "over one product" },
-    { FG_OP_NONE,      op_of_expand,      0, "op(expand x, 1) = expand(op(x, 1))" },
-    { FG_OP_NONE,      operand_expanded,  0, "op(x, expand y) = op(x, y)" },
-    { 0, NULL, 0, NULL },
+    FG_RULE(reshape,     to_own_type,          NOWHERE, "to its own shape")
+    FG_RULE(reshape,     reshape_twice,        NOWHERE, "reshape(reshape x)")
+    FG_RULE(reshape,     view_of_splat,        NOWHERE, "reshape(expand one) = expand one")
+    FG_RULE(reshape,     heads_turned,         NOWHERE, "axes merged, moved, split again")
+    FG_RULE(transpose,   view_of_splat,        NOWHERE, "transpose(expand one) = expand one")
+    FG_RULE(slice,       view_of_splat,        NOWHERE, "slice(expand one) = expand one")
+    FG_RULE(transpose,   transpose_nothing,    NOWHERE, "axes in place")
+    FG_RULE(transpose,   transpose_twice,      NOWHERE, "permutations compose")
+    FG_RULE(expand,      to_own_type,          NOWHERE, "to its own shape")
+    FG_RULE(expand,      expand_twice,         NOWHERE, "expand(expand x)")
+    FG_RULE(expand,      leading_ones,         NOWHERE, "expand(reshape to [1,..])")
+    FG_RULE(slice,       slice_whole,          NOWHERE, "all of x")
+    FG_RULE(slice,       slice_twice,          NOWHERE, "slice(slice x)")
+    FG_RULE(slice,       slice_of_concat,      NOWHERE, "within one operand")
+    FG_RULE(slice,       slice_of_iota,        NOWHERE, "a shorter iota")
+    FG_RULE(add,         iota_shifted,         NOWHERE, "iota + e")
+    FG_RULE(sub,         iota_shifted,         NOWHERE, "iota - e")
+    FG_RULE(concat,      concat_opened,        NOWHERE, "nested, empty or single operands")
+    FG_RULE(concat,      concat_of_neighbours, NOWHERE, "slices of one operand side by side")
+    FG_RULE(pad,         pad_nothing,          NOWHERE, "by 0")
+    FG_RULE(reduce_sum,  reduce_one,           NOWHERE, "over axes of size 1")
+    FG_RULE(reduce_mean, reduce_one,           NOWHERE, "over axes of size 1")
+    FG_RULE(reduce_prod, reduce_one,           NOWHERE, "over axes of size 1")
+    FG_RULE(reduce_max,  reduce_one,           NOWHERE, "over axes of size 1")
+    FG_RULE(reduce_min,  reduce_one,           NOWHERE, "over axes of size 1")
+    FG_RULE(matmul,      matmul_outer,         NOWHERE, "over one product")
+    FG_RULE(NONE,        op_of_expand,         NOWHERE, "op(expand x, 1) = expand(op(x, 1))")
+    FG_RULE(NONE,        operand_expanded,     NOWHERE, "op(x, expand y) = op(x, y)")
+    { FG_OP_NONE, NULL, FG_DIFFERS_NOWHERE, NULL },
 };
 /* clang-format on */

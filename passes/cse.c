@@ -16,16 +16,16 @@
 
 typedef struct entry {
     struct entry *next;
-    fg_inst      *inst;
-    uint64_t      hash;
+    fg_inst *inst;
+    uint64_t hash;
 } entry;
 
 typedef struct table {
-    fg_module  *m;
-    fg_arena   *a;
-    fg_rewrite  names;
-    entry     **slot;
-    size_t      mask;
+    fg_module *m;
+    fg_arena *a;
+    fg_rewrite names;
+    entry **slot;
+    size_t mask;
 } table;
 
 static uint64_t
@@ -39,9 +39,9 @@ attr_hash(fg_attrkind kind, const fg_attr *a, uint64_t h)
     case FG_AK_ints:
     case FG_AK_syms:
         return fg_hash(a->is, sizeof *a->is * (size_t)a->n, h + (uint64_t)a->n);
-    case FG_AK_word:            /* interned: equal text, equal pointer */
+    case FG_AK_word: /* interned: equal text, equal pointer */
         return fg_hash(&a->s, sizeof a->s, h);
-    default:                    /* one 64-bit scalar */
+    default: /* one 64-bit scalar */
         return fg_hash(&a->i, sizeof a->i, h);
     }
 }
@@ -128,10 +128,11 @@ find_or_add(table *t, fg_inst *i)
     uint64_t h = inst_hash(i);
     entry **slot = &t->slot[h & t->mask];
     for (entry *e = *slot; e; e = e->next)
-        if (e->hash == h && inst_equal(t->m, e->inst, i) && visible(e->inst->block, i->block))
+        if (e->hash == h && inst_equal(t->m, e->inst, i) &&
+            visible(e->inst->block, i->block))
             return e->inst;
     entry *e = FG_NEW(t->a, entry);
-    *e = (entry){ *slot, i, h };
+    *e = (entry){*slot, i, h};
     *slot = e;
     return NULL;
 }
@@ -174,7 +175,7 @@ walk(table *t, fg_block *b)
 fg_progress
 fg_pass_cse(fg_module *m, fg_passctx *cx)
 {
-    table t = { .m = m, .a = cx->scratch, .names = fg_rewrite_new(m, cx->scratch) };
+    table t = {.m = m, .a = cx->scratch, .names = fg_rewrite_new(m, cx->scratch)};
     size_t n = 64;
     while (n < m->nreg)
         n *= 2;

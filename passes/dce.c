@@ -13,8 +13,8 @@
 #include "passes/pass.h"
 
 typedef struct live {
-    fg_module  *m;
-    fg_bits     reg, sym;
+    fg_module *m;
+    fg_bits reg, sym;
     fg_progress did;
 } live;
 

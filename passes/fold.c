@@ -8,8 +8,8 @@
  * One forward walk. Operands are renamed first, so a rule sees what earlier rules made of
  * them; an instruction is tried again until nothing applies, and what a rule emits is
  * visited as well. Each step replaces an instruction by an equal value of the same type.
- * Memory is bounded: an evaluated result is at most FOLD_BYTES, or no larger than the operands it
- * comes from, and views of weights stay views.
+ * Memory is bounded: an evaluated result is at most FOLD_BYTES, or no larger than the
+ * operands it comes from, and views of weights stay views.
  */
 #include "ir/eval.h"
 #include "passes/algebra.h"
@@ -17,18 +17,19 @@
 #include "passes/rewrite.h"
 
 enum {
-    FOLD_BYTES = 1 << 20,       /* results that may be made from less */
-    VIEW_BYTES = 1 << 16,       /* rearranged constants; larger ones are read through the view */
-    INPUT_BYTES = 1 << 26,      /* operands of elementwise operations worth evaluating */
-    STEPS_EACH = 64             /* rule applications, on average over the instructions */
+    FOLD_BYTES = 1 << 20, /* results that may be made from less */
+    VIEW_BYTES =
+        1 << 16, /* rearranged constants; larger ones are read through the view */
+    INPUT_BYTES = 1 << 26, /* operands of elementwise operations worth evaluating */
+    STEPS_EACH = 64        /* rule applications, on average over the instructions */
 };
 
 typedef struct folder {
-    fg_module  *m;
-    fg_arena   *scratch;
-    fg_rewrite  w;
-    int64_t     steps;          /* left: a pair of rules that undo each other must end */
-    bool        failed;
+    fg_module *m;
+    fg_arena *scratch;
+    fg_rewrite w;
+    int64_t steps; /* left: a pair of rules that undo each other must end */
+    bool failed;
 } folder;
 
 /* ---- known values ------------------------------------------------------------------ */
@@ -43,7 +44,7 @@ emit_values(fg_build *b, const fg_type *t, const fg_expr *v, int n)
     bool fixed = true;
     for (int k = 0; k < n; k++) {
         fixed = fixed && fg_e_const(b->m->ex, v[k], &x);
-        if (fixed)              /* little endian: the low bytes are the narrow value */
+        if (fixed) /* little endian: the low bytes are the narrow value */
             memcpy(data + k * bytes, &x, (size_t)bytes);
     }
     if (fixed && fg_type_static(b->m->ex, t, dim))
@@ -55,20 +56,23 @@ emit_values(fg_build *b, const fg_type *t, const fg_expr *v, int n)
 static fg_reg
 known_value(folder *f, fg_inst *i)
 {
-    if (i->nout != 1 || i->op == FG_OP_const || i->op == FG_OP_symvec || i->op == FG_OP_copy)
+    if (i->nout != 1 || i->op == FG_OP_const || i->op == FG_OP_symvec ||
+        i->op == FG_OP_copy)
         return 0;
     if (!fg_ri(f->m, i->out[0])->sym)
         fg_symval(f->m, i);
     const fg_reginfo ri = *fg_ri(f->m, i->out[0]);
-    if (!ri.sym || fg_is_float((fg_dtype)ri.type.dtype) || fg_dtypes[ri.type.dtype].bits < 8)
+    if (!ri.sym || fg_is_float((fg_dtype)ri.type.dtype) ||
+        fg_dtypes[ri.type.dtype].bits < 8)
         return 0;
     int64_t v;
     bool fixed = true;
     for (int k = 0; k < ri.nsym; k++)
         fixed = fixed && fg_e_const(f->m->ex, ri.sym[k], &v);
     /* These two are how a vector of expressions is spelled. */
-    if (!fixed && (i->op == FG_OP_iota || (i->op == FG_OP_reshape &&
-                                           fg_is_op(fg_def(f->m, i->in[0]), FG_OP_symvec))))
+    if (!fixed &&
+        (i->op == FG_OP_iota ||
+         (i->op == FG_OP_reshape && fg_is_op(fg_def(f->m, i->in[0]), FG_OP_symvec))))
         return 0;
     fg_build b = fg_build_before(i);
     return emit_values(&b, &ri.type, ri.sym, ri.nsym);
@@ -86,7 +90,8 @@ known_symbol(folder *f, fg_inst *i)
         return false;
     if (!fg_unify(f->m, s, v)) {
         f->failed = true;
-        return fg_error(f->m->cx, "%s: a size has an impossible value", fg_inst_where(f->m, i));
+        return fg_error(f->m->cx, "%s: a size has an impossible value",
+                        fg_inst_where(f->m, i));
     }
     fg_inst_remove(i);
     f->w.changed = true;
@@ -102,7 +107,8 @@ static_attributes(const fg_module *m, const fg_inst *i)
     int64_t v;
     for (int k = 0; k < info->nattr; k++) {
         fg_attrkind kind = fg_attrs[info->attr0 + k].kind;
-        if (kind == FG_AK_expr && i->attr[k].e != FG_E_BAD && !fg_e_const(m->ex, i->attr[k].e, &v))
+        if (kind == FG_AK_expr && i->attr[k].e != FG_E_BAD &&
+            !fg_e_const(m->ex, i->attr[k].e, &v))
             return false;
         for (int j = 0; kind == FG_AK_exprs && j < i->attr[k].n; j++)
             if (!fg_e_const(m->ex, i->attr[k].es[j], &v))
@@ -150,7 +156,7 @@ worth_evaluating(const fg_module *m, const fg_inst *i)
         return false;
     if (!fg_op_is(i->op, FG_T_ANCHOR))
         return in <= INPUT_BYTES;
-    /* Products visit each result element once per inner element, at worst all of one operand. */
+    /* A product visits, for each result element, at worst all of one operand. */
     int64_t work;
     return !__builtin_mul_overflow(elements, largest, &work) && work <= (int64_t)1 << 24;
 }
@@ -163,12 +169,12 @@ emit_weight(fg_build *b, const fg_weight *w)
     int tied = m->weight_tied;
     fg_inst *i = fg_inst_begin(b, FG_OP_const, 0, NULL);
     FG_SET(i, const, w).i = fg_weight_add(m, w);
-    m->weight_bytes_total = total;      /* counts the model's initializers only */
+    m->weight_bytes_total = total; /* counts the model's initializers only */
     m->weight_tied = tied;
     return fg_inst_finish(b, i, NULL, 0) ? i->out[0] : 0;
 }
 
-/* A reshape of a constant, or a slice of whole rows, is the same bytes under another shape. */
+/* A reshaped constant, or whole rows of one, is the same bytes under another shape. */
 static fg_reg
 aliased_weight(folder *f, fg_inst *i)
 {
@@ -210,8 +216,9 @@ static fg_reg
 evaluated(folder *f, fg_inst *i)
 {
     fg_tensor *in = FG_NEWN(f->scratch, fg_tensor, (size_t)i->nin + 1), out;
-    if (!fg_op_is(i->op, FG_T_PURE) || i->nregion || i->nout != 1 || i->op == FG_OP_const ||
-        i->op == FG_OP_symvec || i->op == FG_OP_copy || !static_attributes(f->m, i))
+    if (!fg_op_is(i->op, FG_T_PURE) || i->nregion || i->nout != 1 ||
+        i->op == FG_OP_const || i->op == FG_OP_symvec || i->op == FG_OP_copy ||
+        !static_attributes(f->m, i))
         return 0;
     for (int k = 0; k < i->nin; k++) {
         const fg_weight *w = fg_reg_weight(f->m, i->in[k]);
@@ -219,7 +226,7 @@ evaluated(folder *f, fg_inst *i)
             return 0;
         if (!w)
             continue;
-        in[k] = (fg_tensor){ .dtype = w->dtype, .rank = w->rank, .data = (void *)w->data };
+        in[k] = (fg_tensor){.dtype = w->dtype, .rank = w->rank, .data = (void *)w->data};
         memcpy(in[k].dim, w->dim, sizeof in[k].dim);
         in[k].count = 1;
         for (int d = 0; d < w->rank; d++)
@@ -240,8 +247,8 @@ evaluated(folder *f, fg_inst *i)
 static fg_reg
 simplified(folder *f, fg_inst *i)
 {
-    static const fg_rule *const tables[] = { fg_rules_cast, fg_rules_view, fg_rules_index,
-                                             fg_rules_arith };
+    static const fg_rule *const tables[] = {fg_rules_cast, fg_rules_view, fg_rules_index,
+                                            fg_rules_arith};
     if (i->nout != 1)
         return 0;
     for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
@@ -297,7 +304,7 @@ inlined_if(folder *f, fg_inst *i)
                          fg_inst_where(f->m, i), k);
             }
     }
-    /* Results are renamed only now, but first..i are visited before any reader of them. */
+    /* Renamed only now, but first..i are visited before any reader of the results. */
     fg_inst *next = first ? first : i->next;
     for (int k = 0; k < i->nout; k++)
         fg_rewrite_set(&f->w, i->out[k], yield->in[k]);
@@ -342,7 +349,7 @@ walk(folder *f, fg_block *b)
             continue;
         }
         if (f->steps > 0 && step(f, i)) {
-            f->steps--;         /* visit what took its place */
+            f->steps--; /* visit what took its place */
             next = before ? before->next : b->first;
             continue;
         }
@@ -354,7 +361,7 @@ walk(folder *f, fg_block *b)
 fg_progress
 fg_pass_fold(fg_module *m, fg_passctx *cx)
 {
-    folder f = { .m = m, .scratch = cx->scratch, .w = fg_rewrite_new(m, cx->scratch) };
+    folder f = {.m = m, .scratch = cx->scratch, .w = fg_rewrite_new(m, cx->scratch)};
     f.steps = STEPS_EACH * ((int64_t)fg_inst_count(m->body) + STEPS_EACH);
     walk(&f, m->body);
     fg_rewrite_done(&f.w);

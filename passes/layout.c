@@ -7,20 +7,20 @@
  *     %g = matmul %f, %w               =>    %h = matmul %x, %w : [B,S,N]
  *     %h = reshape %g : [B,S,N]
  *
- * Both sides of a rule compute the same elements in the same order of additions; only what
- * is a view changes. A transpose in front of a product goes when the product can read its
- * operand turned; it is changed so that the innermost axis in memory stays last. Reshapes
- * sink below products and elementwise operations until they meet another reshape.
+ * Both sides of a rule compute the same elements in the same order of additions; only
+ * what is a view changes. A transpose in front of a product goes when the product can
+ * read its operand turned; it is changed so that the innermost axis in memory stays last.
+ * Reshapes sink below products and elementwise operations until they meet another.
  */
 #include "passes/pass.h"
 #include "passes/rewrite.h"
 
 typedef struct layout {
-    fg_module      *m;
-    fg_rewrite      w;
-    const uint32_t *uses;       /* of the registers known at the start */
-    uint32_t        nuses;
-    int64_t         steps;      /* left: rules that undo each other must end */
+    fg_module *m;
+    fg_rewrite w;
+    const uint32_t *uses; /* of the registers known at the start */
+    uint32_t nuses;
+    int64_t steps; /* left: rules that undo each other must end */
 } layout;
 
 typedef fg_reg rule_fn(layout *l, fg_build *b, fg_inst *i);
@@ -68,9 +68,10 @@ turned_operand(layout *l, fg_build *b, fg_inst *i)
         memcpy(perm, p->is, sizeof *perm * (size_t)p->n);
         perm[last - 1] = p->is[last];
         perm[last] = last;
-        fg_reg in[2] = { i->in[0], i->in[1] };
+        fg_reg in[2] = {i->in[0], i->in[1]};
         in[k] = fg_emit_transpose(b, t->in[0], perm);
-        return fg_emit_matmul(b, in[0], in[1], (FG_GET(i, matmul, trans_a).i != 0) != (k == 0),
+        return fg_emit_matmul(b, in[0], in[1],
+                              (FG_GET(i, matmul, trans_a).i != 0) != (k == 0),
                               (FG_GET(i, matmul, trans_b).i != 0) != (k == 1));
     }
     return 0;
@@ -93,15 +94,16 @@ turned_product(layout *l, fg_build *b, fg_inst *i)
 
 /* ---- transposes and elementwise operations ----------------------------------------- */
 
-/* transpose(op(transpose x, 1)) = op(transpose(transpose x), 1), where that is x again for
- * every operand, or there is only one. */
+/* transpose(op(transpose x, 1)) = op(transpose(transpose x), 1), where that is x again
+ * for every operand, or there is only one. */
 static fg_reg
 transpose_through(layout *l, fg_build *b, fg_inst *i)
 {
     fg_inst *d = fg_def(l->m, i->in[0]);
     const fg_attr *p = &FG_GET(i, transpose, perm);
     fg_reg in[FG_MAXOPERANDS];
-    if (!d || !fg_op_is(d->op, FG_T_ELEM) || d->nin > FG_MAXOPERANDS || !sole_use(l, i->in[0]))
+    if (!d || !fg_op_is(d->op, FG_T_ELEM) || d->nin > FG_MAXOPERANDS ||
+        !sole_use(l, i->in[0]))
         return 0;
     int turned = 0, kept = 0;
     int64_t perm[FG_MAXOPERANDS][FG_MAXRANK];
@@ -135,18 +137,19 @@ transposes_joined(layout *l, fg_build *b, fg_inst *i)
 {
     fg_inst *x = i->nin == 2 ? operand(l, i, 0, FG_OP_transpose) : NULL;
     fg_inst *y = x ? operand(l, i, 1, FG_OP_transpose) : NULL;
-    if (!y || !fg_op_is(i->op, FG_T_ELEM) || !sole_use(l, i->in[0]) || !sole_use(l, i->in[1]))
+    if (!y || !fg_op_is(i->op, FG_T_ELEM) || !sole_use(l, i->in[0]) ||
+        !sole_use(l, i->in[1]))
         return 0;
     const fg_attr *p = &FG_GET(x, transpose, perm), *q = &FG_GET(y, transpose, perm);
     if (p->n != q->n || memcmp(p->is, q->is, sizeof *p->is * (size_t)p->n))
         return 0;
-    fg_reg in[2] = { x->in[0], y->in[0] };
+    fg_reg in[2] = {x->in[0], y->in[0]};
     return fg_emit_transpose(b, again(b, i, in), p->is);
 }
 
 /* ---- reshapes ---------------------------------------------------------------------- */
 
-/* Leading axes of x that stay when its last axes are merged to one of size n; 0: none do. */
+/* Leading axes of x that stay when its last axes are merged to one of size n. */
 static int
 rows_rank(fg_exprs *ex, const fg_type *x, fg_expr n)
 {
@@ -172,8 +175,8 @@ rows_through_product(layout *l, fg_build *b, fg_inst *i)
     if (lead < 2)
         return 0;
     x.dim[lead] = inner;
-    fg_reg p = fg_emit_matmul(b, fg_emit_reshape(b, r->in[0], lead + 1, x.dim), i->in[1], false,
-                              FG_GET(i, matmul, trans_b).i != 0);
+    fg_reg p = fg_emit_matmul(b, fg_emit_reshape(b, r->in[0], lead + 1, x.dim), i->in[1],
+                              false, FG_GET(i, matmul, trans_b).i != 0);
     return p ? fg_emit_reshape(b, p, y.rank, y.dim) : 0;
 }
 
@@ -203,8 +206,10 @@ reshape_through(layout *l, fg_build *b, fg_inst *i)
         if (!r || !sole_use(l, i->in[k]) || t->rank != y.rank ||
             memcmp(t->dim, y.dim, sizeof *t->dim * t->rank) || !keeps_last_axis(l, r))
             return 0;
-        const fg_type *x = fg_rt(l->m, r->in[0]), *x0 = first ? fg_rt(l->m, first->in[0]) : x;
-        if (x->rank < 2 || x->rank != x0->rank || memcmp(x->dim, x0->dim, sizeof *x->dim * x->rank))
+        const fg_type *x = fg_rt(l->m, r->in[0]),
+                      *x0 = first ? fg_rt(l->m, first->in[0]) : x;
+        if (x->rank < 2 || x->rank != x0->rank ||
+            memcmp(x->dim, x0->dim, sizeof *x->dim * x->rank))
             return 0;
         first = first ? first : r;
         in[k] = r->in[0];
@@ -274,7 +279,7 @@ walk(layout *l, fg_block *b)
         next = i->next;
         fg_rewrite_operands(&l->w, i);
         if (l->steps > 0 && step(l, i)) {
-            l->steps--;         /* visit what took its place */
+            l->steps--; /* visit what took its place */
             next = before ? before->next : b->first;
             continue;
         }

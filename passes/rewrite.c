@@ -4,7 +4,7 @@
 fg_rewrite
 fg_rewrite_new(fg_module *m, fg_arena *scratch)
 {
-    return (fg_rewrite){ .m = m, .a = scratch };
+    return (fg_rewrite){.m = m, .a = scratch};
 }
 
 fg_reg
