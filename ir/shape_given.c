@@ -144,7 +144,7 @@ check_slice(fg_infer *s)
         int64_t n, from, to, dim;
         if (fg_e_const(ex, y->dim[k], &n) && n == 0)
             continue;
-        bool in = step->is[k] != 0;
+        bool in = step->is[k] != 0 && start->es[k] != FG_E_BAD;
         if (in && fg_e_const(ex, start->es[k], &from))
             in = from >= 0;
         if (in && fg_e_const(ex, last, &to))

@@ -247,7 +247,9 @@ fg_shape_conv(fg_infer *s)
         fg_expr kernel =
             fg_emul(ex, fg_ec(ex, dil->is[k]), fg_esub(ex, w->dim[2 + k], fg_ec(ex, 1)));
         fg_expr room =
-            fg_eadd(ex, x->dim[2 + k], fg_ec(ex, before->is[k] + after->is[k] - 1));
+            fg_eadd(ex, x->dim[2 + k],
+                    fg_eadd(ex, fg_ec(ex, before->is[k]),
+                            fg_esub(ex, fg_ec(ex, after->is[k]), fg_ec(ex, 1))));
         fg_expr n = fg_ediv(ex, fg_esub(ex, room, kernel), fg_ec(ex, stride->is[k]));
         n = fg_eadd(ex, n, fg_ec(ex, 1));
         if (n == FG_E_BAD || fg_e_hi(ex, n) < 0)
@@ -347,6 +349,9 @@ fg_shape_quantize(fg_infer *s)
 {
     s->out[0] = s->in[0];
     s->out[0].dtype = (uint8_t)FG_GET(s->i, quantize, to).i;
+    if (!fg_is_int((fg_dtype)s->out[0].dtype))
+        return fg_infer_error(s, "cannot quantize to %s",
+                              fg_dtypes[s->out[0].dtype].name);
     return check_scale(s);
 }
 

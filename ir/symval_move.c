@@ -77,13 +77,18 @@ fg_elem_slice(fg_look *l, const fg_inst *inst, int64_t i)
 {
     const fg_attr *start = &FG_GET(inst, slice, start),
                   *step = &FG_GET(inst, slice, step);
-    int64_t c[FG_MAXRANK], stride[FG_MAXRANK], at = 0, from;
+    int64_t c[FG_MAXRANK], stride[FG_MAXRANK], at = 0, from, by;
     if (!locate(l, inst, i, c, stride))
         return unknown;
     for (int k = 0; k < start->n; k++) {
         if (!fg_e_const(l->ex, start->es[k], &from))
             return unknown;
-        at += (from + c[k] * step->is[k]) * stride[k];
+        /* In range by construction; a file may lie, and fg_look_at checks again. */
+        if (__builtin_mul_overflow(c[k], step->is[k], &by) ||
+            __builtin_add_overflow(from, by, &by) ||
+            __builtin_mul_overflow(by, stride[k], &by) ||
+            __builtin_add_overflow(at, by, &at))
+            return unknown;
     }
     return fg_look_at(l, inst->in[0], at);
 }
@@ -129,7 +134,7 @@ fg_elem_pad(fg_look *l, const fg_inst *inst, int64_t i)
         if (!fg_e_const(l->ex, before->es[k], &from) ||
             !fg_e_const(l->ex, fg_rt(l->m, inst->in[0])->dim[k], &n))
             return unknown;
-        if (c[k] - from < 0 || c[k] - from >= n) {
+        if (from < 0 ? c[k] >= n + from : c[k] < from || c[k] - from >= n) {
             if (inst->nin > 1 && inst->in[1])
                 return fg_look_at(l, inst->in[1], 0);
             return (fg_frac){fg_ec(l->ex, 0), 1};

@@ -300,8 +300,8 @@ holds(fg_dtype to, fg_dtype from)
         return true;
     if (t == FG_CLASS_BOOL || exact_bits(to) < exact_bits(from))
         return false;
-    if (f == FG_CLASS_FLOAT) /* and exponents: f16 holds no bf16, both fit f32 and f64 */
-        return t == FG_CLASS_FLOAT;
+    if (f == FG_CLASS_FLOAT) /* bf16 has exponents that f16 has not */
+        return t == FG_CLASS_FLOAT && !(from == FG_bf16 && to == FG_f16);
     return t != FG_CLASS_UINT || f != FG_CLASS_SINT;
 }
 

@@ -8,9 +8,9 @@
  *
  * The index is shown to be linear in the position (affine.c). The positions must lie
  * inside: a model that indexes an axis with 0..S-1 promises that S fits, so an input
- * symbol is bounded by the size, or, where the size is a symbol too, taken to be equal.
- * That renews every type of the module, so rules look types up after the promise, not
- * before.
+ * symbol is bounded by the size. A grid over several axes of an input (a mask, in
+ * practice) covers them: sizes with names of their own are taken to be equal. Both renew
+ * every type of the module, so rules look types up after the promise, not before.
  */
 #include "passes/algebra.h"
 
@@ -30,9 +30,10 @@ as_ramp(fg_module *m, const fg_affine *f, ramp *r)
     return true;
 }
 
-/* Does start + n <= size hold, or can it be promised? */
+/* Does start + n <= size hold, or can it be promised? With `whole`, an input's size that
+ * has a name of its own may be taken to be n. */
 static bool
-inside(fg_module *m, fg_expr start, fg_expr n, fg_expr size)
+inside(fg_module *m, fg_expr start, fg_expr n, fg_expr size, bool whole)
 {
     fg_exprs *ex = m->ex;
     fg_expr end = fg_eadd(ex, start, n);
@@ -41,8 +42,7 @@ inside(fg_module *m, fg_expr start, fg_expr n, fg_expr size)
         return false;
     if (fg_assume_le(m, end, size))
         return true;
-    /* Sizes that come from inputs of their own, under different names. */
-    return fg_e_is(ex, start, 0) && fg_e_single(ex, size, &s) &&
+    return whole && fg_e_is(ex, start, 0) && fg_e_single(ex, size, &s) &&
            fg_sym_info(ex, s)->kind == FG_SYM_INPUT &&
            !fg_e_mentions(ex, n, FG_SYM_RUN) && fg_unify(m, size, n) &&
            fg_e_renew(ex, size) == fg_e_renew(ex, n);
@@ -134,7 +134,8 @@ grid_inside(fg_module *m, fg_reg x, fg_reg index, const grid *g)
 {
     for (int k = 0; k < g->n; k++)
         if (!inside(m, fg_e_renew(m->ex, g->at[k].start),
-                    ramp_size(m, &g->at[k], fg_rt(m, index)), fg_rt(m, x)->dim[k]))
+                    ramp_size(m, &g->at[k], fg_rt(m, index)), fg_rt(m, x)->dim[k],
+                    g->n > 1))
             return false;
     return true;
 }
@@ -183,7 +184,7 @@ gather_of_ramp(fg_build *b, fg_inst *i)
         return 0;
     fg_expr start = from_front(m, &r, fg_rt(m, i->in[0])->dim[axis]);
     if (!inside(m, start, ramp_size(m, &r, fg_rt(m, i->in[1])),
-                fg_rt(m, i->in[0])->dim[axis]))
+                fg_rt(m, i->in[0])->dim[axis], false))
         return 0;
     const fg_type idx = *fg_rt(m, i->in[1]), y = *fg_rt(m, i->out[0]);
     fg_expr n = ramp_size(m, &r, &idx), dims[FG_MAXRANK];
@@ -346,10 +347,10 @@ positions_compared(fg_build *b, fg_inst *i)
 /* clang-format off */
 const fg_rule fg_rules_index[] = {
     FG_RULE(gather,     gather_of_ramp,      NOWHERE, "x[s..s+n] by index")
-    FG_RULE(gather,     gather_of_flat_grid, NOWHERE, "x[0..n, 0..m] by an index into merged axes")
+    FG_RULE(gather,     gather_of_flat_grid, NOWHERE, "by an index into merged axes")
     FG_RULE(gather,     gather_of_expand,    NOWHERE, "of repeated rows, repeats rows")
     FG_RULE(gather_nd,  gather_nd_of_grid,   NOWHERE, "x[s..s+n, t..t+m] by tuples")
-    FG_RULE(scatter_nd, scatter_nd_of_grid,  NOWHERE, "assignment to axes, or to a range of one")
+    FG_RULE(scatter_nd, scatter_nd_of_grid,  NOWHERE, "to whole axes, a range of one")
     FG_RULE(lt,         positions_compared,  NOWHERE, "positions on one side of a bound")
     FG_RULE(le,         positions_compared,  NOWHERE, "positions on one side of a bound")
     FG_RULE(gt,         positions_compared,  NOWHERE, "positions on one side of a bound")
