@@ -5,9 +5,9 @@ cd "$(dirname "$0")/.." || exit 1
 rules='
 runtime/forge.h                 *
 runtime/abi.h                   runtime/* codegen/*
-runtime/plan.h                  runtime/* passes/place.c
+runtime/plan.h                  runtime/* passes/place.c tests/*
 runtime/rt.h                    runtime/* codegen/compile.c tools/* tests/*
-runtime/*                       runtime/*
+runtime/*                       runtime/* tests/unit/*
 ir/text.h                       ir/*
 ir/parse.h                      ir/parse*.c
 ir/shape.h                      ir/*
