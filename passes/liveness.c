@@ -44,6 +44,8 @@ number(walk *w, fg_block *b)
             number(w, i->region[k]);
         }
         w->end[i->mark] = w->next++;
+        for (int k = 0; k < i->nout; k++)   /* written even when nobody reads them */
+            w->range[i->out[k]].last = w->end[i->mark];
         if (i->op == FG_OP_loop)
             for (int k = 0; k < i->region[0]->nparam; k++)
                 w->range[i->region[0]->param[k]].last = w->end[i->mark];
