@@ -16,7 +16,7 @@
 
 struct fg_cpu_code {
     fg_machine    *machine;
-    fg_image       image[MAXPART];
+    fg_image       image;
     fg_kernel_fn **fn;
     int            nfn;
     char          *text[2];     /* IR, assembly */
@@ -239,7 +239,7 @@ typedef struct compile {
     int32_t    *table;          /* hash -> fn + 1 */
     size_t      tablesize;
     fg_ll      *part[MAXPART];
-    int         nparts, cost[MAXPART];
+    int         nparts;
 } compile;
 
 static void
@@ -329,20 +329,37 @@ emit(compile *c, fg_em *e, int k)
     return true;
 }
 
+static int
+dearest_first(const void *a, const void *b)
+{
+    const function *x = *(function *const *)a, *y = *(function *const *)b;
+    return x->plan.cost != y->plan.cost ? y->plan.cost - x->plan.cost : x->code.fn - y->code.fn;
+}
+
+/* The dearest first, each into the module that is smaller so far: helper functions go with the first kernel
+ * that calls them. */
 static bool
 emit_all(compile *c)
 {
-    fg_em e = {.m = c->m, .a = c->a, .source = fg_em_sources(c->a, c->m)};
-    int   threads = c->o->threads ? c->o->threads : MAXPART;
+    fg_em      e = {.m = c->m, .a = c->a, .source = fg_em_sources(c->a, c->m)};
+    int        threads = c->o->threads ? c->o->threads : MAXPART;
+    function **order = FG_NEWN(c->a, function *, (size_t)c->nfn);
     c->nparts = threads > 1 && c->nfn > 3 ? MAXPART : 1;
     for (int p = 0; p < c->nparts; p++)
         if (!(c->part[p] = ll_new(c->out->machine, c->m->name ? c->m->name : "model")))
             fg_raise_memory(c->m->cx);
+    if (c->nparts > 1) {
+        c->part[0]->peer = c->part[1];
+        c->part[1]->peer = c->part[0];
+    }
     for (int k = 0; k < c->nfn; k++) {
-        int p = c->nparts > 1 && c->cost[1] < c->cost[0];
-        c->fn[k].part = p;
-        c->cost[p] += c->fn[k].plan.cost;
-        if (!emit(c, &e, k))
+        c->fn[k].code.fn = k;
+        order[k] = &c->fn[k];
+    }
+    qsort(order, (size_t)c->nfn, sizeof *order, dearest_first);
+    for (int k = 0; k < c->nfn; k++) {
+        order[k]->part = c->nparts > 1 && ll_size(c->part[1]) < ll_size(c->part[0]);
+        if (!emit(c, &e, order[k]->code.fn))
             return false;
     }
     return true;
@@ -448,14 +465,17 @@ generate(compile *c)
         pthread_join(other, NULL);
     else if (c->nparts > 1)
         make_object(&j[1]);
+    fg_object   object[MAXPART] = {{0}};
+    const char *why = NULL;
     for (int p = 0; p < c->nparts; p++) {
-        const char *why = NULL;
-        if (!j[p].object) {
+        if (!j[p].object)
             ok = fg_error(c->m->cx, "LLVM: %.500s", j[p].message ? j[p].message : "no object");
-        } else if (ok && !fg_link(&c->out->image[p], LLVMGetBufferStart(j[p].object),
-                                  LLVMGetBufferSize(j[p].object), found, c->out, &why)) {
-            ok = fg_error(c->m->cx, "%s", why);
-        }
+        else
+            object[p] = (fg_object){LLVMGetBufferStart(j[p].object), LLVMGetBufferSize(j[p].object)};
+    }
+    if (ok && !fg_link(&c->out->image, object, c->nparts, found, c->out, &why))
+        ok = fg_error(c->m->cx, "%s", why);
+    for (int p = 0; p < c->nparts; p++) {
         if (j[p].object)
             LLVMDisposeMemoryBuffer(j[p].object);
         LLVMDisposeMessage(j[p].message);
@@ -551,8 +571,7 @@ fg_cpu_free(fg_cpu_code *c)
 {
     if (!c)
         return;
-    for (int p = 0; p < MAXPART; p++)
-        fg_unlink(&c->image[p]);
+    fg_unlink(&c->image);
     ll_machine_free(c->machine);
     free(c->fn);
     free(c->text[0]);

@@ -48,7 +48,7 @@ fg_helper_begin(fg_ll *g, const char *what, const fg_tile *t, int n, const fg_t 
 {
     char name[48];
     snprintf(name, sizeof name, "%s_%s", what, elem_name(g, t->elem));
-    *fn = LLVMGetNamedFunction(g->m, name);
+    *fn = ll_known_function(g, name, g->none, n, param);
     if (*fn)
         return false;
     *back = ll_save(g);

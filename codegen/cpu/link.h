@@ -11,9 +11,14 @@ typedef struct fg_image {
     size_t code_bytes;
 } fg_image;
 
-/* Links one relocatable ELF object into fresh memory: code executable, nothing both writable and executable.
- * find(user, name, address) is called for each function the object defines. False with *why (static text). */
-bool fg_link(fg_image *im, const void *object, size_t bytes,
+typedef struct fg_object {      /* one relocatable ELF object */
+    const void *data;
+    size_t      bytes;
+} fg_object;
+
+/* Links objects into fresh memory: code executable, nothing both writable and executable. They may call each
+ * other's functions. found(user, name, address) is called for each function. False with *why (static text). */
+bool fg_link(fg_image *im, const fg_object *object, int n,
              void (*found)(void *user, const char *name, void *address), void *user, const char **why);
 void fg_unlink(fg_image *im);
 

@@ -185,7 +185,9 @@ ll_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param, bool
     unsigned kind = LLVMGetEnumAttributeKindForName("nounwind", 8);
     LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex,
                             LLVMCreateEnumAttribute(g->cx, kind, 0));
-    if (internal)
+    if (internal && g->peer)
+        LLVMSetVisibility(f, LLVMHiddenVisibility);
+    else if (internal)
         LLVMSetLinkage(f, LLVMInternalLinkage);
     g->fn = f;
     g->entry = ll_block(g);
@@ -194,6 +196,31 @@ ll_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param, bool
     LLVMBuildBr(g->b, work);
     ll_stand(g, work);
     return f;
+}
+
+fg_v
+ll_known_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param)
+{
+    fg_v f = LLVMGetNamedFunction(g->m, name);
+    if (f || !g->peer)
+        return f;
+    f = LLVMGetNamedFunction(g->peer->m, name);
+    if (!f || LLVMIsDeclaration(f))
+        return NULL;
+    f = LLVMAddFunction(g->m, name, LLVMFunctionType(ret, (fg_t *)param, (unsigned)n, 0));
+    LLVMSetVisibility(f, LLVMHiddenVisibility);
+    return f;
+}
+
+int
+ll_size(const fg_ll *g)
+{
+    int n = 0;
+    for (fg_v f = LLVMGetFirstFunction(g->m); f; f = LLVMGetNextFunction(f))
+        for (fg_bb b = LLVMGetFirstBasicBlock(f); b; b = LLVMGetNextBasicBlock(b))
+            for (fg_v i = LLVMGetFirstInstruction(b); i; i = LLVMGetNextInstruction(i))
+                n++;
+    return n;
 }
 
 fg_v

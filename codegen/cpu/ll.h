@@ -54,6 +54,7 @@ typedef struct fg_ll {
     LLVMBuilderRef b;
     fg_t i1, i8, i16, i32, i64, f16, bf16, f32, f64, ptr, none;
     int  W;                     /* t->W */
+    struct fg_ll *peer;         /* module that will be linked with this one; NULL: none */
     fg_v fn;                    /* function being built */
     fg_bb entry;                /* its first block: ends in a branch, see ll_entry */
     struct { const char *name; fg_t type; fg_v fn; fg_t fty; } cache[LL_CACHE];
@@ -62,7 +63,11 @@ typedef struct fg_ll {
 fg_ll *ll_new(const fg_machine *t, const char *name);
 void   ll_free(fg_ll *g);                                   /* takes NULL */
 
-/* Starts a function; the builder stands in its first working block. Internal ones are not exported.
+/* The module's function of that name, defined here or by the peer; NULL: by neither. */
+fg_v ll_known_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param);
+/* Instructions in the module. */
+int  ll_size(const fg_ll *g);
+/* Starts a function; the builder stands in its first working block. Internal ones are seen by the peer only.
  * When another function is under construction, save and restore with ll_save / ll_restore. */
 fg_v ll_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param, bool internal);
 fg_v ll_param(fg_ll *g, int i);
