@@ -15,10 +15,12 @@ echo
 echo "== what the compiler did with $model"
 build/forge dump "$model" --ledger
 echo
-echo "== its stored test data"
+echo "== its outputs against stored ones: a prefill, then one token on that cache"
 for set in examples/tiny-gpt/test_data_set_*; do
-    build/forge run "$model" --test-data="$set"
+    build/forge run "$model" --test-data="$set" >outputs.log || { cat outputs.log; exit 1; }
+    grep logits outputs.log
 done
+rm -f outputs.log
 echo
 echo "== 200 characters from it (a character model of the King James Bible)"
 build/textgen "$model" "In the beginning " 200
