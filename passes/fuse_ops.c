@@ -20,6 +20,7 @@
 #include "codegen/target.h"
 #include "passes/pass.h"
 #include "passes/raise.h"
+#include "passes/unfuse.h"
 
 #define MAXREGION 64            /* instructions of one kernel */
 
@@ -418,6 +419,8 @@ fg_pass_fuse_ops(fg_module *m, fg_passctx *cx)
     /* What idioms were raised from still reads their operands, and a dead reader is a reader. */
     if (cx->opt >= 1 && fg_raise_idioms(m, cx))
         fg_pass_dce(m, cx);
+    if (!fg_unfuse_attention(m))
+        return FG_FAILED;
     f.uses = fg_count_uses(m, cx->scratch);
     f.def = FG_NEWN(cx->scratch, fg_inst *, m->nreg);
     f.member = FG_NEWN(cx->scratch, member, m->nreg);

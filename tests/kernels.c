@@ -700,6 +700,6 @@ main(int argc, char **argv)
     for (size_t k = 0; k < sizeof programs / sizeof *programs; k++)
         try_program(host, programs[k][0], programs[k][1]);
     forge_close(host);
-    printf("%d kernels right, %d wrong\n", passed, failed);
+    printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
