@@ -11,22 +11,22 @@
 
 #include <stdio.h>
 
-#define UNBOUND INT64_MIN       /* value of a symbol that has none yet */
+#define UNBOUND INT64_MIN /* value of a symbol that has none yet */
 
-enum { MAX_STEPS = 1000000 };   /* loop iterations of one evaluation */
+enum { MAX_STEPS = 1000000 }; /* loop iterations of one evaluation */
 
-typedef struct env {            /* what symbols are worth */
+typedef struct env { /* what symbols are worth */
     fg_module *m;
-    int64_t   *sym;
-    fg_bits    used;            /* scratch: symbols of one expression */
+    int64_t *sym;
+    fg_bits used; /* scratch: symbols of one expression */
 } env;
 
 typedef struct run {
     fg_module *m;
-    fg_arena  *a;
-    env        env;
-    fg_tensor *reg;             /* [nreg] */
-    int64_t    steps;           /* loop iterations left */
+    fg_arena *a;
+    env env;
+    fg_tensor *reg; /* [nreg] */
+    int64_t steps;  /* loop iterations left */
 } run;
 
 /* ---- symbols ----------------------------------------------------------------------- */
@@ -35,7 +35,7 @@ static env
 env_new(fg_module *m, fg_arena *a)
 {
     uint32_t n = fg_sym_count(m->ex);
-    env      v = {m, FG_NEWN(a, int64_t, n), fg_bits_new(a, n)};
+    env v = {m, FG_NEWN(a, int64_t, n), fg_bits_new(a, n)};
 
     for (fg_sym s = 0; s < n; s++)
         v.sym[s] = UNBOUND;
@@ -89,7 +89,7 @@ linear_in(const env *v, fg_expr e, fg_sym s)
 
     for (int k = 0; k < fg_e_nterms(t, e); k++) {
         const uint32_t *atoms;
-        int             natoms, degree = 0;
+        int natoms, degree = 0;
 
         fg_e_term(t, e, k, &atoms, &natoms);
         for (int j = 0; j < natoms; j++) {
@@ -111,9 +111,9 @@ linear_in(const env *v, fg_expr e, fg_sym s)
 static bool
 solve(const env *v, fg_expr e, int64_t value)
 {
-    fg_sym  s;
+    fg_sym s;
     int64_t rest, one, coef;
-    bool    ok;
+    bool ok;
 
     if (count_unbound(v, e, &s) != 1 || !linear_in(v, e, s))
         return false;
@@ -155,7 +155,7 @@ static bool
 dim_fits(const env *v, const fg_tensor *t, const fg_type *type, int d)
 {
     int64_t want;
-    fg_sym  s;
+    fg_sym s;
 
     if (!value_of(v, type->dim[d], &want) || t->dim[d] != want)
         return false;
@@ -167,24 +167,24 @@ dim_fits(const env *v, const fg_tensor *t, const fg_type *type, int d)
 static bool
 blame_dim(const env *v, const char *who, const fg_tensor *t, const fg_type *type, int d)
 {
-    fg_module  *m = v->m;
-    long long   have = t->dim[d];
+    fg_module *m = v->m;
+    long long have = t->dim[d];
     const char *text = expr_text(m, type->dim[d]);
-    int64_t     want;
-    fg_sym      s;
+    int64_t want;
+    fg_sym s;
 
     if (fg_e_const(m->ex, type->dim[d], &want))
         return fg_error(m->cx, "%s: dimension %d is %lld, expected %lld", who, d, have,
                         (long long)want);
     if (!value_of(v, type->dim[d], &want))
-        return fg_error(m->cx, "%s: dimension %d is %lld, which does not determine %s", who, d,
-                        have, text);
+        return fg_error(m->cx, "%s: dimension %d is %lld, which does not determine %s",
+                        who, d, have, text);
     if (want == have && fg_e_single(m->ex, type->dim[d], &s))
-        return fg_error(m->cx, "%s: dimension %d is %lld, outside %lld..%lld of %s", who, d,
-                        have, (long long)fg_sym_info(m->ex, s)->lo,
+        return fg_error(m->cx, "%s: dimension %d is %lld, outside %lld..%lld of %s", who,
+                        d, have, (long long)fg_sym_info(m->ex, s)->lo,
                         (long long)fg_sym_info(m->ex, s)->hi, text);
-    return fg_error(m->cx, "%s: dimension %d is %lld, expected %s = %lld", who, d, have, text,
-                    (long long)want);
+    return fg_error(m->cx, "%s: dimension %d is %lld, expected %s = %lld", who, d, have,
+                    text, (long long)want);
 }
 
 /* The first dimension of t that is not its type's; rank when all are, -1 when type or rank
@@ -216,7 +216,7 @@ blame(const env *v, const char *who, const fg_tensor *t, const fg_type *type, in
 static bool
 bind_inputs(const env *v, const fg_tensor *in)
 {
-    fg_module      *m = v->m;
+    fg_module *m = v->m;
     const fg_type **type = FG_NEWN(m->a, const fg_type *, (size_t)m->ninput);
 
     for (int p = 0; p < m->ninput; p++)
@@ -224,16 +224,17 @@ bind_inputs(const env *v, const fg_tensor *in)
     solve_shapes(v, m->ninput, in, type);
     for (int p = 0; p < m->ninput; p++) {
         const char *name = m->input[p].name;
-        bool        absent = in[p].dtype == FG_NODTYPE;
-        int         d = absent ? 0 : first_misfit(v, &in[p], type[p]);
+        bool absent = in[p].dtype == FG_NODTYPE;
+        int d = absent ? 0 : first_misfit(v, &in[p], type[p]);
 
         if (absent ? m->input[p].weight >= 0 : d == type[p]->rank)
             continue;
-        name = fg_format(m->a, "input \"%s\"", fg_printable(m->a, name, strlen(name), 200));
+        name =
+            fg_format(m->a, "input \"%s\"", fg_printable(m->a, name, strlen(name), 200));
         return absent ? fg_error(m->cx, "%s is not given", name)
                       : blame(v, name, &in[p], type[p], d);
     }
-    for (fg_sym s = 0; s < v->used.n; s++) {    /* those replaced by unification */
+    for (fg_sym s = 0; s < v->used.n; s++) { /* those replaced by unification */
         fg_expr is = fg_sym_info(m->ex, s)->is;
 
         if (is != FG_E_BAD && !value_of(v, is, &v->sym[s]))
@@ -258,7 +259,7 @@ fg_bind_symbols(fg_module *m, const fg_tensor *in, int64_t *sym)
 bool
 fg_eval_error(fg_evalcall *c, const char *fmt, ...)
 {
-    char    text[256];
+    char text[256];
     va_list ap;
 
     va_start(ap, fmt);
@@ -272,7 +273,8 @@ fg_eval_expr(fg_evalcall *c, fg_expr e, int64_t *v)
 {
     env now = {c->m, (int64_t *)c->sym, fg_bits_new(c->scratch, fg_sym_count(c->m->ex))};
 
-    return value_of(&now, e, v) || fg_eval_error(c, "%s has no value", expr_text(c->m, e));
+    return value_of(&now, e, v) ||
+           fg_eval_error(c, "%s has no value", expr_text(c->m, e));
 }
 
 static bool
@@ -280,12 +282,12 @@ call_op(fg_evalcall *c)
 {
     for (int k = 0; k < c->i->nout; k++) {
         const fg_type *type = fg_rt(c->m, c->i->out[k]);
-        int64_t        dim[FG_MAXRANK];
+        int64_t dim[FG_MAXRANK];
 
         for (int d = 0; d < type->rank; d++)
             if (!fg_eval_expr(c, type->dim[d], &dim[d]))
                 return false;
-        if (c->i->op == FG_OP_const) {          /* borrows its data */
+        if (c->i->op == FG_OP_const) { /* borrows its data */
             c->out[k] = (fg_tensor){.dtype = type->dtype, .rank = type->rank};
             memcpy(c->out[k].dim, dim, sizeof dim);
             c->out[k].count = fg_span(&c->out[k], 0, type->rank);
@@ -299,7 +301,7 @@ call_op(fg_evalcall *c)
 
 typedef struct protected_call {
     fg_evalcall *c;
-    bool         ok;
+    bool ok;
 } protected_call;
 
 static void
@@ -315,7 +317,7 @@ static bool
 run_op(fg_evalcall *c)
 {
     protected_call p = {c, false};
-    fg_raise       why;
+    fg_raise why;
 
     c->scratch = fg_arena_new(c->m->cx);
     why = fg_protect(c->m->cx, protected_op, &p);
@@ -373,8 +375,10 @@ flow(run *r, const fg_inst *i, int n, const fg_tensor *t, const fg_reg *to)
         int d = first_misfit(&r->env, &t[k], type[k]);
 
         if (d != type[k]->rank)
-            return blame(&r->env, fg_format(r->m->a, "%s: %%%s", fg_inst_where(r->m, i),
-                                            fg_ri(r->m, to[k])->name), &t[k], type[k], d);
+            return blame(&r->env,
+                         fg_format(r->m->a, "%s: %%%s", fg_inst_where(r->m, i),
+                                   fg_ri(r->m, to[k])->name),
+                         &t[k], type[k], d);
         r->reg[to[k]] = t[k];
     }
     return true;
@@ -383,10 +387,10 @@ flow(run *r, const fg_inst *i, int n, const fg_tensor *t, const fg_reg *to)
 static bool
 run_readsym(run *r, const fg_inst *i)
 {
-    const fg_tensor  *x = &r->reg[i->in[0]];
-    fg_sym            s = (fg_sym)FG_GET(i, readsym, sym).i;
+    const fg_tensor *x = &r->reg[i->in[0]];
+    fg_sym s = (fg_sym)FG_GET(i, readsym, sym).i;
     const fg_syminfo *si = fg_sym_info(r->m->ex, s);
-    int64_t           at = FG_GET(i, readsym, at).i, v;
+    int64_t at = FG_GET(i, readsym, at).i, v;
 
     if (at < 0 || at >= x->count)
         return fg_error(r->m->cx, "%s: no element %lld", fg_inst_where(r->m, i),
@@ -403,7 +407,7 @@ run_readsym(run *r, const fg_inst *i)
 static bool
 run_if(run *r, const fg_inst *i)
 {
-    int            which = fg_tensor_i64(&r->reg[i->in[0]], 0) ? 0 : 1;
+    int which = fg_tensor_i64(&r->reg[i->in[0]], 0) ? 0 : 1;
     const fg_inst *end = run_block(r, i->region[which]);
 
     if (!end)
@@ -416,7 +420,7 @@ static bool
 run_kernel(run *r, const fg_inst *i)
 {
     const fg_block *b = i->region[0];
-    const fg_inst  *end;
+    const fg_inst *end;
 
     for (int k = 0; k < b->nparam; k++)
         r->reg[b->param[k]] = r->reg[i->in[k]];
@@ -428,9 +432,9 @@ run_kernel(run *r, const fg_inst *i)
     return true;
 }
 
-typedef struct stack {          /* the values of one scan output so far */
+typedef struct stack { /* the values of one scan output so far */
     fg_tensor *item;
-    size_t     n, cap;
+    size_t n, cap;
 } stack;
 
 /* One tensor of n items on a new axis 0; without items the type says the rest. */
@@ -464,13 +468,13 @@ static bool
 iterate(run *r, const fg_inst *i, int64_t trips, fg_tensor *v, stack *scan)
 {
     const fg_block *body = i->region[0];
-    int             ncarried = body->nparam - 2;
-    const fg_inst  *end;
+    int ncarried = body->nparam - 2;
+    const fg_inst *end;
 
     for (int64_t n = 0; n < trips && fg_tensor_i64(&v[1], 0); n++) {
         if (--r->steps < 0)
-            return fg_error(r->m->cx, "%s: more than %d iterations", fg_inst_where(r->m, i),
-                            MAX_STEPS);
+            return fg_error(r->m->cx, "%s: more than %d iterations",
+                            fg_inst_where(r->m, i), MAX_STEPS);
         if (!fg_tensor_new(r->a, &v[0], FG_i64, 0, NULL))
             return false;
         fg_tensor_set_i64(&v[0], 0, n);
@@ -496,11 +500,11 @@ iterate(run *r, const fg_inst *i, int64_t trips, fg_tensor *v, stack *scan)
 static bool
 run_loop(run *r, const fg_inst *i)
 {
-    int        ncarried = i->region[0]->nparam - 2;
-    int64_t    trips = i->in[0] ? fg_tensor_i64(&r->reg[i->in[0]], 0) : INT64_MAX;
+    int ncarried = i->region[0]->nparam - 2;
+    int64_t trips = i->in[0] ? fg_tensor_i64(&r->reg[i->in[0]], 0) : INT64_MAX;
     fg_tensor *v = FG_NEWN(r->a, fg_tensor, (size_t)i->region[0]->nparam);
     fg_tensor *result = FG_NEWN(r->a, fg_tensor, (size_t)i->nout);
-    stack     *scan = FG_NEWN(r->a, stack, (size_t)i->nout);
+    stack *scan = FG_NEWN(r->a, stack, (size_t)i->nout);
 
     if (i->nin > 1 && i->in[1]) {
         v[1] = r->reg[i->in[1]];
@@ -529,7 +533,7 @@ static bool
 run_inst(run *r, fg_inst *i)
 {
     fg_evalcall c = {.m = r->m, .i = i, .a = r->a, .sym = r->env.sym};
-    fg_tensor   out[FG_MAXOPERANDS];
+    fg_tensor out[FG_MAXOPERANDS];
 
     switch (i->op) {
     case FG_OP_readsym:
@@ -579,12 +583,13 @@ weight_tensor(const fg_weight *w)
 bool
 fg_eval(fg_module *m, fg_arena *a, const fg_tensor *in, fg_tensor *out, fg_tensor *regs)
 {
-    run            r = {m, a, env_new(m, a), regs, MAX_STEPS};
+    run r = {m, a, env_new(m, a), regs, MAX_STEPS};
     const fg_inst *ret;
 
     for (int k = 0; k < m->nweight; k++)
         if (!m->weight[k].data && m->weight[k].bytes)
-            return fg_error(m->cx, "weight $%d: its file \"%s\" is not here", k, m->weight[k].file);
+            return fg_error(m->cx, "weight $%d: its file \"%s\" is not here", k,
+                            m->weight[k].file);
 
     if (!r.reg)
         r.reg = FG_NEWN(a, fg_tensor, m->nreg);
@@ -593,8 +598,7 @@ fg_eval(fg_module *m, fg_arena *a, const fg_tensor *in, fg_tensor *out, fg_tenso
     for (int p = 0; p < m->ninput; p++) {
         const fg_port *port = &m->input[p];
 
-        r.reg[port->reg] =
-            in[p].dtype ? in[p] : weight_tensor(&m->weight[port->weight]);
+        r.reg[port->reg] = in[p].dtype ? in[p] : weight_tensor(&m->weight[port->weight]);
     }
     ret = run_block(&r, m->body);
     if (!ret)

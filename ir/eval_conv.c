@@ -10,7 +10,7 @@
 
 #include <math.h>
 
-typedef struct window {         /* per spatial axis */
+typedef struct window { /* per spatial axis */
     int64_t in[3], out[3], kernel[3], stride[3], dilation[3], before[3];
 } window;
 
@@ -29,7 +29,7 @@ window_new(const fg_tensor *in, const fg_tensor *out, const int64_t *size,
            const fg_attr *stride, const fg_attr *dilation, const fg_attr *before)
 {
     window w;
-    int    n = in->rank - 2;
+    int n = in->rank - 2;
 
     for (int k = 0; k < 3; k++) {
         int a = k - (3 - n);
@@ -82,7 +82,8 @@ add_plane(const window *w, bool flt, const fg_num *weight, const fg_num *x, fg_n
           bool backwards)
 {
     for (int64_t k = 0; k < volume(w->kernel); k++) {
-        int64_t kd = k / (w->kernel[1] * w->kernel[2]), kh = k / w->kernel[2] % w->kernel[1];
+        int64_t kd = k / (w->kernel[1] * w->kernel[2]),
+                kh = k / w->kernel[2] % w->kernel[1];
         int64_t kw = k % w->kernel[2], lo, hi;
 
         meeting(w, 2, kw, &lo, &hi);
@@ -94,7 +95,8 @@ add_plane(const window *w, bool flt, const fg_num *weight, const fg_num *x, fg_n
             if (!inside(d, w->in[0]) || !inside(h, w->in[1]))
                 continue;
             if (!backwards)
-                fg_num_add_scaled(flt, acc + to, weight[k], x + at, w->stride[2], hi - lo);
+                fg_num_add_scaled(flt, acc + to, weight[k], x + at, w->stride[2],
+                                  hi - lo);
             else
                 for (int64_t j = 0; j < hi - lo; j++)
                     acc[at + j * w->stride[2]].f += weight[k].f * x[to + j].f;
@@ -132,14 +134,14 @@ bool
 fg_eval_conv(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *f = &c->in[1];
-    fg_tensor       *o = &c->out[0];
-    window           w = window_new(x, o, f->dim + 2, &FG_GET(c->i, conv, stride),
-                                    &FG_GET(c->i, conv, dilation), &FG_GET(c->i, conv, before));
-    int64_t          group = FG_GET(c->i, conv, group).i, m = o->dim[1], each = f->dim[1];
-    int64_t          size = volume(w.out);
-    bool             flt = fg_is_float(x->dtype);
-    fg_num          *xs = load_all(c, x), *fs = load_all(c, f);
-    fg_num          *acc = FG_NEWN(c->scratch, fg_num, (size_t)size);
+    fg_tensor *o = &c->out[0];
+    window w = window_new(x, o, f->dim + 2, &FG_GET(c->i, conv, stride),
+                          &FG_GET(c->i, conv, dilation), &FG_GET(c->i, conv, before));
+    int64_t group = FG_GET(c->i, conv, group).i, m = o->dim[1], each = f->dim[1];
+    int64_t size = volume(w.out);
+    bool flt = fg_is_float(x->dtype);
+    fg_num *xs = load_all(c, x), *fs = load_all(c, f);
+    fg_num *acc = FG_NEWN(c->scratch, fg_num, (size_t)size);
 
     if (group < 1 || x->dim[1] != group * each || f->dim[0] != m || m % group != 0 ||
         !bias_fits(c))
@@ -162,17 +164,17 @@ bool
 fg_eval_conv_transpose(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *f = &c->in[1];
-    fg_tensor       *o = &c->out[0];
-    window           w = window_new(o, x, f->dim + 2, &FG_GET(c->i, conv_transpose, stride),
-                                    &FG_GET(c->i, conv_transpose, dilation),
-                                    &FG_GET(c->i, conv_transpose, before));
-    int64_t          group = FG_GET(c->i, conv_transpose, group).i, m = o->dim[1];
-    int64_t          each = f->dim[1], size = volume(w.in);
-    fg_num          *xs = load_all(c, x), *fs = load_all(c, f);
-    fg_num          *acc = FG_NEWN(c->scratch, fg_num, (size_t)size);
+    fg_tensor *o = &c->out[0];
+    window w = window_new(o, x, f->dim + 2, &FG_GET(c->i, conv_transpose, stride),
+                          &FG_GET(c->i, conv_transpose, dilation),
+                          &FG_GET(c->i, conv_transpose, before));
+    int64_t group = FG_GET(c->i, conv_transpose, group).i, m = o->dim[1];
+    int64_t each = f->dim[1], size = volume(w.in);
+    fg_num *xs = load_all(c, x), *fs = load_all(c, f);
+    fg_num *acc = FG_NEWN(c->scratch, fg_num, (size_t)size);
 
-    if (group < 1 || x->dim[1] % group != 0 || f->dim[0] != x->dim[1] || m != group * each ||
-        !bias_fits(c))
+    if (group < 1 || x->dim[1] % group != 0 || f->dim[0] != x->dim[1] ||
+        m != group * each || !bias_fits(c))
         return fg_eval_error(c, "channels do not fit");
     for (int64_t k = 0; k < x->dim[0] * m; k++) {
         int64_t n = k / m, channel = k % m, from = x->dim[1] / group;
@@ -203,8 +205,8 @@ each_place(const window *w, int64_t o, see_fn *see, void *user)
         int64_t at[3] = {meet(w, 0, od, k / (w->kernel[1] * w->kernel[2])),
                          meet(w, 1, oh, k / w->kernel[2] % w->kernel[1]),
                          meet(w, 2, ow, k % w->kernel[2])};
-        bool    in = inside(at[0], w->in[0]) && inside(at[1], w->in[1]) &&
-                  inside(at[2], w->in[2]);
+        bool in =
+            inside(at[0], w->in[0]) && inside(at[1], w->in[1]) && inside(at[2], w->in[2]);
 
         see(user, in ? (at[0] * w->in[1] + at[1]) * w->in[2] + at[2] : -1, at);
     }
@@ -223,17 +225,17 @@ pool_window(const fg_evalcall *c)
 
 typedef struct pool {
     const fg_tensor *x;
-    int64_t          plane;     /* offset of the plane in x */
-    fg_num           best;
-    double           sum;
-    int64_t          count;
-    int64_t          lo[3], hi[3];      /* what counts in the divisor, per axis */
+    int64_t plane; /* offset of the plane in x */
+    fg_num best;
+    double sum;
+    int64_t count;
+    int64_t lo[3], hi[3]; /* what counts in the divisor, per axis */
 } pool;
 
 static void
 see_max(void *user, int64_t index, const int64_t *where)
 {
-    pool  *p = user;
+    pool *p = user;
     fg_num v;
 
     (void)where;
@@ -247,8 +249,8 @@ see_max(void *user, int64_t index, const int64_t *where)
 bool
 fg_eval_max_pool(fg_evalcall *c)
 {
-    window  w = pool_window(c);
-    pool    p = {.x = &c->in[0]};
+    window w = pool_window(c);
+    pool p = {.x = &c->in[0]};
     int64_t size = volume(w.out);
 
     for (int64_t k = 0; k < c->out[0].count; k++) {
@@ -264,7 +266,7 @@ static void
 see_mean(void *user, int64_t index, const int64_t *where)
 {
     pool *p = user;
-    bool  counts = true;
+    bool counts = true;
 
     if (index >= 0)
         p->sum += fg_tensor_f64(p->x, p->plane + index);
@@ -277,10 +279,10 @@ bool
 fg_eval_avg_pool(fg_evalcall *c)
 {
     const fg_attr *after = &FG_GET(c->i, avg_pool, after);
-    window         w = pool_window(c);
-    pool           p = {.x = &c->in[0]};
-    int64_t        size = volume(w.out);
-    int            n = p.x->rank - 2;
+    window w = pool_window(c);
+    pool p = {.x = &c->in[0]};
+    int64_t size = volume(w.out);
+    int n = p.x->rank - 2;
 
     for (int a = 0; a < 3; a++) {
         int axis = a - (3 - n);

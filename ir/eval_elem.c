@@ -32,7 +32,7 @@ typedef struct comparison {
 /* ---- scalar helpers the rows use --------------------------------------------------- */
 
 static double
-sigmoid(double x)               /* exp never overflows */
+sigmoid(double x) /* exp never overflows */
 {
     double e = exp(-fabs(x));
 
@@ -47,7 +47,7 @@ weighted(double x, double w)
 }
 
 static double
-sign_of(double x)               /* NaN stays */
+sign_of(double x) /* NaN stays */
 {
     return x > 0 ? 1 : x < 0 ? -1 : x == 0 ? 0 : x;
 }
@@ -65,7 +65,7 @@ gelu_tanh(double x)
 }
 
 static double
-float_mod(double x, double y)   /* sign of y */
+float_mod(double x, double y) /* sign of y */
 {
     double r = fmod(x, y);
 
@@ -73,13 +73,13 @@ float_mod(double x, double y)   /* sign of y */
 }
 
 static int64_t
-int_rem(int64_t x, int64_t y)   /* sign of x; INT64_MIN % -1 would trap */
+int_rem(int64_t x, int64_t y) /* sign of x; INT64_MIN % -1 would trap */
 {
     return y == 0 || y == -1 ? 0 : x % y;
 }
 
 static uint64_t
-int_mod(int64_t x, int64_t y)   /* sign of y */
+int_mod(int64_t x, int64_t y) /* sign of y */
 {
     int64_t r = int_rem(x, y);
 
@@ -87,7 +87,7 @@ int_mod(int64_t x, int64_t y)   /* sign of y */
 }
 
 static uint64_t
-int_div(int64_t x, int64_t y)   /* -1 apart: INT64_MIN / -1 would trap */
+int_div(int64_t x, int64_t y) /* -1 apart: INT64_MIN / -1 would trap */
 {
     return y == 0 ? 0 : y == -1 ? -(uint64_t)x : (uint64_t)(x / y);
 }
@@ -130,8 +130,8 @@ static bool
 map1(fg_evalcall *c, const unary *r)
 {
     const fg_tensor *x = &c->in[0];
-    fg_tensor       *o = &c->out[0];
-    fg_class         cls = fg_dtypes[x->dtype].cls;
+    fg_tensor *o = &c->out[0];
+    fg_class cls = fg_dtypes[x->dtype].cls;
 
     for (int64_t k = 0; k < o->count; k++) {
         fg_num v = fg_num_get(x, k);
@@ -159,9 +159,9 @@ static bool
 map2(fg_evalcall *c, const binary *r)
 {
     const fg_tensor *x = &c->in[0], *y = &c->in[1];
-    fg_tensor       *o = &c->out[0];
-    fg_class         cls = fg_dtypes[x->dtype].cls;
-    fg_walk          w;
+    fg_tensor *o = &c->out[0];
+    fg_class cls = fg_dtypes[x->dtype].cls;
+    fg_walk w;
 
     if (!broadcast2(c, &w))
         return false;
@@ -183,9 +183,9 @@ static bool
 compare(fg_evalcall *c, const comparison *r)
 {
     const fg_tensor *x = &c->in[0], *y = &c->in[1];
-    fg_tensor       *o = &c->out[0];
-    fg_class         cls = fg_dtypes[x->dtype].cls;
-    fg_walk          w;
+    fg_tensor *o = &c->out[0];
+    fg_class cls = fg_dtypes[x->dtype].cls;
+    fg_walk w;
 
     if (!broadcast2(c, &w))
         return false;
@@ -266,8 +266,6 @@ compare(fg_evalcall *c, const comparison *r)
 #define COMPARISONS(X)             \
     X(eq, ==) X(ne, !=) X(lt, <) X(le, <=) X(gt, >) X(ge, >=)
 
-/* clang-format on */
-
 #define X(name, of_float)                                                         \
     static double name##_flt(double x) { return of_float; }                       \
     bool fg_eval_##name(fg_evalcall *c) { return map1(c, &(unary){name##_flt}); }
@@ -309,6 +307,8 @@ BINARY_BITS(X)
     { return compare(c, &(comparison){name##_flt, name##_sgn, name##_uns}); }
 COMPARISONS(X)
 #undef X
+
+/* clang-format on */
 
 /* ---- the rest: operations that need more than the values --------------------------- */
 
@@ -369,12 +369,13 @@ bool
 fg_eval_cast(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    fg_tensor       *o = &c->out[0];
+    fg_tensor *o = &c->out[0];
 
     for (int64_t k = 0; k < o->count; k++) {
         int64_t v = fg_tensor_i64(x, k);
 
-        if (fg_is_float(x->dtype) || (x->dtype == FG_u64 && v < 0 && fg_is_float(o->dtype)))
+        if (fg_is_float(x->dtype) ||
+            (x->dtype == FG_u64 && v < 0 && fg_is_float(o->dtype)))
             fg_tensor_set_f64(o, k, fg_tensor_f64(x, k));
         else
             fg_tensor_set_i64(o, k, v);
@@ -386,7 +387,7 @@ bool
 fg_eval_bitcast(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    size_t           bytes;
+    size_t bytes;
 
     if (fg_dtypes[x->dtype].bits != fg_dtypes[c->out[0].dtype].bits ||
         !fg_dtype_bytes(x->dtype, x->count, &bytes))
@@ -401,8 +402,8 @@ bool
 fg_eval_pow(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *y = &c->in[1];
-    fg_tensor       *o = &c->out[0];
-    fg_walk          w;
+    fg_tensor *o = &c->out[0];
+    fg_walk w;
 
     if (!broadcast2(c, &w))
         return false;
@@ -412,11 +413,12 @@ fg_eval_pow(fg_evalcall *c)
         if (fg_is_float(x->dtype) || fg_is_float(y->dtype))
             fg_tensor_set_f64(o, k, pow(fg_tensor_f64(x, p), fg_tensor_f64(y, q)));
         else if (fg_dtypes[y->dtype].cls == FG_CLASS_SINT)
-            fg_tensor_set_i64(o, k, (int64_t)signed_pow(fg_tensor_i64(x, p),
-                                                        fg_tensor_i64(y, q)));
+            fg_tensor_set_i64(
+                o, k, (int64_t)signed_pow(fg_tensor_i64(x, p), fg_tensor_i64(y, q)));
         else
-            fg_tensor_set_i64(o, k, (int64_t)int_pow((uint64_t)fg_tensor_i64(x, p),
-                                                     (uint64_t)fg_tensor_i64(y, q)));
+            fg_tensor_set_i64(o, k,
+                              (int64_t)int_pow((uint64_t)fg_tensor_i64(x, p),
+                                               (uint64_t)fg_tensor_i64(y, q)));
     }
     return true;
 }
@@ -426,14 +428,14 @@ static bool
 shift(fg_evalcall *c, bool left)
 {
     const fg_tensor *x = &c->in[0], *y = &c->in[1];
-    uint64_t         width = (uint64_t)fg_dtypes[x->dtype].bits;
-    bool             sgn = fg_dtypes[x->dtype].cls == FG_CLASS_SINT;
-    fg_walk          w;
+    uint64_t width = (uint64_t)fg_dtypes[x->dtype].bits;
+    bool sgn = fg_dtypes[x->dtype].cls == FG_CLASS_SINT;
+    fg_walk w;
 
     if (!broadcast2(c, &w))
         return false;
     for (int64_t k = 0; k < c->out[0].count; k++, fg_walk_next(&w)) {
-        fg_num   v = fg_num_get(x, w.off[0]);
+        fg_num v = fg_num_get(x, w.off[0]);
         uint64_t n = fg_num_get(y, w.off[1]).u;
 
         if (left)
@@ -463,7 +465,7 @@ bool
 fg_eval_where(fg_evalcall *c)
 {
     fg_tensor *o = &c->out[0];
-    fg_walk    w = fg_walk_new(o->rank, o->dim);
+    fg_walk w = fg_walk_new(o->rank, o->dim);
 
     for (int k = 0; k < 3; k++)
         if (!fg_walk_broadcast(&w, &c->in[k]))

@@ -50,9 +50,9 @@ fg_eval_symvec(fg_evalcall *c)
 bool
 fg_eval_iota(fg_evalcall *c)
 {
-    fg_expr  e = FG_GET(c->i, iota, start).e;
+    fg_expr e = FG_GET(c->i, iota, start).e;
     uint64_t step = (uint64_t)FG_GET(c->i, iota, step).i;
-    int64_t  start = 0;
+    int64_t start = 0;
 
     if (e != FG_E_BAD && !fg_eval_expr(c, e, &start))
         return false;
@@ -66,7 +66,7 @@ bool
 fg_eval_copy(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    size_t           bytes;
+    size_t bytes;
 
     if (x->count != c->out[0].count || !fg_dtype_bytes(x->dtype, x->count, &bytes))
         return fg_eval_error(c, "%lld elements do not fill a shape of %lld",
@@ -90,8 +90,8 @@ bool
 fg_eval_transpose(fg_evalcall *c)
 {
     const int64_t *perm = FG_GET(c->i, transpose, perm).is;
-    fg_walk        w = fg_walk_new(c->out[0].rank, c->out[0].dim);
-    int64_t        from[FG_MAXRANK], *stride = w.stride[w.n++];
+    fg_walk w = fg_walk_new(c->out[0].rank, c->out[0].dim);
+    int64_t from[FG_MAXRANK], *stride = w.stride[w.n++];
 
     fg_tensor_strides(&c->in[0], from);
     for (int k = 0; k < w.rank; k++)
@@ -112,10 +112,11 @@ fg_eval_expand(fg_evalcall *c)
 bool
 fg_eval_slice(fg_evalcall *c)
 {
-    const fg_attr   *start = &FG_GET(c->i, slice, start), *step = &FG_GET(c->i, slice, step);
+    const fg_attr *start = &FG_GET(c->i, slice, start),
+                  *step = &FG_GET(c->i, slice, step);
     const fg_tensor *x = &c->in[0];
-    fg_walk          w = fg_walk_new(c->out[0].rank, c->out[0].dim);
-    int64_t         *stride = fg_walk_add(&w, x), off = 0;
+    fg_walk w = fg_walk_new(c->out[0].rank, c->out[0].dim);
+    int64_t *stride = fg_walk_add(&w, x), off = 0;
 
     for (int k = 0; k < w.rank; k++) {
         int64_t at, last;
@@ -139,19 +140,19 @@ fg_eval_slice(fg_evalcall *c)
 bool
 fg_eval_concat(fg_evalcall *c)
 {
-    int        axis = (int)FG_GET(c->i, concat, axis).i;
+    int axis = (int)FG_GET(c->i, concat, axis).i;
     fg_tensor *o = &c->out[0];
-    int64_t    to[FG_MAXRANK], done = 0;
+    int64_t to[FG_MAXRANK], done = 0;
 
     fg_tensor_strides(o, to);
     for (int j = 0; j < c->i->nin; j++) {
         const fg_tensor *x = &c->in[j];
-        fg_walk          w = fg_walk_new(x->rank, x->dim);
+        fg_walk w = fg_walk_new(x->rank, x->dim);
 
         for (int k = 0; k < o->rank; k++)
             if (k != axis && x->dim[k] != o->dim[k])
-                return fg_eval_error(c, "operand %d has size %lld on axis %d, not %lld", j,
-                                     (long long)x->dim[k], k, (long long)o->dim[k]);
+                return fg_eval_error(c, "operand %d has size %lld on axis %d, not %lld",
+                                     j, (long long)x->dim[k], k, (long long)o->dim[k]);
         if (x->dim[axis] > o->dim[axis] - done)
             return fg_eval_error(c, "operands are longer than the result");
         memcpy(w.stride[w.n++], to, sizeof to);
@@ -191,7 +192,7 @@ pad_source(const pad_axis *p, const char *mode, int64_t i)
         i = i < 0 ? 0 : n - 1;
     else if (!strcmp(mode, "wrap") || n == 1)
         i = floor_mod(i, n);
-    else {                      /* reflect: the edge itself is not repeated */
+    else { /* reflect: the edge itself is not repeated */
         i = floor_mod(i, 2 * (n - 1));
         i = i < n ? i : 2 * (n - 1) - i;
     }
@@ -201,7 +202,8 @@ pad_source(const pad_axis *p, const char *mode, int64_t i)
 static bool
 pad_axes(fg_evalcall *c, pad_axis *p)
 {
-    const fg_attr *before = &FG_GET(c->i, pad, before), *after = &FG_GET(c->i, pad, after);
+    const fg_attr *before = &FG_GET(c->i, pad, before),
+                  *after = &FG_GET(c->i, pad, after);
 
     for (int k = 0; k < c->in[0].rank; k++) {
         int64_t b, a, n = c->in[0].dim[k];
@@ -219,13 +221,13 @@ pad_axes(fg_evalcall *c, pad_axis *p)
 bool
 fg_eval_pad(fg_evalcall *c)
 {
-    const char      *mode = FG_GET(c->i, pad, mode).s;
+    const char *mode = FG_GET(c->i, pad, mode).s;
     const fg_tensor *x = &c->in[0];
-    fg_tensor       *o = &c->out[0];
-    fg_walk          w = fg_walk_new(o->rank, o->dim);
-    int64_t          stride[FG_MAXRANK];
-    pad_axis         axis[FG_MAXRANK];
-    bool             filled = c->i->nin > 1 && c->in[1].data;
+    fg_tensor *o = &c->out[0];
+    fg_walk w = fg_walk_new(o->rank, o->dim);
+    int64_t stride[FG_MAXRANK];
+    pad_axis axis[FG_MAXRANK];
+    bool filled = c->i->nin > 1 && c->in[1].data;
 
     if (!pad_axes(c, axis))
         return false;
@@ -253,12 +255,12 @@ bool
 fg_eval_gather(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *index = &c->in[1];
-    int              axis = (int)FG_GET(c->i, gather, axis).i;
-    int64_t          outer = fg_span(x, 0, axis), n = x->dim[axis];
-    int64_t          inner = fg_span(x, axis + 1, x->rank), to = 0;
+    int axis = (int)FG_GET(c->i, gather, axis).i;
+    int64_t outer = fg_span(x, 0, axis), n = x->dim[axis];
+    int64_t inner = fg_span(x, axis + 1, x->rank), to = 0;
 
     if (n == 0)
-        return true;            /* nothing to read: zeros */
+        return true; /* nothing to read: zeros */
     for (int64_t a = 0; a < outer; a++)
         for (int64_t k = 0; k < index->count; k++) {
             int64_t from = (a * n + place_on_axis(index, k, n)) * inner;
@@ -278,8 +280,8 @@ walk_index(fg_evalcall *c, int axis, fg_walk *w, int64_t *stride)
     *w = fg_walk_new(index->rank, index->dim);
     for (int k = 0; k < x->rank; k++)
         if (k != axis && index->dim[k] > x->dim[k])
-            return fg_eval_error(c, "axis %d: the index has %lld places, the data %lld", k,
-                                 (long long)index->dim[k], (long long)x->dim[k]);
+            return fg_eval_error(c, "axis %d: the index has %lld places, the data %lld",
+                                 k, (long long)index->dim[k], (long long)x->dim[k]);
     fg_tensor_strides(x, w->stride[w->n++]);
     *stride = w->stride[0][axis];
     w->stride[0][axis] = 0;
@@ -290,9 +292,9 @@ bool
 fg_eval_gather_elements(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *index = &c->in[1];
-    int              axis = (int)FG_GET(c->i, gather_elements, axis).i;
-    int64_t          stride;
-    fg_walk          w;
+    int axis = (int)FG_GET(c->i, gather_elements, axis).i;
+    int64_t stride;
+    fg_walk w;
 
     if (!walk_index(c, axis, &w, &stride))
         return false;
@@ -323,11 +325,11 @@ bool
 fg_eval_gather_nd(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *index = &c->in[1];
-    int              batch = (int)FG_GET(c->i, gather_nd, batch).i;
-    int64_t          n = index->dim[index->rank - 1];
-    int64_t          block = fg_span(x, batch + (int)n, x->rank);
-    int64_t          each = fg_span(x, batch, x->rank);
-    int64_t          tuples = fg_span(index, batch, index->rank - 1);
+    int batch = (int)FG_GET(c->i, gather_nd, batch).i;
+    int64_t n = index->dim[index->rank - 1];
+    int64_t block = fg_span(x, batch + (int)n, x->rank);
+    int64_t each = fg_span(x, batch, x->rank);
+    int64_t tuples = fg_span(index, batch, index->rank - 1);
 
     if (x->count == 0)
         return true;
@@ -347,8 +349,8 @@ static void
 combine(fg_tensor *o, int64_t i, const fg_tensor *u, int64_t k, const char *how)
 {
     fg_dtype d = o->dtype;
-    fg_num   x = fg_num_get(o, i), y = fg_num_get(u, k);
-    bool     flt = fg_is_float(d);
+    fg_num x = fg_num_get(o, i), y = fg_num_get(u, k);
+    bool flt = fg_is_float(d);
 
     if (!strcmp(how, "add")) {
         if (flt)
@@ -382,10 +384,10 @@ bool
 fg_eval_scatter_elements(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *index = &c->in[1];
-    int              axis = (int)FG_GET(c->i, scatter_elements, axis).i;
-    const char      *how = FG_GET(c->i, scatter_elements, how).s;
-    int64_t          stride;
-    fg_walk          w;
+    int axis = (int)FG_GET(c->i, scatter_elements, axis).i;
+    const char *how = FG_GET(c->i, scatter_elements, how).s;
+    int64_t stride;
+    fg_walk w;
 
     if (!fg_eval_copy(c) || !walk_index(c, axis, &w, &stride))
         return false;
@@ -405,9 +407,9 @@ bool
 fg_eval_scatter_nd(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *index = &c->in[1];
-    const char      *how = FG_GET(c->i, scatter_nd, how).s;
-    int64_t          n = index->dim[index->rank - 1], block = fg_span(x, (int)n, x->rank);
-    int64_t          tuples = fg_span(index, 0, index->rank - 1);
+    const char *how = FG_GET(c->i, scatter_nd, how).s;
+    int64_t n = index->dim[index->rank - 1], block = fg_span(x, (int)n, x->rank);
+    int64_t tuples = fg_span(index, 0, index->rank - 1);
 
     if (!fg_eval_copy(c))
         return false;
@@ -449,9 +451,9 @@ bool
 fg_eval_nonzero(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    fg_tensor       *o = &c->out[0];
-    fg_walk          w = fg_walk_new(x->rank, x->dim);
-    int64_t          found = 0;
+    fg_tensor *o = &c->out[0];
+    fg_walk w = fg_walk_new(x->rank, x->dim);
+    int64_t found = 0;
 
     for (int64_t k = 0; k < x->count; k++, fg_walk_next(&w)) {
         if (!is_nonzero(x, k))

@@ -47,19 +47,20 @@ zeros_fit(const fg_tensor *z, int64_t n)
 
 /* zx and zy may be NULL. Rows of x have one zero point each, columns of y likewise. */
 static bool
-product(fg_evalcall *c, bool trans_a, bool trans_b, const fg_tensor *zx, const fg_tensor *zy)
+product(fg_evalcall *c, bool trans_a, bool trans_b, const fg_tensor *zx,
+        const fg_tensor *zy)
 {
     const fg_tensor *x = &c->in[0], *y = &c->in[1];
-    fg_tensor       *o = &c->out[0];
-    int64_t          m = o->dim[o->rank - 2], n = o->dim[o->rank - 1];
-    int64_t          depth = x->dim[x->rank - (trans_a ? 2 : 1)];
-    bool             flt = fg_is_float(x->dtype);
+    fg_tensor *o = &c->out[0];
+    int64_t m = o->dim[o->rank - 2], n = o->dim[o->rank - 1];
+    int64_t depth = x->dim[x->rank - (trans_a ? 2 : 1)];
+    bool flt = fg_is_float(x->dtype);
     const fg_tensor *part[FG_WALK_MAX] = {x, y, zx ? zx : x, zy ? zy : y};
-    fg_walk          w = fg_walk_new(o->rank - 2, o->dim);
-    fg_num          *a = FG_NEWN(c->scratch, fg_num, (size_t)depth);
-    fg_num          *all = FG_NEWN(c->scratch, fg_num, (size_t)(m * depth));
-    fg_num          *row = FG_NEWN(c->scratch, fg_num, (size_t)n);
-    fg_num          *acc = FG_NEWN(c->scratch, fg_num, (size_t)(m * n));
+    fg_walk w = fg_walk_new(o->rank - 2, o->dim);
+    fg_num *a = FG_NEWN(c->scratch, fg_num, (size_t)depth);
+    fg_num *all = FG_NEWN(c->scratch, fg_num, (size_t)(m * depth));
+    fg_num *row = FG_NEWN(c->scratch, fg_num, (size_t)n);
+    fg_num *acc = FG_NEWN(c->scratch, fg_num, (size_t)(m * n));
 
     for (int k = 0; k < FG_WALK_MAX; k++) {
         fg_tensor lead = batch_of(part[k]);
@@ -67,7 +68,8 @@ product(fg_evalcall *c, bool trans_a, bool trans_b, const fg_tensor *zx, const f
         if (!fg_walk_broadcast(&w, &lead))
             return fg_eval_error(c, "leading axes do not broadcast");
     }
-    if (x->dim[x->rank - (trans_a ? 1 : 2)] != m || y->dim[y->rank - (trans_b ? 2 : 1)] != n ||
+    if (x->dim[x->rank - (trans_a ? 1 : 2)] != m ||
+        y->dim[y->rank - (trans_b ? 2 : 1)] != n ||
         y->dim[y->rank - (trans_b ? 1 : 2)] != depth || (zx && !zeros_fit(zx, m)) ||
         (zy && !zeros_fit(zy, n)))
         return fg_eval_error(c, "sizes do not fit");
@@ -98,8 +100,8 @@ product(fg_evalcall *c, bool trans_a, bool trans_b, const fg_tensor *zx, const f
 bool
 fg_eval_matmul(fg_evalcall *c)
 {
-    return product(c, FG_GET(c->i, matmul, trans_a).i, FG_GET(c->i, matmul, trans_b).i, NULL,
-                   NULL);
+    return product(c, FG_GET(c->i, matmul, trans_a).i, FG_GET(c->i, matmul, trans_b).i,
+                   NULL, NULL);
 }
 
 bool
@@ -114,12 +116,12 @@ fg_eval_matmul_int(fg_evalcall *c)
 /* ---- attention --------------------------------------------------------------------- */
 
 typedef struct attention {
-    int64_t s, t, d, e;         /* queries, keys, columns of q and k, columns of v */
-    double  scale, cap;
+    int64_t s, t, d, e; /* queries, keys, columns of q and k, columns of v */
+    double scale, cap;
     int64_t causal, left, right;
-    const fg_tensor *mask;      /* NULL: none */
+    const fg_tensor *mask; /* NULL: none */
     int64_t mask_stride[4], mask_keys;
-    fg_num *q, *k, *v, *w;      /* one query; keys and values of one head; weights */
+    fg_num *q, *k, *v, *w; /* one query; keys and values of one head; weights */
 } attention;
 
 static const fg_tensor *
@@ -159,9 +161,12 @@ attention_new(fg_evalcall *c, attention *at)
 {
     const fg_tensor *q = &c->in[0], *k = &c->in[1], *v = &c->in[2], *sink = operand(c, 4);
     const fg_tensor *lengths = operand(c, 5);
-    const fg_inst   *i = c->i;
+    const fg_inst *i = c->i;
 
-    *at = (attention){.s = q->dim[2], .t = k->dim[2], .d = q->dim[3], .e = v->dim[3],
+    *at = (attention){.s = q->dim[2],
+                      .t = k->dim[2],
+                      .d = q->dim[3],
+                      .e = v->dim[3],
                       .scale = FG_GET(i, attention, scale).f,
                       .cap = FG_GET(i, attention, softcap).f,
                       .causal = FG_GET(i, attention, causal).i,
@@ -222,7 +227,7 @@ static void
 weigh(const attention *at, const fg_tensor *sink, int64_t head, bool zero, fg_num *out)
 {
     double top = sink ? fg_tensor_f64(sink, head) : -INFINITY, sum = 0;
-    bool   empty = true;
+    bool empty = true;
 
     for (int64_t j = 0; j < at->t; j++) {
         top = at->w[j].f > top ? at->w[j].f : top;
@@ -246,11 +251,11 @@ bool
 fg_eval_attention(fg_evalcall *c)
 {
     const fg_tensor *q = &c->in[0], *k = &c->in[1], *lengths = operand(c, 5);
-    int64_t          heads = q->dim[1], groups = k->dim[1], offset;
-    fg_expr          given = FG_GET(c->i, attention, offset).e;
-    bool             zero = !strcmp(FG_GET(c->i, attention, empty).s, "zero");
-    attention        at;
-    fg_num          *out;
+    int64_t heads = q->dim[1], groups = k->dim[1], offset;
+    fg_expr given = FG_GET(c->i, attention, offset).e;
+    bool zero = !strcmp(FG_GET(c->i, attention, empty).s, "zero");
+    attention at;
+    fg_num *out;
 
     if (!attention_new(c, &at))
         return false;
@@ -266,7 +271,8 @@ fg_eval_attention(fg_evalcall *c)
         fg_num_load(k, from * at.t * at.d, 1, at.t * at.d, at.k);
         fg_num_load(&c->in[2], from * at.t * at.e, 1, at.t * at.e, at.v);
         for (int64_t i = 0; i < at.s; i++) {
-            int64_t row = b * at.mask_stride[0] + h * at.mask_stride[1] + i * at.mask_stride[2];
+            int64_t row =
+                b * at.mask_stride[0] + h * at.mask_stride[1] + i * at.mask_stride[2];
 
             fg_num_load(q, (bh * at.s + i) * at.d, 1, at.d, at.q);
             for (int64_t j = 0; j < at.t; j++)
@@ -284,13 +290,14 @@ bool
 fg_eval_rope(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    bool             pairs = FG_GET(c->i, rope, interleaved).i;
-    int64_t          n = x->dim[x->rank - 1], d = FG_GET(c->i, rope, dim).i;
-    int64_t          half = (d ? d : n) / 2;
-    fg_walk          w = fg_walk_new(x->rank - 1, x->dim);
+    bool pairs = FG_GET(c->i, rope, interleaved).i;
+    int64_t n = x->dim[x->rank - 1], d = FG_GET(c->i, rope, dim).i;
+    int64_t half = (d ? d : n) / 2;
+    fg_walk w = fg_walk_new(x->rank - 1, x->dim);
 
     if (2 * half > n)
-        return fg_eval_error(c, "%lld columns of %lld", (long long)(2 * half), (long long)n);
+        return fg_eval_error(c, "%lld columns of %lld", (long long)(2 * half),
+                             (long long)n);
     for (int k = 1; k <= 2; k++) {
         fg_tensor lead = c->in[k];
 
@@ -302,10 +309,11 @@ fg_eval_rope(fg_evalcall *c)
         for (int64_t k = 2 * half; k < n; k++)
             fg_tensor_move(&c->out[0], row + k, x, row + k);
         for (int64_t k = 0; k < half; k++) {
-            int64_t i = row + (pairs ? 2 * k : k), j = row + (pairs ? 2 * k + 1 : k + half);
-            double  p = fg_tensor_f64(x, i), q = fg_tensor_f64(x, j);
-            double  cs = fg_tensor_f64(&c->in[1], w.off[0] * half + k);
-            double  sn = fg_tensor_f64(&c->in[2], w.off[1] * half + k);
+            int64_t i = row + (pairs ? 2 * k : k),
+                    j = row + (pairs ? 2 * k + 1 : k + half);
+            double p = fg_tensor_f64(x, i), q = fg_tensor_f64(x, j);
+            double cs = fg_tensor_f64(&c->in[1], w.off[0] * half + k);
+            double sn = fg_tensor_f64(&c->in[2], w.off[1] * half + k);
 
             fg_tensor_set_f64(&c->out[0], i, p * cs - q * sn);
             fg_tensor_set_f64(&c->out[0], j, q * cs + p * sn);

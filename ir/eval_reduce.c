@@ -52,12 +52,12 @@ fold_min(fg_dtype d, fg_num *acc, fg_num x)
 static fg_num *
 fold_axes(fg_evalcall *c, fg_num init, fold_fn *fold, int64_t *each)
 {
-    const fg_attr   *axes = &FG_GET(c->i, reduce_sum, axes);
+    const fg_attr *axes = &FG_GET(c->i, reduce_sum, axes);
     const fg_tensor *x = &c->in[0];
-    int64_t          n = c->out[0].count, s = 1;
-    fg_num          *acc = FG_NEWN(c->scratch, fg_num, (size_t)n);
-    fg_walk          w = fg_walk_new(x->rank, x->dim);
-    int64_t         *stride = w.stride[w.n++];
+    int64_t n = c->out[0].count, s = 1;
+    fg_num *acc = FG_NEWN(c->scratch, fg_num, (size_t)n);
+    fg_walk w = fg_walk_new(x->rank, x->dim);
+    int64_t *stride = w.stride[w.n++];
 
     *each = 1;
     for (int k = x->rank - 1, left = axes->n; k >= 0; k--) {
@@ -88,7 +88,7 @@ reduce(fg_evalcall *c, fg_num init, fold_fn *fold)
 bool
 fg_eval_reduce_sum(fg_evalcall *c)
 {
-    return reduce(c, (fg_num){.u = 0}, fold_sum);       /* 0 and 0.0 are the same bits */
+    return reduce(c, (fg_num){.u = 0}, fold_sum); /* 0 and 0.0 are the same bits */
 }
 
 bool
@@ -115,8 +115,8 @@ bool
 fg_eval_reduce_mean(fg_evalcall *c)
 {
     fg_class cls = fg_dtypes[c->in[0].dtype].cls;
-    int64_t  each;
-    fg_num  *acc = fold_axes(c, (fg_num){.u = 0}, fold_sum, &each);
+    int64_t each;
+    fg_num *acc = fold_axes(c, (fg_num){.u = 0}, fold_sum, &each);
 
     for (int64_t k = 0; k < c->out[0].count; k++) {
         if (cls == FG_CLASS_FLOAT)
@@ -150,14 +150,14 @@ static bool
 arg(fg_evalcall *c, int axis, bool last, bool largest)
 {
     const fg_tensor *x = &c->in[0];
-    lines            l = lines_of(x, axis);
+    lines l = lines_of(x, axis);
 
     for (int64_t line = 0; line < l.outer * l.inner; line++) {
-        int64_t  at = line / l.inner * l.n * l.inner + line % l.inner, best = 0;
+        int64_t at = line / l.inner * l.n * l.inner + line % l.inner, best = 0;
         uint64_t best_key = 0;
 
         for (int64_t j = 0; j < l.n; j++) {
-            fg_num   v = fg_num_get(x, at + j * l.inner);
+            fg_num v = fg_num_get(x, at + j * l.inner);
             uint64_t key = fg_num_key(x->dtype, v);
 
             if (!largest && !fg_num_is_nan(x->dtype, v))
@@ -188,13 +188,13 @@ bool
 fg_eval_cumsum(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    lines            l = lines_of(x, (int)FG_GET(c->i, cumsum, axis).i);
-    bool             exclusive = FG_GET(c->i, cumsum, exclusive).i;
-    bool             reverse = FG_GET(c->i, cumsum, reverse).i;
+    lines l = lines_of(x, (int)FG_GET(c->i, cumsum, axis).i);
+    bool exclusive = FG_GET(c->i, cumsum, exclusive).i;
+    bool reverse = FG_GET(c->i, cumsum, reverse).i;
 
     for (int64_t line = 0; line < l.outer * l.inner; line++) {
         int64_t at = line / l.inner * l.n * l.inner + line % l.inner;
-        fg_num  acc = {.u = 0};
+        fg_num acc = {.u = 0};
 
         for (int64_t j = 0; j < l.n; j++) {
             int64_t k = at + (reverse ? l.n - 1 - j : j) * l.inner;
@@ -211,7 +211,7 @@ fg_eval_cumsum(fg_evalcall *c)
 
 typedef struct ranked {
     uint64_t key;
-    int64_t  index;
+    int64_t index;
 } ranked;
 
 static int
@@ -229,11 +229,11 @@ bool
 fg_eval_topk(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    int              axis = (int)FG_GET(c->i, topk, axis).i;
-    bool             largest = FG_GET(c->i, topk, largest).i;
-    lines            l = lines_of(x, axis);
-    int64_t          k = c->out[0].dim[axis];
-    ranked          *r = FG_NEWN(c->scratch, ranked, (size_t)l.n);
+    int axis = (int)FG_GET(c->i, topk, axis).i;
+    bool largest = FG_GET(c->i, topk, largest).i;
+    lines l = lines_of(x, axis);
+    int64_t k = c->out[0].dim[axis];
+    ranked *r = FG_NEWN(c->scratch, ranked, (size_t)l.n);
 
     if (k > l.n)
         return fg_eval_error(c, "%lld of %lld elements", (long long)k, (long long)l.n);
@@ -259,12 +259,12 @@ bool
 fg_eval_softmax(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    lines            l = lines_of(x, (int)FG_GET(c->i, softmax, axis).i);
-    fg_num          *v = FG_NEWN(c->scratch, fg_num, (size_t)l.n);
+    lines l = lines_of(x, (int)FG_GET(c->i, softmax, axis).i);
+    fg_num *v = FG_NEWN(c->scratch, fg_num, (size_t)l.n);
 
     for (int64_t line = 0; line < l.outer * l.inner; line++) {
         int64_t at = line / l.inner * l.n * l.inner + line % l.inner;
-        double  top = -INFINITY, sum = 0;
+        double top = -INFINITY, sum = 0;
 
         fg_num_load(x, at, l.inner, l.n, v);
         for (int64_t j = 0; j < l.n; j++)
@@ -287,11 +287,11 @@ static bool
 normalise(fg_evalcall *c, int axis, double eps, bool centred)
 {
     const fg_tensor *x = &c->in[0];
-    int64_t          n = fg_span(x, axis, x->rank), k = 0;
-    fg_num          *v = FG_NEWN(c->scratch, fg_num, (size_t)n);
-    fg_walk          w = fg_walk_new(x->rank, x->dim);
-    bool             scaled = c->i->nin > 1 && c->in[1].data;
-    bool             shifted = c->i->nin > 2 && c->in[2].data;
+    int64_t n = fg_span(x, axis, x->rank), k = 0;
+    fg_num *v = FG_NEWN(c->scratch, fg_num, (size_t)n);
+    fg_walk w = fg_walk_new(x->rank, x->dim);
+    bool scaled = c->i->nin > 1 && c->in[1].data;
+    bool shifted = c->i->nin > 2 && c->in[2].data;
 
     if ((scaled && !fg_walk_broadcast(&w, &c->in[1])) ||
         (shifted && !fg_walk_broadcast(&w, &c->in[2])))
@@ -328,8 +328,8 @@ fg_eval_layernorm(fg_evalcall *c)
 bool
 fg_eval_rmsnorm(fg_evalcall *c)
 {
-    return normalise(c, (int)FG_GET(c->i, rmsnorm, axis).i,
-                     FG_GET(c->i, rmsnorm, eps).f, false);
+    return normalise(c, (int)FG_GET(c->i, rmsnorm, axis).i, FG_GET(c->i, rmsnorm, eps).f,
+                     false);
 }
 
 /* ---- quantisation ------------------------------------------------------------------ */
@@ -337,9 +337,9 @@ fg_eval_rmsnorm(fg_evalcall *c)
 /* Which scale belongs to an element: one for all, one per place on the axis, or one per
  * `block` places with a scale of x's rank. */
 typedef struct scales {
-    fg_walk walk;               /* over x; its offset leaves the axis out */
-    int     axis;
-    int64_t block, stride;      /* along the axis */
+    fg_walk walk; /* over x; its offset leaves the axis out */
+    int axis;
+    int64_t block, stride; /* along the axis */
 } scales;
 
 static bool
@@ -354,7 +354,8 @@ scales_new(fg_evalcall *c, int axis, int64_t block, scales *s)
     s->axis = axis;
     if (block) {
         for (int k = 0; k < x->rank; k++)
-            if (scale->dim[k] != (k == axis ? (x->dim[k] + block - 1) / block : x->dim[k]))
+            if (scale->dim[k] !=
+                (k == axis ? (x->dim[k] + block - 1) / block : x->dim[k]))
                 return fg_eval_error(c, "scales do not fit the blocks");
         fg_tensor_strides(scale, s->walk.stride[0]);
     } else {
@@ -387,15 +388,15 @@ bool
 fg_eval_quantize(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0], *scale = &c->in[1];
-    bool             wide = x->dtype == FG_f64 || scale->dtype == FG_f64;
-    scales           s;
+    bool wide = x->dtype == FG_f64 || scale->dtype == FG_f64;
+    scales s;
 
     if (!scales_new(c, (int)FG_GET(c->i, quantize, axis).i,
                     FG_GET(c->i, quantize, block).i, &s))
         return false;
     for (int64_t k = 0; k < x->count; k++, fg_walk_next(&s.walk)) {
         int64_t at = scales_at(&s);
-        double  q = fg_tensor_f64(x, k) / fg_tensor_f64(scale, at);
+        double q = fg_tensor_f64(x, k) / fg_tensor_f64(scale, at);
 
         if (!wide)
             q = (float)q;
@@ -408,14 +409,14 @@ bool
 fg_eval_dequantize(fg_evalcall *c)
 {
     const fg_tensor *x = &c->in[0];
-    scales           s;
+    scales s;
 
     if (!scales_new(c, (int)FG_GET(c->i, dequantize, axis).i,
                     FG_GET(c->i, dequantize, block).i, &s))
         return false;
     for (int64_t k = 0; k < x->count; k++, fg_walk_next(&s.walk)) {
         int64_t at = scales_at(&s);
-        double  y = (fg_tensor_f64(x, k) - zero_at(c, at)) * fg_tensor_f64(&c->in[1], at);
+        double y = (fg_tensor_f64(x, k) - zero_at(c, at)) * fg_tensor_f64(&c->in[1], at);
 
         fg_tensor_set_f64(&c->out[0], k, y);
     }

@@ -13,9 +13,9 @@
 
 typedef struct axis_plan {
     int64_t in, out;
-    double  scale;              /* out / in, or as the model gives it */
-    double  from, to;           /* region of tf_crop_and_resize, as fractions */
-    bool    crop, identity;
+    double scale;    /* out / in, or as the model gives it */
+    double from, to; /* region of tf_crop_and_resize, as fractions */
+    bool crop, identity;
 } axis_plan;
 
 /* Number k of a comma separated list, or other when there is none. */
@@ -37,16 +37,18 @@ static bool
 plan_axis(fg_evalcall *c, int axis, axis_plan *p)
 {
     const char *roi = FG_GET(c->i, resize, roi).s;
-    int         rank = c->in[0].rank;
+    int rank = c->in[0].rank;
 
     p->in = c->in[0].dim[axis];
     p->out = c->out[0].dim[axis];
     /* The model's factors are f32; their text reads back to the same value only as f32. */
-    p->scale = listed(FG_GET(c->i, resize, scales).s, axis, (double)p->out / (double)p->in, true);
+    p->scale = listed(FG_GET(c->i, resize, scales).s, axis,
+                      (double)p->out / (double)p->in, true);
     p->crop = !strcmp(FG_GET(c->i, resize, coord).s, "tf_crop_and_resize");
     p->from = p->crop ? listed(roi, axis, 0, true) : 0;
     p->to = p->crop ? listed(roi, rank + axis, 1, true) : 1;
-    p->identity = p->in == p->out && fabs(p->scale - 1) < 1e-9 && p->from == 0 && p->to == 1;
+    p->identity =
+        p->in == p->out && fabs(p->scale - 1) < 1e-9 && p->from == 0 && p->to == 1;
     if (p->out > 0 && p->in == 0)
         return fg_eval_error(c, "axis %d has no elements", axis);
     if (p->out > 0 && !(p->scale > 0 && p->scale < 1e9))
@@ -65,7 +67,7 @@ position(const axis_plan *p, const char *coord, int64_t i)
         return y / p->scale;
     if (!strcmp(coord, "align_corners"))
         return width == 1 ? 0 : y * last / (width - 1);
-    if (p->crop) {              /* fractions are f32 and stay so: 0.2 * 5 is 1 */
+    if (p->crop) { /* fractions are f32 and stay so: 0.2 * 5 is 1 */
         double start = (float)(p->from * last), part = (float)(p->to - p->from);
 
         return start + (width == 1 ? part * last / 2 : y * part * last / (width - 1));
@@ -107,8 +109,8 @@ static bool
 resize_nearest(fg_evalcall *c, const axis_plan *plan)
 {
     fg_tensor *o = &c->out[0];
-    fg_walk    w = fg_walk_new(o->rank, o->dim);
-    int64_t   *from[FG_MAXRANK], stride[FG_MAXRANK];
+    fg_walk w = fg_walk_new(o->rank, o->dim);
+    int64_t *from[FG_MAXRANK], stride[FG_MAXRANK];
 
     fg_tensor_strides(&c->in[0], stride);
     for (int a = 0; a < o->rank; a++) {
@@ -144,8 +146,8 @@ resize_nearest(fg_evalcall *c, const axis_plan *plan)
 /* ---- linear and cubic -------------------------------------------------------------- */
 
 typedef struct filter {
-    bool   cubic, antialias, exclude;
-    double a;                   /* cubic coefficient */
+    bool cubic, antialias, exclude;
+    double a; /* cubic coefficient */
 } filter;
 
 static double
@@ -163,7 +165,8 @@ filter_at(const filter *f, double x)
 /* Weights of the 2 * ahead neighbours of x, the first at *first. When shrinking, an
  * antialiasing filter is as many times wider. */
 static void
-weigh(const filter *f, const axis_plan *p, int64_t ahead, double x, int64_t *first, double *w)
+weigh(const filter *f, const axis_plan *p, int64_t ahead, double x, int64_t *first,
+      double *w)
 {
     double shrink = f->antialias && p->scale < 1 ? p->scale : 1;
     double left = ceil(x) - 1, sum = 0;
@@ -182,14 +185,14 @@ weigh(const filter *f, const axis_plan *p, int64_t ahead, double x, int64_t *fir
 
 /* v[outer, in, inner] resampled along its middle axis. */
 static double *
-resample(fg_evalcall *c, const filter *f, const axis_plan *p, const double *v, int64_t outer,
-         int64_t inner)
+resample(fg_evalcall *c, const filter *f, const axis_plan *p, const double *v,
+         int64_t outer, int64_t inner)
 {
     const char *coord = FG_GET(c->i, resize, coord).s;
-    double      shrink = f->antialias && p->scale < 1 ? p->scale : 1;
-    int64_t     ahead = (int64_t)ceil((f->cubic ? 2 : 1) / shrink), first;
-    double     *w = FG_NEWN(c->scratch, double, (size_t)(2 * ahead));
-    double     *o = FG_NEWN(c->scratch, double, (size_t)(outer * p->out * inner));
+    double shrink = f->antialias && p->scale < 1 ? p->scale : 1;
+    int64_t ahead = (int64_t)ceil((f->cubic ? 2 : 1) / shrink), first;
+    double *w = FG_NEWN(c->scratch, double, (size_t)(2 * ahead));
+    double *o = FG_NEWN(c->scratch, double, (size_t)(outer * p->out * inner));
 
     for (int64_t i = 0; i < p->out; i++) {
         double x = position(p, coord, i);
@@ -202,7 +205,8 @@ resample(fg_evalcall *c, const filter *f, const axis_plan *p, const double *v, i
 
             for (int64_t a = 0; w[k] != 0 && a < outer; a++)
                 for (int64_t b = 0; b < inner; b++)
-                    o[(a * p->out + i) * inner + b] += w[k] * v[(a * p->in + from) * inner + b];
+                    o[(a * p->out + i) * inner + b] +=
+                        w[k] * v[(a * p->in + from) * inner + b];
         }
     }
     return o;
@@ -212,9 +216,9 @@ static bool
 resize_filtered(fg_evalcall *c, const axis_plan *plan, const filter *f)
 {
     const fg_tensor *x = &c->in[0];
-    fg_tensor       *o = &c->out[0];
-    fg_walk          w = fg_walk_new(o->rank, o->dim);
-    double          *v = FG_NEWN(c->scratch, double, (size_t)x->count);
+    fg_tensor *o = &c->out[0];
+    fg_walk w = fg_walk_new(o->rank, o->dim);
+    double *v = FG_NEWN(c->scratch, double, (size_t)x->count);
 
     for (int64_t k = 0; k < x->count; k++)
         v[k] = fg_tensor_f64(x, k);
@@ -244,16 +248,17 @@ bool
 fg_eval_resize(fg_evalcall *c)
 {
     const char *mode = FG_GET(c->i, resize, mode).s;
-    filter      f = {.cubic = !strcmp(mode, "cubic"),
-                     .antialias = FG_GET(c->i, resize, antialias).i,
-                     .exclude = FG_GET(c->i, resize, exclude).i,
-                     .a = FG_GET(c->i, resize, cubic_a).f};
-    axis_plan   plan[FG_MAXRANK];
+    filter f = {.cubic = !strcmp(mode, "cubic"),
+                .antialias = FG_GET(c->i, resize, antialias).i,
+                .exclude = FG_GET(c->i, resize, exclude).i,
+                .a = FG_GET(c->i, resize, cubic_a).f};
+    axis_plan plan[FG_MAXRANK];
 
     for (int a = 0; a < c->in[0].rank; a++)
         if (!plan_axis(c, a, &plan[a]))
             return false;
     if (c->out[0].count == 0)
         return true;
-    return strcmp(mode, "nearest") ? resize_filtered(c, plan, &f) : resize_nearest(c, plan);
+    return strcmp(mode, "nearest") ? resize_filtered(c, plan, &f)
+                                   : resize_nearest(c, plan);
 }

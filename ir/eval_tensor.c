@@ -13,7 +13,7 @@ bool
 fg_tensor_new(fg_arena *a, fg_tensor *t, fg_dtype d, int rank, const int64_t *dim)
 {
     fg_ctx *cx = fg_arena_ctx(a);
-    size_t  bytes;
+    size_t bytes;
 
     *t = (fg_tensor){.dtype = d, .rank = rank, .count = 1};
     for (int k = 0; k < rank; k++) {
@@ -53,16 +53,16 @@ fg_span(const fg_tensor *t, int from, int to)
 
 /* ---- elements ---------------------------------------------------------------------- */
 
-#define BIT_COPY(ctype)                                                           \
-    static inline ctype at_##ctype(const void *p, int64_t i)                      \
-    {                                                                             \
-        ctype v;                                                                  \
-        memcpy(&v, (const char *)p + i * (int64_t)sizeof v, sizeof v);            \
-        return v;                                                                 \
-    }                                                                             \
-    static inline void to_##ctype(void *p, int64_t i, ctype v)                    \
-    {                                                                             \
-        memcpy((char *)p + i * (int64_t)sizeof v, &v, sizeof v);                  \
+#define BIT_COPY(ctype)                                                                  \
+    static inline ctype at_##ctype(const void *p, int64_t i)                             \
+    {                                                                                    \
+        ctype v;                                                                         \
+        memcpy(&v, (const char *)p + i * (int64_t)sizeof v, sizeof v);                   \
+        return v;                                                                        \
+    }                                                                                    \
+    static inline void to_##ctype(void *p, int64_t i, ctype v)                           \
+    {                                                                                    \
+        memcpy((char *)p + i * (int64_t)sizeof v, &v, sizeof v);                         \
     }
 BIT_COPY(float)
 BIT_COPY(double)
@@ -82,45 +82,45 @@ static inline void
 to_nibble(void *p, int64_t i, unsigned v)
 {
     uint8_t *b = (uint8_t *)p + (i >> 1);
-    int      s = 4 * (int)(i & 1);
+    int s = 4 * (int)(i & 1);
 
     *b = (uint8_t)((*b & ~(15 << s)) | (v & 15) << s);
 }
 
 /* How each type becomes a number and back: p is the storage, i the index, num the number
  * as double (F) or uint64_t (U). */
-#define READ_TYPES(F, U)                            \
-    F(f32, at_float(p, i))                          \
-    F(f64, at_double(p, i))                         \
-    F(f16, fg_f16_to_f32(at_uint16_t(p, i)))        \
-    F(bf16, fg_bf16_to_f32(at_uint16_t(p, i)))      \
-    U(i64, at_uint64_t(p, i))                       \
-    U(i32, (int32_t)at_uint32_t(p, i))              \
-    U(i16, (int16_t)at_uint16_t(p, i))              \
-    U(i8, (int8_t)at_uint8_t(p, i))                 \
-    U(i4, (int)(at_nibble(p, i) ^ 8) - 8)           \
-    U(u64, at_uint64_t(p, i))                       \
-    U(u32, at_uint32_t(p, i))                       \
-    U(u16, at_uint16_t(p, i))                       \
-    U(u8, at_uint8_t(p, i))                         \
-    U(u4, at_nibble(p, i))                          \
+#define READ_TYPES(F, U)                                                                 \
+    F(f32, at_float(p, i))                                                               \
+    F(f64, at_double(p, i))                                                              \
+    F(f16, fg_f16_to_f32(at_uint16_t(p, i)))                                             \
+    F(bf16, fg_bf16_to_f32(at_uint16_t(p, i)))                                           \
+    U(i64, at_uint64_t(p, i))                                                            \
+    U(i32, (int32_t)at_uint32_t(p, i))                                                   \
+    U(i16, (int16_t)at_uint16_t(p, i))                                                   \
+    U(i8, (int8_t)at_uint8_t(p, i))                                                      \
+    U(i4, (int)(at_nibble(p, i) ^ 8) - 8)                                                \
+    U(u64, at_uint64_t(p, i))                                                            \
+    U(u32, at_uint32_t(p, i))                                                            \
+    U(u16, at_uint16_t(p, i))                                                            \
+    U(u8, at_uint8_t(p, i))                                                              \
+    U(u4, at_nibble(p, i))                                                               \
     U(bool, at_uint8_t(p, i) != 0)
 
-#define WRITE_TYPES(F, U)                           \
-    F(f32, to_float(p, i, (float)num))              \
-    F(f64, to_double(p, i, num))                    \
-    F(f16, to_uint16_t(p, i, fg_f32_to_f16((float)num)))    \
-    F(bf16, to_uint16_t(p, i, fg_f32_to_bf16((float)num)))  \
-    U(i64, to_uint64_t(p, i, num))                  \
-    U(i32, to_uint32_t(p, i, (uint32_t)num))        \
-    U(i16, to_uint16_t(p, i, (uint16_t)num))        \
-    U(i8, to_uint8_t(p, i, (uint8_t)num))           \
-    U(i4, to_nibble(p, i, (unsigned)num))           \
-    U(u64, to_uint64_t(p, i, num))                  \
-    U(u32, to_uint32_t(p, i, (uint32_t)num))        \
-    U(u16, to_uint16_t(p, i, (uint16_t)num))        \
-    U(u8, to_uint8_t(p, i, (uint8_t)num))           \
-    U(u4, to_nibble(p, i, (unsigned)num))           \
+#define WRITE_TYPES(F, U)                                                                \
+    F(f32, to_float(p, i, (float)num))                                                   \
+    F(f64, to_double(p, i, num))                                                         \
+    F(f16, to_uint16_t(p, i, fg_f32_to_f16((float)num)))                                 \
+    F(bf16, to_uint16_t(p, i, fg_f32_to_bf16((float)num)))                               \
+    U(i64, to_uint64_t(p, i, num))                                                       \
+    U(i32, to_uint32_t(p, i, (uint32_t)num))                                             \
+    U(i16, to_uint16_t(p, i, (uint16_t)num))                                             \
+    U(i8, to_uint8_t(p, i, (uint8_t)num))                                                \
+    U(i4, to_nibble(p, i, (unsigned)num))                                                \
+    U(u64, to_uint64_t(p, i, num))                                                       \
+    U(u32, to_uint32_t(p, i, (uint32_t)num))                                             \
+    U(u16, to_uint16_t(p, i, (uint16_t)num))                                             \
+    U(u8, to_uint8_t(p, i, (uint8_t)num))                                                \
+    U(u4, to_nibble(p, i, (unsigned)num))                                                \
     U(bool, to_uint8_t(p, i, num != 0))
 
 void
@@ -129,12 +129,16 @@ fg_num_load(const fg_tensor *t, int64_t off, int64_t stride, int64_t n, fg_num *
     const void *p = t->data;
 
     switch (t->dtype) {
-#define LOOP(member, value)                                                       \
-    for (int64_t k = 0, i = off; k < n; k++, i += stride)                         \
-        out[k].member = value;                                                    \
+#define LOOP(member, value)                                                              \
+    for (int64_t k = 0, i = off; k < n; k++, i += stride)                                \
+        out[k].member = value;                                                           \
     break;
-#define F(id, value) case FG_##id: LOOP(f, value)
-#define U(id, value) case FG_##id: LOOP(u, (uint64_t)(value))
+#define F(id, value)                                                                     \
+    case FG_##id:                                                                        \
+        LOOP(f, value)
+#define U(id, value)                                                                     \
+    case FG_##id:                                                                        \
+        LOOP(u, (uint64_t)(value))
         READ_TYPES(F, U)
 #undef F
 #undef U
@@ -151,14 +155,18 @@ fg_num_store(fg_tensor *t, int64_t off, int64_t n, const fg_num *in)
     void *p = t->data;
 
     switch (t->dtype) {
-#define LOOP(type, member, write)                                                 \
-    for (int64_t k = 0, i = off; k < n; k++, i++) {                               \
-        type num = in[k].member;                                                  \
-        write;                                                                    \
-    }                                                                             \
+#define LOOP(type, member, write)                                                        \
+    for (int64_t k = 0, i = off; k < n; k++, i++) {                                      \
+        type num = in[k].member;                                                         \
+        write;                                                                           \
+    }                                                                                    \
     break;
-#define F(id, write) case FG_##id: LOOP(double, f, write)
-#define U(id, write) case FG_##id: LOOP(uint64_t, u, write)
+#define F(id, write)                                                                     \
+    case FG_##id:                                                                        \
+        LOOP(double, f, write)
+#define U(id, write)                                                                     \
+    case FG_##id:                                                                        \
+        LOOP(uint64_t, u, write)
         WRITE_TYPES(F, U)
 #undef F
 #undef U
@@ -224,18 +232,20 @@ fg_tensor_i64(const fg_tensor *t, int64_t i)
 {
     fg_num v = fg_num_get(t, i);
 
-    return fg_is_float(t->dtype) ? saturate_signed(v.f, INT64_MIN, INT64_MAX) : (int64_t)v.u;
+    return fg_is_float(t->dtype) ? saturate_signed(v.f, INT64_MIN, INT64_MAX)
+                                 : (int64_t)v.u;
 }
 
 void
 fg_tensor_set_f64(fg_tensor *t, int64_t i, double v)
 {
-    int    bits = fg_dtypes[t->dtype].bits;
+    int bits = fg_dtypes[t->dtype].bits;
     fg_num n = {.f = v};
 
     switch (fg_dtypes[t->dtype].cls) {
     case FG_CLASS_SINT:
-        n.u = (uint64_t)saturate_signed(v, INT64_MIN >> (64 - bits), INT64_MAX >> (64 - bits));
+        n.u = (uint64_t)saturate_signed(v, INT64_MIN >> (64 - bits),
+                                        INT64_MAX >> (64 - bits));
         break;
     case FG_CLASS_UINT:
         n.u = saturate_unsigned(v, UINT64_MAX >> (64 - bits));
@@ -252,7 +262,7 @@ fg_tensor_set_f64(fg_tensor *t, int64_t i, double v)
 void
 fg_tensor_set_i64(fg_tensor *t, int64_t i, int64_t v)
 {
-    if (t->dtype == FG_f32)     /* by way of double would round twice */
+    if (t->dtype == FG_f32) /* by way of double would round twice */
         to_float(t->data, i, (float)v);
     else if (fg_is_float(t->dtype))
         fg_num_put(t, i, (fg_num){.f = (double)v});
@@ -261,7 +271,8 @@ fg_tensor_set_i64(fg_tensor *t, int64_t i, int64_t v)
 }
 
 void
-fg_num_add_scaled(bool flt, fg_num *acc, fg_num w, const fg_num *x, int64_t stride, int64_t n)
+fg_num_add_scaled(bool flt, fg_num *acc, fg_num w, const fg_num *x, int64_t stride,
+                  int64_t n)
 {
     if (flt)
         for (int64_t k = 0; k < n; k++)
@@ -280,7 +291,7 @@ fg_num_key(fg_dtype d, fg_num v)
     case FG_CLASS_FLOAT:
         if (v.f != v.f)
             return UINT64_MAX;
-        if (v.f == 0)           /* -0 equals 0 */
+        if (v.f == 0) /* -0 equals 0 */
             return sign;
         return v.u & sign ? ~v.u : v.u | sign;
     case FG_CLASS_SINT:

@@ -18,10 +18,10 @@
 
 typedef struct attention {
     fg_build *b;
-    fg_inst  *i;
+    fg_inst *i;
     fg_exprs *ex;
-    fg_dtype  dtype;
-    fg_expr   batch, heads, groups, queries, keys;
+    fg_dtype dtype;
+    fg_expr batch, heads, groups, queries, keys;
 } attention;
 
 static fg_reg
@@ -61,11 +61,11 @@ static fg_reg
 scores(const attention *a)
 {
     const fg_inst *i = a->i;
-    fg_expr        columns = fg_rt(a->b->m, i->in[0])->dim[3];
-    double         cap = FG_GET(i, attention, softcap).f;
-    fg_reg         q = grouped(a, i->in[0], false, a->queries, columns);
-    fg_reg         k = grouped(a, i->in[1], true, a->keys, columns);
-    fg_reg         s = fg_emit_matmul(a->b, q, k, false, true);
+    fg_expr columns = fg_rt(a->b->m, i->in[0])->dim[3];
+    double cap = FG_GET(i, attention, softcap).f;
+    fg_reg q = grouped(a, i->in[0], false, a->queries, columns);
+    fg_reg k = grouped(a, i->in[1], true, a->keys, columns);
+    fg_reg s = fg_emit_matmul(a->b, q, k, false, true);
 
     s = ungrouped(a, s, a->queries, a->keys);
     s = fg_emit2(a->b, FG_OP_mul, s, number(a, FG_GET(i, attention, scale).f));
@@ -82,10 +82,10 @@ static fg_reg
 full_mask(const attention *a, fg_reg mask)
 {
     fg_module *m = a->b->m;
-    fg_type    t = *fg_rt(m, mask);
-    fg_expr    zero = fg_ec(a->ex, 0), none[FG_MAXRANK], more[FG_MAXRANK];
-    fg_reg     fill = fg_emit_f(a->b, (fg_dtype)t.dtype, t.dtype == FG_bool ? 0 : -INFINITY);
-    fg_inst   *pad;
+    fg_type t = *fg_rt(m, mask);
+    fg_expr zero = fg_ec(a->ex, 0), none[FG_MAXRANK], more[FG_MAXRANK];
+    fg_reg fill = fg_emit_f(a->b, (fg_dtype)t.dtype, t.dtype == FG_bool ? 0 : -INFINITY);
+    fg_inst *pad;
 
     if (!t.rank || fg_e_is(a->ex, t.dim[t.rank - 1], 1) || t.dim[t.rank - 1] == a->keys)
         return mask;
@@ -121,16 +121,17 @@ offset(const attention *a, fg_reg length)
 static fg_reg
 seen(const attention *a)
 {
-    fg_build      *b = a->b;
-    fg_exprs      *ex = a->ex;
-    fg_expr        one = fg_ec(ex, 1), zero = fg_ec(ex, 0);
-    int64_t        left = FG_GET(a->i, attention, left).i;
-    int64_t        right = FG_GET(a->i, attention, right).i;
-    bool           causal = FG_GET(a->i, attention, causal).i;
-    fg_reg         key = fg_emit_iota(b, a->keys, zero, 1, FG_i64), keep = 0, length = 0, at;
+    fg_build *b = a->b;
+    fg_exprs *ex = a->ex;
+    fg_expr one = fg_ec(ex, 1), zero = fg_ec(ex, 0);
+    int64_t left = FG_GET(a->i, attention, left).i;
+    int64_t right = FG_GET(a->i, attention, right).i;
+    bool causal = FG_GET(a->i, attention, causal).i;
+    fg_reg key = fg_emit_iota(b, a->keys, zero, 1, FG_i64), keep = 0, length = 0, at;
 
     if (operand(a, 5)) {
-        length = fg_emit_reshape(b, operand(a, 5), 4, (fg_expr[]){a->batch, one, one, one});
+        length =
+            fg_emit_reshape(b, operand(a, 5), 4, (fg_expr[]){a->batch, one, one, one});
         keep = fg_emit2(b, FG_OP_lt, key, length);
     }
     if (!causal && left < 0 && right < 0)
@@ -141,13 +142,13 @@ seen(const attention *a)
     if (causal)
         keep = both(a, keep, fg_emit2(b, FG_OP_le, key, at));
     if (left >= 0)
-        keep = both(a, keep, fg_emit2(b, FG_OP_ge, key,
-                                      fg_emit2(b, FG_OP_sub, at,
-                                               integer(a, fg_ec(ex, left)))));
+        keep = both(a, keep,
+                    fg_emit2(b, FG_OP_ge, key,
+                             fg_emit2(b, FG_OP_sub, at, integer(a, fg_ec(ex, left)))));
     if (right >= 0)
-        keep = both(a, keep, fg_emit2(b, FG_OP_le, key,
-                                      fg_emit2(b, FG_OP_add, at,
-                                               integer(a, fg_ec(ex, right)))));
+        keep = both(a, keep,
+                    fg_emit2(b, FG_OP_le, key,
+                             fg_emit2(b, FG_OP_add, at, integer(a, fg_ec(ex, right)))));
     return keep;
 }
 
@@ -184,7 +185,7 @@ with_sink(const attention *a, fg_reg s, fg_reg sink)
 static fg_reg
 weights(const attention *a, fg_reg s)
 {
-    bool   zero = !strcmp(FG_GET(a->i, attention, empty).s, "zero");
+    bool zero = !strcmp(FG_GET(a->i, attention, empty).s, "zero");
     fg_reg p, top, dead;
 
     if (operand(a, 4))
@@ -200,14 +201,14 @@ weights(const attention *a, fg_reg s)
 static bool
 unfuse(fg_module *m, fg_inst *i)
 {
-    fg_build       b = fg_build_before(i);
+    fg_build b = fg_build_before(i);
     const fg_type *q = fg_rt(m, i->in[0]), *k = fg_rt(m, i->in[1]);
-    attention      a = {&b, i, m->ex, (fg_dtype)q->dtype,
-                        q->dim[0], q->dim[1], k->dim[1], q->dim[2], k->dim[2]};
-    fg_expr        columns = fg_rt(m, i->in[2])->dim[3];
-    fg_reg         p = weights(&a, masked(&a, scores(&a)));
-    fg_reg         y = fg_emit_matmul(&b, grouped(&a, p, false, a.queries, a.keys),
-                                      grouped(&a, i->in[2], true, a.keys, columns), false, false);
+    attention a = {&b,        i,         m->ex,     (fg_dtype)q->dtype, q->dim[0],
+                   q->dim[1], k->dim[1], q->dim[2], k->dim[2]};
+    fg_expr columns = fg_rt(m, i->in[2])->dim[3];
+    fg_reg p = weights(&a, masked(&a, scores(&a)));
+    fg_reg y = fg_emit_matmul(&b, grouped(&a, p, false, a.queries, a.keys),
+                              grouped(&a, i->in[2], true, a.keys, columns), false, false);
 
     y = ungrouped(&a, y, a.queries, columns);
     if (!y)
@@ -224,7 +225,8 @@ unfuse_block(fg_module *m, fg_block *b)
         for (int k = 0; k < i->nregion; k++)
             if (!unfuse_block(m, i->region[k]))
                 return false;
-        if (i->op == FG_OP_attention && fg_rt(m, i->in[0])->dtype == FG_f64 && !unfuse(m, i))
+        if (i->op == FG_OP_attention && fg_rt(m, i->in[0])->dtype == FG_f64 &&
+            !unfuse(m, i))
             return false;
     }
     return true;

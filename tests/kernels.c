@@ -20,8 +20,8 @@ enum { MAXCASES = 48, MAXTEXT = 1024, MAXOPERAND = 6, S = 1 };
 
 typedef struct row {
     const char *types;
-    int         flags;
-    double      tol;
+    int flags;
+    double tol;
     const char *text;
 } row;
 
@@ -37,19 +37,19 @@ static const char *const programs[][2] = {
 
 /* One instruction, and where its operands' values come from. */
 typedef struct kase {
-    char   text[MAXTEXT];       /* as in kernels.def, T replaced */
-    bool   symbolic, natural;   /* natural: no negative integers */
-    bool   special;             /* operands hold infinities, NaN and the like */
+    char text[MAXTEXT];     /* as in kernels.def, T replaced */
+    bool symbolic, natural; /* natural: no negative integers */
+    bool special;           /* operands hold infinities, NaN and the like */
     double tol;
-    int    nin, nout;
-    bool   ranged[MAXOPERAND];
+    int nin, nout;
+    bool ranged[MAXOPERAND];
     double lo[MAXOPERAND], hi[MAXOPERAND];
 } kase;
 
-static kase        cases[MAXCASES];
-static int         ncases, passed, failed, level = 1;
+static kase cases[MAXCASES];
+static int ncases, passed, failed, level = 1;
 static char *const *only;
-static int         nonly;
+static int nonly;
 
 /* ---- text of a module -------------------------------------------------------------- */
 
@@ -108,7 +108,7 @@ put_case(kase *c, int k, fg_text *params, fg_text *line, fg_text *types, fg_text
 {
     const char *s = c->text + strcspn(c->text, " "), *end;
     const char *body = strstr(c->text, " : ");
-    fg_text     args = fg_text_new(line->a), type = fg_text_new(line->a);
+    fg_text args = fg_text_new(line->a), type = fg_text_new(line->a);
 
     c->nin = c->nout = 0;
     for (s = skip_blank(s); s <= body && *s != '{' && *s != ':'; s = skip_blank(end)) {
@@ -118,7 +118,7 @@ put_case(kase *c, int k, fg_text *params, fg_text *line, fg_text *types, fg_text
             fg_putc(&args, '_');
         } else {
             const char *last = end;
-            size_t      n;
+            size_t n;
 
             while (last[-1] == ' ')
                 last--;
@@ -179,7 +179,7 @@ module_text(fg_arena *a, kase *list, int n)
 /* ---- values ------------------------------------------------------------------------ */
 
 static double
-next_random(uint64_t *state)    /* 0..1 */
+next_random(uint64_t *state) /* 0..1 */
 {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     return (double)(*state >> 40) / (double)(1 << 24);
@@ -188,10 +188,11 @@ next_random(uint64_t *state)    /* 0..1 */
 static void
 fill(fg_tensor *t, const kase *c, int operand, uint64_t seed)
 {
-    static const double odd[] = {0.0, -0.0, INFINITY, -INFINITY, NAN, 1e-30, 1e30, 0.5, -2.5, 1};
-    bool                flt = fg_is_float(t->dtype);
-    double              lo = -2, hi = 2;
-    uint64_t            state = seed * 77 + 1;
+    static const double odd[] = {0.0,   -0.0, INFINITY, -INFINITY, NAN,
+                                 1e-30, 1e30, 0.5,      -2.5,      1};
+    bool flt = fg_is_float(t->dtype);
+    double lo = -2, hi = 2;
+    uint64_t state = seed * 77 + 1;
 
     if (!flt) {
         lo = fg_dtypes[t->dtype].cls == FG_CLASS_SINT && !c->natural ? -7 : 0;
@@ -206,7 +207,7 @@ fill(fg_tensor *t, const kase *c, int operand, uint64_t seed)
 
         if (c->special && !c->ranged[operand] && k % 3 == 1) {
             v = odd[(uint64_t)(next_random(&state) * 10) % 10];
-            if (!flt)           /* the least, the greatest, or a small one */
+            if (!flt) /* the least, the greatest, or a small one */
                 v = isnan(v) ? 0 : v * 1e30;
         }
         fg_tensor_set_f64(t, k, flt ? v : floor(v));
@@ -255,14 +256,14 @@ first_difference(const fg_tensor *got, const fg_tensor *want, double tol)
 /* ---- one module -------------------------------------------------------------------- */
 
 typedef struct attempt {
-    kase       *list;
-    int         n;
-    const char *text;           /* a program; NULL: made from the list */
-    forge_ctx  *host;
+    kase *list;
+    int n;
+    const char *text; /* a program; NULL: made from the list */
+    forge_ctx *host;
     fg_compiled c;
     fg_tensor *in, *want;
-    bool       built, ran;
-    char       why[512];
+    bool built, ran;
+    char why[512];
 } attempt;
 
 /* A symbol named d7 is 7. */
@@ -270,14 +271,14 @@ static bool
 make_inputs(attempt *t)
 {
     fg_module *m = t->c.m;
-    uint32_t   nsym = fg_sym_count(m->ex);
-    int64_t   *sym = FG_NEWN(t->c.a, int64_t, nsym);
+    uint32_t nsym = fg_sym_count(m->ex);
+    int64_t *sym = FG_NEWN(t->c.a, int64_t, nsym);
 
     for (fg_sym s = 0; s < nsym; s++)
         sym[s] = atoi(fg_sym_info(m->ex, s)->name + 1);
     for (int p = 0, k = 0, operand = 0; p < m->ninput; p++) {
         const fg_type *type = fg_rt(m, m->input[p].reg);
-        int64_t        dim[FG_MAXRANK];
+        int64_t dim[FG_MAXRANK];
 
         while (operand == t->list[k].nin) {
             operand = 0;
@@ -297,9 +298,9 @@ make_inputs(attempt *t)
 static void
 build(void *arg)
 {
-    attempt      *t = arg;
+    attempt *t = arg;
     forge_options o;
-    const char   *text;
+    const char *text;
 
     t->c.a = fg_arena_new(t->c.cx);
     text = t->text ? t->text : module_text(t->c.a, t->list, t->n);
@@ -321,7 +322,7 @@ build(void *arg)
 static void
 report(const attempt *t, const kase *c, const char *fmt, ...)
 {
-    char    text[600];
+    char text[600];
     va_list ap;
 
     va_start(ap, fmt);
@@ -337,8 +338,8 @@ static bool
 run_once(attempt *t, int threads, fg_tensor *got)
 {
     forge_model model = {.program = t->c.program};
-    forge_run  *r = NULL;
-    bool        ok = !forge_run_new(t->host, &model, &r) && !forge_run_threads(r, threads);
+    forge_run *r = NULL;
+    bool ok = !forge_run_new(t->host, &model, &r) && !forge_run_threads(r, threads);
 
     for (int p = 0; ok && p < t->c.m->ninput; p++) {
         const fg_tensor *x = &t->in[p];
@@ -348,10 +349,10 @@ run_once(attempt *t, int threads, fg_tensor *got)
     }
     ok = ok && !forge_execute(r);
     for (int p = 0; ok && p < t->c.m->noutput; p++) {
-        forge_dtype    d;
-        int            rank;
+        forge_dtype d;
+        int rank;
         const int64_t *dims;
-        size_t         bytes;
+        size_t bytes;
         const void *data = forge_output(r, t->c.m->output[p].name, &d, &rank, &dims);
 
         ok = fg_tensor_new(t->c.a, &got[p], (fg_dtype)d, rank, dims) &&
@@ -380,7 +381,7 @@ static void
 judge(const attempt *t, const kase *c, const fg_tensor *want, const fg_tensor *got,
       const fg_tensor *again)
 {
-    double  tol = c->tol * type_tolerance(want->dtype);
+    double tol = c->tol * type_tolerance(want->dtype);
     int64_t at;
 
     if (got->dtype != want->dtype || got->rank != want->rank ||
@@ -401,7 +402,7 @@ judge(const attempt *t, const kase *c, const fg_tensor *want, const fg_tensor *g
 static void
 run(void *arg)
 {
-    attempt   *t = arg;
+    attempt *t = arg;
     fg_tensor *got = FG_NEWN(t->c.a, fg_tensor, (size_t)t->c.m->noutput);
     fg_tensor *again = FG_NEWN(t->c.a, fg_tensor, (size_t)t->c.m->noutput);
 
@@ -420,7 +421,7 @@ run(void *arg)
 static void
 try_cases(forge_ctx *host, kase *list, int n, const char *program)
 {
-    attempt  t = {.list = list, .n = n, .text = program, .host = host};
+    attempt t = {.list = list, .n = n, .text = program, .host = host};
     fg_raise raise;
 
     t.c.cx = fg_ctx_new(NULL);
@@ -468,7 +469,9 @@ add_case(forge_ctx *host, double tol)
 static const char *
 type_list(const char *types)
 {
-    static const struct { const char *id, *names; } lists[] = {
+    static const struct {
+        const char *id, *names;
+    } lists[] = {
         {"F", "f32,f64,f16,bf16"},
         {"I", "i64,i32,i16,i8,u64,u32,u16,u8"},
         {"N", "f32,f64,f16,bf16,i64,i32,i16,i8,u64,u32,u16,u8"},
@@ -483,7 +486,8 @@ type_list(const char *types)
 
 /* text with T replaced by n characters of type, the operation by `op`. */
 static void
-put_text(char *out, const char *op, size_t nop, const char *rest, const char *type, size_t n)
+put_text(char *out, const char *op, size_t nop, const char *rest, const char *type,
+         size_t n)
 {
     size_t at = (size_t)snprintf(out, MAXTEXT, "%.*s", (int)nop, op);
 
@@ -524,10 +528,14 @@ row_cases(forge_ctx *host, const row *r)
 
 /* Shapes of two operands and of the result. */
 static const char *const shapes[][3] = {
-    {"[7,13]", "[7,13]", "[7,13]"},       {"[7,1]", "[1,13]", "[7,13]"},
-    {"[13]", "[3,7,13]", "[3,7,13]"},     {"[]", "[5]", "[5]"},
-    {"[0,3]", "[1,3]", "[0,3]"},          {"[2,1,3,1]", "[5,1,17]", "[2,5,3,17]"},
-    {"[65]", "[]", "[65]"},               {"[3,1,1,1,5]", "[7,2,1,5]", "[3,7,2,1,5]"},
+    {"[7,13]", "[7,13]", "[7,13]"},
+    {"[7,1]", "[1,13]", "[7,13]"},
+    {"[13]", "[3,7,13]", "[3,7,13]"},
+    {"[]", "[5]", "[5]"},
+    {"[0,3]", "[1,3]", "[0,3]"},
+    {"[2,1,3,1]", "[5,1,17]", "[2,5,3,17]"},
+    {"[65]", "[]", "[65]"},
+    {"[3,1,1,1,5]", "[7,2,1,5]", "[3,7,2,1,5]"},
     {"[1,257]", "[3,257]", "[3,257]"},
 };
 
@@ -537,14 +545,14 @@ enum { NSHAPES = sizeof shapes / sizeof *shapes };
  * shift or power that makes no sense. */
 static const struct quirk {
     const char *op;
-    int         operand;
-    double      lo, hi, tol;
+    int operand;
+    double lo, hi, tol;
 } quirks[] = {
-    {"sin", 0, -9, 9, 1},     {"cos", 0, -9, 9, 1},        {"tan", 0, -1.4, 1.4, 4},
-    {"shl", 1, 0, 70, 1},     {"shr", 1, 0, 70, 1},        {"mod", -1, 0, 0, 4},
-    {"fmod", -1, 0, 0, 4},    {"pow", 1, 0, 4, 4},         {"exp", -1, 0, 0, 2},
-    {"sinh", -1, 0, 0, 4},    {"cosh", -1, 0, 0, 4},       {"asinh", -1, 0, 0, 2},
-    {"acosh", 0, 1, 9, 4},    {"atanh", 0, -0.9, 0.9, 4},  {"gelu", -1, 0, 0, 2},
+    {"sin", 0, -9, 9, 1},       {"cos", 0, -9, 9, 1},       {"tan", 0, -1.4, 1.4, 4},
+    {"shl", 1, 0, 70, 1},       {"shr", 1, 0, 70, 1},       {"mod", -1, 0, 0, 4},
+    {"fmod", -1, 0, 0, 4},      {"pow", 1, 0, 4, 4},        {"exp", -1, 0, 0, 2},
+    {"sinh", -1, 0, 0, 4},      {"cosh", -1, 0, 0, 4},      {"asinh", -1, 0, 0, 2},
+    {"acosh", 0, 1, 9, 4},      {"atanh", 0, -0.9, 0.9, 4}, {"gelu", -1, 0, 0, 2},
     {"gelu_tanh", -1, 0, 0, 2},
 };
 
@@ -587,8 +595,8 @@ elem_case(forge_ctx *host, const fg_opinfo *op, const char *type, int n,
           const char *const *shape, bool symbolic)
 {
     static bool (*const to_bool[])(fg_infer *) = {fg_shape_tobool, fg_shape_compare};
-    kase       *c = add_case(host, 2);
-    bool        truth = op->shape == to_bool[0] || op->shape == to_bool[1];
+    kase *c = add_case(host, 2);
+    bool truth = op->shape == to_bool[0] || op->shape == to_bool[1];
 
     c->special = true;
     c->symbolic = symbolic;
@@ -596,11 +604,12 @@ elem_case(forge_ctx *host, const fg_opinfo *op, const char *type, int n,
         snprintf(c->text, MAXTEXT, "%s %.*s%s : %.*s%s", op->name, n, type, shape[1],
                  truth ? 4 : n, truth ? "bool" : type, shape[1]);
     else if (op->noperand == 2)
-        snprintf(c->text, MAXTEXT, "%s %.*s%s, %.*s%s : %.*s%s", op->name, n, type, shape[0],
-                 n, type, shape[1], truth ? 4 : n, truth ? "bool" : type, shape[2]);
+        snprintf(c->text, MAXTEXT, "%s %.*s%s, %.*s%s : %.*s%s", op->name, n, type,
+                 shape[0], n, type, shape[1], truth ? 4 : n, truth ? "bool" : type,
+                 shape[2]);
     else
-        snprintf(c->text, MAXTEXT, "%s bool%s, %.*s%s, %.*s%s : %.*s%s", op->name, shape[1],
-                 n, type, shape[0], n, type, shape[1], n, type, shape[2]);
+        snprintf(c->text, MAXTEXT, "%s bool%s, %.*s%s, %.*s%s : %.*s%s", op->name,
+                 shape[1], n, type, shape[0], n, type, shape[1], n, type, shape[2]);
     apply_quirks(c, op->name);
 }
 
@@ -609,14 +618,15 @@ static void
 elem_cases(forge_ctx *host, const fg_opinfo *op)
 {
     fg_inclass cls = op->operand[op->noperand == 3 ? 1 : 0].cls;
-    int        turn = 0;
+    int turn = 0;
 
     for (const char *type = class_types(cls); *type; turn++) {
-        int  n = (int)strcspn(type, ",");
+        int n = (int)strcspn(type, ",");
         bool all = !strncmp(type, "f32", 3) || !strncmp(type, "i64", 3);
 
         for (int k = 0; k < (all ? NSHAPES : 3); k++)
-            elem_case(host, op, type, n, shapes[(all ? k : turn + 3 * k) % NSHAPES], false);
+            elem_case(host, op, type, n, shapes[(all ? k : turn + 3 * k) % NSHAPES],
+                      false);
         if (all) {
             elem_case(host, op, type, n, shapes[0], true);
             elem_case(host, op, type, n, shapes[1], true);
@@ -632,12 +642,12 @@ cast_cases(forge_ctx *host)
         int n = (int)strcspn(from, ",");
 
         for (const char *to = type_list("A"); *to;) {
-            int   m = (int)strcspn(to, ",");
+            int m = (int)strcspn(to, ",");
             kase *c = add_case(host, 1);
 
             c->special = true;
-            snprintf(c->text, MAXTEXT, "cast %.*s[7,13] {to=%.*s} : %.*s[7,13]", n, from, m, to,
-                     m, to);
+            snprintf(c->text, MAXTEXT, "cast %.*s[7,13] {to=%.*s} : %.*s[7,13]", n, from,
+                     m, to, m, to);
             to += m + (to[m] == ',');
         }
         from += n + (from[n] == ',');
@@ -647,8 +657,9 @@ cast_cases(forge_ctx *host)
 static void
 bitcast_cases(forge_ctx *host)
 {
-    static const char *const pairs[][2] = {{"f32", "i32"}, {"i32", "f32"},  {"f16", "u16"},
-                                           {"u16", "bf16"}, {"f64", "i64"}, {"i8", "u8"}};
+    static const char *const pairs[][2] = {{"f32", "i32"}, {"i32", "f32"},
+                                           {"f16", "u16"}, {"u16", "bf16"},
+                                           {"f64", "i64"}, {"i8", "u8"}};
 
     for (size_t k = 0; k < sizeof pairs / sizeof *pairs; k++)
         snprintf(add_case(host, 1)->text, MAXTEXT, "bitcast %s[7,13] {to=%s} : %s[7,13]",
