@@ -11,10 +11,10 @@
 
 #include <limits.h>
 
-#define MAX_DEPTH 64 /* of regions in regions */
+#define MAX_SYMBOLS 4096 /* they are looked up one by one */
+#define MAX_DEPTH 64     /* of regions in regions */
 
-/* ---- instructions -------------------------------------------------------------------
- */
+/* ---- instructions ----------------------------------------------------------------- */
 
 /* An instruction as far as it has been read. */
 typedef struct line {
@@ -202,8 +202,7 @@ block(fg_parser *p, fg_block *b)
     return true;
 }
 
-/* ---- module -------------------------------------------------------------------------
- */
+/* ---- module ----------------------------------------------------------------------- */
 
 static bool
 module_line(fg_parser *p)
@@ -240,6 +239,8 @@ symbol_line(fg_parser *p)
         return fg_lex_fail(p, at, "expected a symbol's name");
     if (fg_sym_find(p->m->ex, s) >= 0)
         return fg_lex_fail(p, at, "%s is declared twice", s);
+    if (fg_sym_count(p->m->ex) >= MAX_SYMBOLS)
+        return fg_lex_fail(p, at, "more than %d symbols", MAX_SYMBOLS);
     fg_symkind kind = fg_lex_word(p, "run") ? FG_SYM_RUN : FG_SYM_INPUT;
     if (!fg_lex_word(p, "in"))
         return fg_lex_fail(p, p->s, "expected 'in'");

@@ -1,8 +1,7 @@
 /* parse_type.c - the parts of an instruction's line: names, types, attributes. */
 #include "ir/parse.h"
 
-/* ---- names of registers, symbols and weights ----------------------------------------
- */
+/* ---- names of registers, symbols and weights -------------------------------------- */
 
 static size_t
 reg_slot(const fg_parser *p, const char *interned)
@@ -110,8 +109,7 @@ symbol_ref(fg_parser *p, int64_t *s)
     return *s >= 0 || fg_lex_fail(p, at, "expected a declared symbol");
 }
 
-/* ---- types --------------------------------------------------------------------------
- */
+/* ---- types ------------------------------------------------------------------------ */
 
 static bool
 type(fg_parser *p, fg_type *t)
@@ -209,8 +207,7 @@ fg_parse_params(fg_parser *p, fg_block *b)
     return true;
 }
 
-/* ---- attributes ---------------------------------------------------------------------
- */
+/* ---- attributes ------------------------------------------------------------------- */
 
 static bool
 list(fg_parser *p, fg_attrkind kind, fg_attr *a)
