@@ -399,6 +399,32 @@ reduce_one(fg_build *b, fg_inst *i)
     return fg_emit_reshape(b, i->in[0], y->rank, y->dim);
 }
 
+/* quantize(view(dequantize q)) = view(q) for one scale and zero point: k s / s differs from
+ * the integer k by far less than a half. */
+static fg_reg
+quantized_again(fg_build *b, fg_inst *i)
+{
+    enum { MAXVIEWS = 4 };
+    fg_inst *view[MAXVIEWS], *d = fg_def(b->m, i->in[0]);
+    int n = 0;
+    while (d && n < MAXVIEWS && (d->op == FG_OP_reshape || d->op == FG_OP_transpose)) {
+        view[n++] = d;
+        d = fg_def(b->m, d->in[0]);
+    }
+    if (!fg_is_op(d, FG_OP_dequantize) || d->nin != i->nin || d->in[1] != i->in[1] ||
+        (i->nin > 2 && d->in[2] != i->in[2]) || !single(b->m, i->in[1]) ||
+        fg_rt(b->m, d->in[0])->dtype != fg_rt(b->m, i->out[0])->dtype)
+        return 0;
+    fg_reg x = d->in[0];
+    while (n-- > 0) {
+        const fg_type t = *fg_rt(b->m, view[n]->out[0]);
+        x = view[n]->op == FG_OP_reshape
+                ? fg_emit_reshape(b, x, t.rank, t.dim)
+                : fg_emit_transpose(b, x, FG_GET(view[n], transpose, perm).is);
+    }
+    return x;
+}
+
 /* A product over an inner size of 1 is the product of a column and a row. */
 static fg_reg
 matmul_outer(fg_build *b, fg_inst *i)
@@ -443,6 +469,7 @@ const fg_rule fg_rules_view[] = {
     FG_RULE(reduce_prod, reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(reduce_max,  reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(reduce_min,  reduce_one,           NOWHERE, "over axes of size 1")
+    FG_RULE(quantize,    quantized_again,      NOWHERE, "of what was dequantised so")
     FG_RULE(matmul,      matmul_outer,         NOWHERE, "over one product")
     FG_RULE(NONE,        op_of_expand,         NOWHERE, "expand after, not before")
     FG_RULE(NONE,        operand_expanded,     NOWHERE, "op(x, expand y) = op(x, y)")
