@@ -23,6 +23,7 @@
 #include "passes/unfuse.h"
 
 #define MAXREGION 64            /* instructions of one kernel */
+#define MAXPLACES 8             /* indices one of them may be read at */
 
 /* How the root's index relates to that of a register above it. */
 typedef enum { PATH_NONE, PATH_OTHER, PATH_VIEWS, PATH_SAME } path;
@@ -31,6 +32,7 @@ typedef struct member {         /* by register, while a kernel is built */
     uint32_t uses;              /* readers inside it */
     uint8_t  limit;             /* fg_fuse: what its readers let stand before them */
     uint8_t  way;               /* path */
+    int      same, moved;       /* indices it is read at: by arithmetic, and through what moves elements */
 } member;
 
 typedef struct fuser {
@@ -169,13 +171,25 @@ path_for(fuser *f, const fg_inst *i, int k, path way)
     return PATH_OTHER;
 }
 
+/* At how many places of operand k one element of i's result looks. */
+static int
+places_read(const fg_inst *i)
+{
+    bool moves = (fg_op_is(i->op, FG_T_VIEW) && i->op != FG_OP_copy) || i->op == FG_OP_concat ||
+                 i->op == FG_OP_pad || i->op == FG_OP_gather || i->op == FG_OP_gather_elements ||
+                 i->op == FG_OP_gather_nd;
+    return i->op == FG_OP_rope ? 2 : moves;
+}
+
 /* i joins the kernel: its operands have one reader more in it. */
 static void
 take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
 {
+    int places = f->member[i->out[0]].same + f->member[i->out[0]].moved, more = places_read(i);
     f->in[f->nin++] = i;
     if (is_anchor(i))
         f->anchor = i;
+    places = places ? places : 1;
     for (int k = 0; k < i->nin; k++) {
         fg_reg r = i->in[k];
         if (!r)
@@ -190,6 +204,10 @@ take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
         }
         p->limit = own < p->limit ? (uint8_t)own : p->limit;
         p->way = next < p->way ? (uint8_t)next : p->way;
+        if (more)
+            p->moved += more * places;
+        else
+            p->same = places > p->same ? places : p->same;
     }
 }
 
@@ -231,6 +249,9 @@ wants(fuser *f, fg_reg r)
         return false;
     if (is_source(i))
         return true;
+    /* Code is emitted once per index: chains that look aside twice at each step would explode. */
+    if (p->same + p->moved > MAXPLACES)
+        return false;
     if (fg_op_is(i->op, FG_T_VIEW))
         return !fg_bits_has(f->needed, r) &&
                !((f->anchor || p->way < PATH_VIEWS) && is_forwarded(f, r));
