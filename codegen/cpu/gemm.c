@@ -139,38 +139,56 @@ fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, bool pack)
 
 /* ---- one panel, all rows ------------------------------------------------------------- */
 
-/* Rows are dealt out evenly, because a tile of 1 or 2 rows costs as much as one of 4: the first
- * `rows % tiles` tiles have one more than the others. */
-typedef struct span { int lo, hi; } span;
+/* Rows are dealt out evenly, because a tile of 1 or 2 rows costs as much as one of 4: of `left`
+ * rows the next tile takes left / tiles, rounded up, and fewer than 4 go one by one. So the
+ * sizes are 1, 4, 5 and 6. */
+enum { LEAST_TILE = 4 };
 
-/* Sizes that tiles can have for any number of rows within the bounds. */
-static span
+static int
+next_tile(const fg_tile *t, int64_t left)
+{
+    int64_t tiles = (left + t->MR - 1) / t->MR;
+    return left < LEAST_TILE ? 1 : (int)((left + tiles - 1) / tiles);
+}
+
+static fg_v
+next_tile_at_run(fg_ll *g, const fg_tile *t, fg_v left)
+{
+    fg_v tiles = ll_udiv(g, ll_add(g, left, ll_i(g, t->MR - 1)), ll_i(g, t->MR));
+    fg_v n = ll_udiv(g, ll_sub(g, ll_add(g, left, tiles), ll_i(g, 1)), tiles);
+    return ll_sel(g, ll_cmp(g, LL_LT, left, ll_i(g, LEAST_TILE)), ll_i(g, 1), n);
+}
+
+/* Sizes that tiles can have for any number of rows within the bounds, one bit each. */
+static unsigned
 tile_sizes(const fg_panel *p, bool first)
 {
-    span s = {p->t.MR, 1};
+    unsigned sizes = 0;
     int64_t from = p->min_rows < 1 ? 1 : p->min_rows, to = p->max_rows;
     /* Beyond MR^2 rows every size is MR or MR - 1; a window of that width sees all. */
     int64_t window = p->t.MR * p->t.MR;
-    if (from > window)
-        to = to - from > window ? from + window : to;
-    else if (to > 2 * window)
-        to = 2 * window;
-    for (int64_t n = from; n <= to; n++) {
-        int64_t tiles = (n + p->t.MR - 1) / p->t.MR;
-        int large = (int)((n + tiles - 1) / tiles), small = first ? large : (int)(n / tiles);
-        s.lo = small < s.lo ? small : s.lo;
-        s.hi = large > s.hi ? large : s.hi;
-    }
-    return s;
+    if (to - from > window)
+        to = from + window;
+    for (int64_t n = from; n <= to; n++)
+        for (int64_t left = n; left > 0; left -= next_tile(&p->t, left)) {
+            sizes |= 1u << next_tile(&p->t, left);
+            if (first)
+                break;
+        }
+    return sizes ? sizes : 2;
 }
 
 /* Which of the micro-kernels serves n rows. */
 static fg_v
-choose(fg_ll *g, const fg_tile *t, fg_v n, span s, bool pack)
+choose(fg_ll *g, const fg_tile *t, fg_v n, unsigned sizes, bool pack)
 {
-    fg_v fn = fg_tile_kernel(g, t, s.lo, pack);
-    for (int i = s.lo + 1; i <= s.hi; i++)
-        fn = ll_sel(g, ll_cmp(g, LL_EQ, n, ll_i(g, i)), fg_tile_kernel(g, t, i, pack), fn);
+    fg_v fn = NULL;
+    for (int i = 1; i <= t->MR; i++) {
+        if (!(sizes >> i & 1))
+            continue;
+        fg_v k = fg_tile_kernel(g, t, i, pack);
+        fn = fn ? ll_sel(g, ll_cmp(g, LL_EQ, n, ll_i(g, i)), k, fn) : k;
+    }
     return fn;
 }
 
@@ -178,19 +196,14 @@ void
 fg_panel_rows(fg_ll *g, const fg_panel *p)
 {
     const fg_tile *t = &p->t;
-    span any = tile_sizes(p, false), first = tile_sizes(p, true);
-    fg_v one = ll_i(g, 1), mr = ll_i(g, t->MR);
-    fg_v tiles = ll_udiv(g, ll_add(g, p->rows, ll_i(g, t->MR - 1)), mr);
-    fg_v least = ll_udiv(g, p->rows, ll_max(g, tiles, one));
-    fg_v extra = ll_sub(g, p->rows, ll_mul(g, least, tiles));
-
-    ll_loop l;
-    fg_v row = ll_i(g, 0);
-    ll_for(g, &l, ll_i(g, 0), tiles, one, 1, &row);
-    row = l.phi[0];
-    fg_v n = ll_add(g, least, ll_zext(g, ll_cmp(g, LL_LT, l.i, extra), g->i64));
-    if (any.lo == any.hi)
-        n = ll_i(g, any.lo);
+    unsigned any = tile_sizes(p, false);
+    int lines = t->NR * t->size / LINE;
+    fg_v zero = ll_i(g, 0), one = ll_i(g, 1);
+    ll_loop l;                  /* over rows; carried: tiles done */
+    ll_for(g, &l, zero, p->rows, one, 1, &zero);
+    fg_v row = l.i, n = next_tile_at_run(g, t, ll_sub(g, p->rows, row));
+    if (!(any & (any - 1)))
+        n = ll_i(g, __builtin_ctz(any));
     fg_v arg[NARG], fn = choose(g, t, n, any, false);
     arg[ARG_A] = p->a(p->user, row, n);
     arg[ARG_LDA] = p->lda;
@@ -199,47 +212,83 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     arg[ARG_B] = p->b;
     arg[ARG_C] = p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->NR))) : p->c;
     arg[ARG_NEXT] = arg[ARG_A];
-    arg[ARG_LDNEXT] = ll_i(g, 0);
+    arg[ARG_LDNEXT] = zero;
     if (p->src) {
-        int lines = t->NR * t->size / LINE;
-        fg_v before = ll_sub(g, l.i, one);
+        fg_v before = ll_sub(g, l.phi[0], one);
         fg_v mine = ll_ucmp(g, LL_LT, before, ll_i(g, lines));
         fg_v line = ll_add(g, ll_mul(g, before, ll_i(g, LINE)), ll_i(g, t->NR * t->size));
-        fg_v packs = ll_and(g, ll_cmp(g, LL_EQ, l.i, ll_i(g, 0)), p->fuse);
-        fn = ll_sel(g, packs, choose(g, t, n, first, true), fn);
-        line = ll_sel(g, packs, ll_i(g, 0), line);
+        fg_v packs = ll_and(g, ll_cmp(g, LL_EQ, row, zero), p->fuse);
+        fn = ll_sel(g, packs, choose(g, t, n, tile_sizes(p, true), true), fn);
+        line = ll_sel(g, packs, zero, line);
         mine = ll_or(g, mine, packs);
         arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->src, line), arg[ARG_NEXT]);
         arg[ARG_LDNEXT] = ll_sel(g, mine, p->ldsrc, arg[ARG_LDNEXT]);
     }
-    LLVMTypeRef type = LLVMGlobalGetValueType(fg_tile_kernel(g, t, any.lo, false));
+    LLVMTypeRef type = LLVMGlobalGetValueType(fg_tile_kernel(g, t, __builtin_ctz(any), false));
     LLVMBuildCall2(g->b, type, fn, arg, NARG, "");
     if (p->done)
         p->done(p->user, row, n);
-    row = ll_add(g, row, n);
-    ll_next(g, &l, &row);
+    l.step = n;
+    ll_next(g, &l, (fg_v[]){ll_add(g, l.phi[0], one)});
 }
 
 /* ---- packing -------------------------------------------------------------------------- */
 
-void
-fg_transpose_regs(fg_ll *g, fg_v *r, int W)
+/* r[0..n) and r[n..2n) interleave: of each, the lanes of 16 bytes stay where they are, and within a lane
+ * runs of `run` elements from the low (high) half of a and of b alternate. */
+static fg_v
+unpack(fg_ll *g, fg_v a, fg_v b, int W, int per_lane, int run, bool high)
 {
-    int low[64], high[64];
-    for (int i = 0; i < W / 2; i++) {
-        low[2 * i] = i;
-        low[2 * i + 1] = W + i;
-        high[2 * i] = W / 2 + i;
-        high[2 * i + 1] = W + W / 2 + i;
+    int mask[64], half = per_lane / 2;
+    for (int i = 0; i < W; i++) {
+        int lane = i / per_lane * per_lane, at = i % per_lane;
+        int from = at / (2 * run) * run + at % run + (high ? half : 0);
+        mask[i] = lane + from + (at / run % 2 ? W : 0);
     }
-    for (int step = 1; step < W; step *= 2) {
-        fg_v next[64];
-        for (int i = 0; i < W / 2; i++) {
-            next[2 * i] = ll_shuffle(g, r[i], r[i + W / 2], W, low);
-            next[2 * i + 1] = ll_shuffle(g, r[i], r[i + W / 2], W, high);
+    return ll_shuffle(g, a, b, W, mask);
+}
+
+/* Lanes of 16 bytes: the even (odd) ones of a, then those of b. */
+static fg_v
+pick_lanes(fg_ll *g, fg_v a, fg_v b, int W, int per_lane, int odd)
+{
+    int mask[64], lanes = W / per_lane;
+    for (int i = 0; i < W; i++) {
+        int lane = i / per_lane, of = lane % (lanes / 2) * 2 + odd;
+        mask[i] = of * per_lane + i % per_lane + (lane < lanes / 2 ? 0 : W);
+    }
+    return ll_shuffle(g, a, b, W, mask);
+}
+
+/* First within lanes of 16 bytes, then the lanes: every step is one cheap instruction. */
+void
+fg_transpose_regs(fg_ll *g, fg_v *r, int W, int size)
+{
+    int n = 16 / size;
+    fg_v q[64];
+    for (int i = 0; i < W; i += n) {
+        if (n == 2) {
+            q[i] = unpack(g, r[i], r[i + 1], W, n, 1, false);
+            q[i + 1] = unpack(g, r[i], r[i + 1], W, n, 1, true);
+            continue;
         }
-        memcpy(r, next, (size_t)W * sizeof *r);
+        fg_v half[4];
+        for (int k = 0; k < 4; k++)
+            half[k] = unpack(g, r[i + k / 2 * 2], r[i + k / 2 * 2 + 1], W, n, 1, k & 1);
+        for (int k = 0; k < 4; k++)
+            q[i + k] = unpack(g, half[k / 2], half[2 + k / 2], W, n, 2, k & 1);
     }
+    /* q[i + c]: in lane L, rows i.. of column n L + c. Halving the groups brings the rows of
+     * a column together. */
+    for (int groups = W / n; groups > 1; groups /= 2) {
+        memcpy(r, q, (size_t)W * sizeof *q);
+        for (int k = 0; k < W / n / 2; k++)
+            for (int c = 0; c < n; c++)
+                for (int odd = 0; odd < 2; odd++)
+                    q[(k + odd * (W / n / 2)) * n + c] =
+                        pick_lanes(g, r[2 * k * n + c], r[(2 * k + 1) * n + c], W, n, odd);
+    }
+    memcpy(r, q, (size_t)W * sizeof *q);
 }
 
 static void
@@ -294,7 +343,7 @@ pack_columns_body(fg_ll *g, const fg_tile *t)
         /* Past the last column: read that one again. */
         p = ll_sel(g, ll_cmp(g, LL_GT, left, ll_i(g, i + 1)), at_bytes(g, p, ld), p);
     }
-    fg_transpose_regs(g, r, t->W);
+    fg_transpose_regs(g, r, t->W, t->size);
     fg_v dst = ll_at(g, ll_param(g, 4), t->elem,
                      ll_add(g, ll_mul(g, l.i, ll_i(g, t->NR)), group.i));
     for (int i = 0; i < t->W; i++)

@@ -48,8 +48,8 @@ typedef struct fg_panel {
 } fg_panel;
 void fg_panel_rows(fg_ll *g, const fg_panel *p);
 
-/* Transposes the W x W matrix in r[0..W): rows to columns. */
-void fg_transpose_regs(fg_ll *g, fg_v *r, int W);
+/* Transposes the W x W matrix in r[0..W), elements of `size` bytes: rows to columns. */
+void fg_transpose_regs(fg_ll *g, fg_v *r, int W, int size);
 
 /* Packs n <= NR columns of a matrix to dst[K][NR], 64-byte aligned with room for K + W rows.
  * Columns from n on hold anything, which only ever reaches columns of C that nobody

@@ -15,6 +15,7 @@ enum {
     MANY_CHUNKS = 16,           /* cut rows when columns alone give fewer */
     BLOCK_ROWS = 48,            /* but not finer than this */
     STRIP = 64,                 /* unit of the column strips of products with few rows */
+    LEAST_STRIPS = 6,           /* narrower ones spend their time in address translation */
     MOST_STRIPS = 16
 };
 
@@ -187,6 +188,8 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
     fg_v lo = ll_udiv(g, ll_mul(g, p->vrows, block), nb);
     fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, ll_add(g, block, ll_i(g, 1))), nb);
     int64_t least = fg_e_lo(t, p->rows);
+    if (p->few && least <= FG_FEW_ROWS)
+        least = FG_FEW_ROWS + 1;        /* fewer go the other way */
     if (!fg_e_is(t, blocks, 1) && least > BLOCK_ROWS / 2)
         least = BLOCK_ROWS / 2;
     fg_v rows = fg_e_is(t, blocks, 1) ? p->vrows : ll_sub(g, hi, lo);
@@ -202,7 +205,7 @@ static fg_expr
 strip_width(fg_product *p)
 {
     fg_exprs *t = p->e->m->ex;
-    fg_expr w = fg_emax(t, ceil_div(t, p->n, 4 * STRIP), fg_ec(t, 2));
+    fg_expr w = fg_emax(t, ceil_div(t, p->n, 4 * STRIP), fg_ec(t, LEAST_STRIPS));
     return fg_emul(t, fg_emin(t, w, fg_ec(t, MOST_STRIPS)), fg_ec(t, STRIP));
 }
 
