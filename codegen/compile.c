@@ -49,15 +49,17 @@ parse_number(const char **s, int64_t *v)
 static bool
 bad_dims(fg_arena *a, const char *text)
 {
-    return fg_error(fg_arena_ctx(a), "dims \"%.200s\": expected NAME=SIZE or NAME=MIN..MAX, comma separated", text);
+    return fg_error(
+        fg_arena_ctx(a),
+        "dims \"%.200s\": expected NAME=SIZE or NAME=MIN..MAX, comma separated", text);
 }
 
 bool
 fg_parse_dims(fg_arena *a, const char *text, fg_import_options *o)
 {
-    size_t       n = 1;
+    size_t n = 1;
     const char **name;
-    int64_t     *value, *lo, *hi;
+    int64_t *value, *lo, *hi;
 
     if (!text || !*text)
         return true;
@@ -68,9 +70,9 @@ fg_parse_dims(fg_arena *a, const char *text, fg_import_options *o)
     o->dim_lo = lo = FG_NEWN(a, int64_t, n);
     o->dim_hi = hi = FG_NEWN(a, int64_t, n);
     for (const char *s = text; *s; s += *s == ',') {
-        size_t  len = strcspn(s, "=,");
+        size_t len = strcspn(s, "=,");
         int64_t v[3] = {0};
-        int     k = 0;
+        int k = 0;
         if (!len || s[len] != '=')
             return bad_dims(a, text);
         name[o->ndim] = fg_intern_n(fg_arena_ctx(a), s, len);
@@ -92,7 +94,8 @@ static bool
 check_options(fg_ctx *cx, const forge_options *o)
 {
     if (o->target && strcmp(o->target, "cpu"))
-        return fg_error(cx, "target \"%.100s\" is not available: this build has cpu", o->target);
+        return fg_error(cx, "target \"%.100s\" is not available: this build has cpu",
+                        o->target);
     if (o->opt < 0 || o->opt > 3)
         return fg_error(cx, "optimisation level %d: expected 0 to 3", o->opt);
     if (!(o->alpha >= 0 && o->alpha <= 1))
@@ -112,7 +115,11 @@ lookup(const void *code, int fn)
 static bool
 run_passes(fg_compiled *c, const forge_options *o)
 {
-    fg_pipeline p = {.passes = o->passes, .skip = o->skip, .opt = o->opt, .check = o->check, .alpha = o->alpha};
+    fg_pipeline p = {.passes = o->passes,
+                     .skip = o->skip,
+                     .opt = o->opt,
+                     .check = o->check,
+                     .alpha = o->alpha};
 
     if (!fg_run_passes(c->m, &p, &c->report))
         return false;
@@ -124,7 +131,8 @@ run_passes(fg_compiled *c, const forge_options *o)
 static bool
 place(fg_compiled *c, const forge_options *o)
 {
-    fg_pipeline p = {.passes = "place", .opt = o->opt, .check = o->check, .alpha = o->alpha};
+    fg_pipeline p = {
+        .passes = "place", .opt = o->opt, .check = o->check, .alpha = o->alpha};
 
     return c->m->stage == FG_STAGE_PLACED || fg_run_passes(c->m, &p, &c->report);
 }
@@ -133,7 +141,7 @@ bool
 fg_compile_module(fg_compiled *c, const forge_options *o)
 {
     fg_cpu_options cpu = {.cpu = o->cpu};
-    double         start = now_ms();
+    double start = now_ms();
 
     c->report.a = c->a;
     c->report.nodes_imported = fg_inst_count(c->m->body);
@@ -156,7 +164,7 @@ bool
 fg_compile(fg_compiled *c, const char *path, const forge_options *o)
 {
     fg_import_options import = {0};
-    double            start = now_ms();
+    double start = now_ms();
 
     c->a = fg_arena_new(c->cx);
     if (!check_options(c->cx, o) || !fg_parse_dims(c->a, o->dims, &import))
@@ -182,13 +190,13 @@ fg_compiled_free(fg_compiled *c)
 /* ---- forge.h ------------------------------------------------------------------------ */
 
 typedef struct job {
-    forge_model          base;          /* first: a forge_model is one of these */
-    fg_compiled          c;
-    const char          *path;
+    forge_model base; /* first: a forge_model is one of these */
+    fg_compiled c;
+    const char *path;
     const forge_options *o;
-    bool                 done;
+    bool done;
     void (*release)(void *user, void *p);
-    void                *user;
+    void *user;
 } job;
 
 static void
@@ -217,7 +225,7 @@ static forge_status
 failure(const job *j, fg_raise raise)
 {
     struct stat st;
-    int         n = 0;
+    int n = 0;
 
     if (raise == FG_RAISE_MEMORY)
         return FORGE_OUT_OF_MEMORY;
@@ -237,18 +245,23 @@ forge_options_init(forge_options *o)
 }
 
 forge_status
-forge_compile_file(forge_ctx *cx, const char *path, const forge_options *o, forge_model **out)
+forge_compile_file(forge_ctx *cx, const char *path, const forge_options *o,
+                   forge_model **out)
 {
     forge_options own;
-    fg_allocator  host = {cx->alloc, cx->release, cx->user};
-    job          *j = cx->alloc(cx->user, sizeof *j);
+    fg_allocator host = {cx->alloc, cx->release, cx->user};
+    job *j = cx->alloc(cx->user, sizeof *j);
 
     forge_options_init(&own);
     if (o)
         memcpy(&own, o, o->size < sizeof own ? o->size : sizeof own);
     if (!j)
         return fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory");
-    *j = (job){.base.destroy = destroy, .path = path, .o = &own, .release = cx->release, .user = cx->user};
+    *j = (job){.base.destroy = destroy,
+               .path = path,
+               .o = &own,
+               .release = cx->release,
+               .user = cx->user};
     j->c.cx = fg_ctx_new(&host);
     if (!j->c.cx) {
         cx->release(cx->user, j);
@@ -262,7 +275,7 @@ forge_compile_file(forge_ctx *cx, const char *path, const forge_options *o, forg
         return FORGE_OK;
     }
     forge_status s = failure(j, raise);
-    const char  *text = fg_first_error(j->c.cx);
+    const char *text = fg_first_error(j->c.cx);
     fg_fail(cx, s, "%s", *text ? text : forge_status_text(s));
     destroy(&j->base);
     return s;

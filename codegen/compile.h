@@ -9,15 +9,15 @@
 
 /* A compilation: everything forge_compile_file makes and keeps. */
 typedef struct fg_compiled {
-    fg_ctx       *cx;
-    fg_arena     *a;            /* module, program, report */
-    fg_onnx_file *file;         /* weights point into it */
-    fg_module    *m;            /* PLACED */
-    fg_cpu_code  *code;
-    fg_kcode     *kc;
-    int           nkc;
-    fg_program   *program;
-    fg_report     report;
+    fg_ctx *cx;
+    fg_arena *a;        /* module, program, report */
+    fg_onnx_file *file; /* weights point into it */
+    fg_module *m;       /* PLACED */
+    fg_cpu_code *code;
+    fg_kcode *kc;
+    int nkc;
+    fg_program *program;
+    fg_report report;
 } fg_compiled;
 
 /* Reads "batch=1,seq=1..128,past=0..16..1024" (fixed, or bounds with an optional usual value between). */

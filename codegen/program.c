@@ -15,21 +15,21 @@
 #include "passes/place.h"
 
 typedef struct lower {
-    fg_module     *m;
-    fg_arena      *a;
-    fg_vtab       *values;
-    fg_kcode      *kc;
-    int            nkc, next_kc;
+    fg_module *m;
+    fg_arena *a;
+    fg_vtab *values;
+    fg_kcode *kc;
+    int nkc, next_kc;
     fg_kernel_fn *(*fn)(const void *code, int fn);
-    const void    *code;
-    fg_liverange  *live;
-    uint32_t      *tensor_of;       /* by register: tensor + 1 */
-    fg_tensordef  *tensor;
-    fg_step       *step;
-    fg_blockdef   *block;
-    uint32_t       ntensor, nstep, nblock;
-    size_t         captensor, capstep, capblock;
-    bool           failed;
+    const void *code;
+    fg_liverange *live;
+    uint32_t *tensor_of; /* by register: tensor + 1 */
+    fg_tensordef *tensor;
+    fg_step *step;
+    fg_blockdef *block;
+    uint32_t ntensor, nstep, nblock;
+    size_t captensor, capstep, capblock;
+    bool failed;
 } lower;
 
 /* ---- tensors ---------------------------------------------------------------------- */
@@ -51,8 +51,12 @@ static uint32_t
 new_tensor(lower *l, fg_reg r, fg_storage storage)
 {
     const fg_reginfo *i = fg_ri(l->m, r);
-    fg_tensordef      t = {.name = i->name, .dtype = i->type.dtype, .storage = (uint8_t)storage, .rank = i->type.rank,
-                           .first = l->live[r].first, .last = l->live[r].last};
+    fg_tensordef t = {.name = i->name,
+                      .dtype = i->type.dtype,
+                      .storage = (uint8_t)storage,
+                      .rank = i->type.rank,
+                      .first = l->live[r].first,
+                      .last = l->live[r].last};
 
     for (int k = 0; k < t.rank; k++)
         t.dim[k] = value(l, i->type.dim[k]);
@@ -74,8 +78,9 @@ static uint32_t
 tensor(lower *l, fg_reg r)
 {
     static const fg_storage storage[] = {
-        [FG_MEM_INPUT] = FG_ST_INPUT, [FG_MEM_OUTPUT] = FG_ST_OUTPUT, [FG_MEM_CONST] = FG_ST_CONST,
-        [FG_MEM_ARENA] = FG_ST_ARENA, [FG_MEM_ALIAS] = FG_ST_ALIAS, [FG_MEM_DYNAMIC] = FG_ST_DYNAMIC};
+        [FG_MEM_INPUT] = FG_ST_INPUT, [FG_MEM_OUTPUT] = FG_ST_OUTPUT,
+        [FG_MEM_CONST] = FG_ST_CONST, [FG_MEM_ARENA] = FG_ST_ARENA,
+        [FG_MEM_ALIAS] = FG_ST_ALIAS, [FG_MEM_DYNAMIC] = FG_ST_DYNAMIC};
     const fg_reginfo *i = fg_ri(l->m, r);
 
     if (!r)
@@ -121,7 +126,7 @@ extend_lifetimes(lower *l)
 typedef struct steps {
     fg_step *s;
     uint32_t n;
-    size_t   cap;
+    size_t cap;
 } steps;
 
 static const char *
@@ -137,9 +142,17 @@ join_nodes(lower *l, const fg_inst *i)
 static fg_step *
 new_step(lower *l, steps *list, fg_stepkind kind, const fg_inst *i)
 {
-    fg_step s = {.kind = (uint8_t)kind, .chunks = FG_NONE, .scratch = FG_NONE, .flops = FG_NONE, .bytes = FG_NONE,
-                 .sym = FG_NONE, .iter = FG_NONE, .cond_in = FG_NONE, .cond_out = FG_NONE,
-                 .name = i ? fg_op_info(i->op)->name : "copy", .nodes = i ? join_nodes(l, i) : ""};
+    fg_step s = {.kind = (uint8_t)kind,
+                 .chunks = FG_NONE,
+                 .scratch = FG_NONE,
+                 .flops = FG_NONE,
+                 .bytes = FG_NONE,
+                 .sym = FG_NONE,
+                 .iter = FG_NONE,
+                 .cond_in = FG_NONE,
+                 .cond_out = FG_NONE,
+                 .name = i ? fg_op_info(i->op)->name : "copy",
+                 .nodes = i ? join_nodes(l, i) : ""};
 
     FG_PUSH(l->a, list->s, list->n, list->cap) = s;
     return &list->s[list->n - 1];
@@ -158,14 +171,15 @@ lower_kernel(lower *l, steps *list, fg_inst *i)
     if (l->next_kc >= l->nkc || l->kc[l->next_kc].inst != i)
         FG_BUG(l->m->cx, "%s has no machine code", fg_inst_where(l->m, i));
     const fg_kcode *kc = &l->kc[l->next_kc++];
-    uint32_t       *buf = FG_NEWN(l->a, uint32_t, (size_t)(i->nin + i->nout) + 1);
-    uint32_t       *arg = FG_NEWN(l->a, uint32_t, (size_t)kc->narg + 1);
+    uint32_t *buf = FG_NEWN(l->a, uint32_t, (size_t)(i->nin + i->nout) + 1);
+    uint32_t *arg = FG_NEWN(l->a, uint32_t, (size_t)kc->narg + 1);
 
     for (int k = 0; k < i->nin; k++)
         buf[k] = tensor(l, i->in[k]);
     for (int k = 0; k < i->nout; k++)
         buf[i->nin + k] = tensor(l, i->out[k]);
-    if (i->nout == 1 && fg_ri(l->m, i->out[0])->mem == FG_MEM_ALIAS && fg_kernel_alias(l->m, i))
+    if (i->nout == 1 && fg_ri(l->m, i->out[0])->mem == FG_MEM_ALIAS &&
+        fg_kernel_alias(l->m, i))
         return;
     for (int k = 0; k < kc->narg; k++)
         arg[k] = value(l, kc->arg[k]);
@@ -187,7 +201,7 @@ lower_kernel(lower *l, steps *list, fg_inst *i)
 typedef struct flows {
     fg_flow *f;
     uint32_t n;
-    size_t   cap;
+    size_t cap;
 } flows;
 
 /* Symbols of `syms` that are dims of `to` get the dims of `from`; axis k of from is axis
@@ -196,7 +210,8 @@ static void
 flow_symbols(lower *l, fg_flow *f, const fg_attr *syms, fg_reg from, fg_reg to, int shift)
 {
     const fg_type *s = fg_rt(l->m, from), *d = fg_rt(l->m, to);
-    uint32_t      *sym = FG_NEWN(l->a, uint32_t, FG_MAXRANK), *dim = FG_NEWN(l->a, uint32_t, FG_MAXRANK);
+    uint32_t *sym = FG_NEWN(l->a, uint32_t, FG_MAXRANK),
+             *dim = FG_NEWN(l->a, uint32_t, FG_MAXRANK);
 
     for (int k = 0; k < s->rank && k + shift < d->rank; k++) {
         fg_sym y;
@@ -244,7 +259,8 @@ order_flows(lower *l, flows *list, const fg_liverange *at)
             if (list->f[j].dst == FG_NONE || src != root(l, list->f[j].dst))
                 continue;
             fg_tensordef copy = l->tensor[f->src];
-            copy.storage = l->tensor[src].storage == FG_ST_DYNAMIC ? FG_ST_DYNAMIC : FG_ST_ARENA;
+            copy.storage =
+                l->tensor[src].storage == FG_ST_DYNAMIC ? FG_ST_DYNAMIC : FG_ST_ARENA;
             copy.first = at->first;
             copy.last = at->last;
             FG_PUSH(l->a, l->tensor, l->ntensor, l->captensor) = copy;
@@ -264,8 +280,8 @@ static void
 lower_if(lower *l, steps *list, fg_inst *i)
 {
     const fg_attr *syms = &FG_GET(i, if, syms);
-    uint32_t       cond = tensor(l, i->in[0]), block[2];
-    flows          out[2] = {{0}, {0}};
+    uint32_t cond = tensor(l, i->in[0]), block[2];
+    flows out[2] = {{0}, {0}};
 
     for (int b = 0; b < 2; b++) {
         const fg_inst *yield = i->region[b]->last;
@@ -288,11 +304,11 @@ static uint32_t
 stack_flows(lower *l, const fg_inst *i, const fg_attr *syms, flows *next, flows *out)
 {
     const fg_inst *yield = i->region[0]->last;
-    uint32_t       count = FG_NONE;
+    uint32_t count = FG_NONE;
 
     for (int k = (int)FG_GET(i, loop, carried).i; k < i->nout; k++) {
         fg_flow *f = add_flow(l, next, tensor(l, yield->in[k + 1]), tensor(l, i->out[k]));
-        fg_sym   y;
+        fg_sym y;
         f->stack = 1;
         flow_symbols(l, f, syms, yield->in[k + 1], i->out[k], 1);
         if (!fg_e_single(l->m->ex, fg_rt(l->m, i->out[k])->dim[0], &y) ||
@@ -314,11 +330,11 @@ stack_flows(lower *l, const fg_inst *i, const fg_attr *syms, flows *next, flows 
 static void
 lower_loop(lower *l, steps *list, fg_inst *i)
 {
-    fg_block      *b = i->region[0];
+    fg_block *b = i->region[0];
     const fg_attr *syms = &FG_GET(i, loop, syms);
-    int            carried = (int)FG_GET(i, loop, carried).i;
-    flows          in = {0}, next = {0}, out = {0};
-    uint32_t       buf[2] = {tensor(l, i->in[0]), tensor(l, i->in[1])};
+    int carried = (int)FG_GET(i, loop, carried).i;
+    flows in = {0}, next = {0}, out = {0};
+    uint32_t buf[2] = {tensor(l, i->in[0]), tensor(l, i->in[1])};
 
     for (int k = 0; k < carried; k++)
         flow(l, &in, syms, i->in[k + 2], b->param[k + 2]);
@@ -364,7 +380,7 @@ static void
 lower_outputs(lower *l, steps *list, fg_portdef *port)
 {
     for (int k = 0; k < l->m->noutput; k++) {
-        fg_reg   r = l->m->output[k].reg, s = fg_storage_of(l->m, r);
+        fg_reg r = l->m->output[k].reg, s = fg_storage_of(l->m, r);
         uint32_t t = tensor(l, r);
         if (fg_ri(l->m, s)->mem != FG_MEM_OUTPUT || output_port(l, s) != (uint32_t)k) {
             uint32_t buf[2] = {t, new_tensor(l, r, FG_ST_OUTPUT)};
@@ -425,7 +441,7 @@ static uint32_t
 lower_block(lower *l, fg_block *b)
 {
     uint32_t id = open_block(l);
-    steps    list = {0};
+    steps list = {0};
 
     lower_insts(l, &list, b);
     close_block(l, id, &list);
@@ -439,13 +455,14 @@ lower_inputs(lower *l, fg_portdef *port)
 
     for (int k = 0; k < m->ninput; k++) {
         const fg_type *t = fg_rt(m, m->input[k].reg);
-        const char   **text = FG_NEWN(l->a, const char *, FG_MAXRANK);
+        const char **text = FG_NEWN(l->a, const char *, FG_MAXRANK);
         for (int x = 0; x < t->rank; x++) {
             fg_text s = fg_text_new(l->a);
             fg_put_expr(&s, m->ex, t->dim[x]);
             text[x] = s.s;
         }
-        port[k] = (fg_portdef){m->input[k].name, tensor(l, m->input[k].reg), NULL, NULL, text};
+        port[k] =
+            (fg_portdef){m->input[k].name, tensor(l, m->input[k].reg), NULL, NULL, text};
         l->tensor[port[k].tensor].port = (uint32_t)k;
         if (m->input[k].weight >= 0) {
             port[k].dflt = m->weight[m->input[k].weight].data;
@@ -457,7 +474,7 @@ lower_inputs(lower *l, fg_portdef *port)
 static const fg_symbol *
 lower_symbols(lower *l)
 {
-    uint32_t   n = fg_sym_count(l->m->ex);
+    uint32_t n = fg_sym_count(l->m->ex);
     fg_symbol *s = FG_NEWN(l->a, fg_symbol, (size_t)n + 1);
 
     for (uint32_t k = 0; k < n; k++) {
@@ -471,9 +488,11 @@ static bool
 all_found(fg_module *m, const fg_program *p, fg_bits found)
 {
     for (uint32_t k = 0; k < p->nvalue; k++)
-        if (p->value[k].op == FG_V_SYM && !p->value[k].run && !fg_bits_has(found, p->value[k].a))
-            return fg_error(m->cx, "the size \"%s\" does not follow from the shapes of the inputs",
-                            p->symbol[p->value[k].a].name);
+        if (p->value[k].op == FG_V_SYM && !p->value[k].run &&
+            !fg_bits_has(found, p->value[k].a))
+            return fg_error(
+                m->cx, "the size \"%s\" does not follow from the shapes of the inputs",
+                p->symbol[p->value[k].a].name);
     return true;
 }
 
@@ -481,13 +500,20 @@ fg_program *
 fg_program_make(fg_module *m, fg_arena *a, fg_kcode *kc, int nkc,
                 fg_kernel_fn *(*fn)(const void *code, int fn), const void *code)
 {
-    lower       l = {.m = m, .a = a, .values = fg_vtab_new(a, m->ex), .kc = kc, .nkc = nkc, .fn = fn, .code = code,
-                     .live = fg_liveness(m, a), .tensor_of = FG_NEWN(a, uint32_t, m->nreg)};
+    lower l = {.m = m,
+               .a = a,
+               .values = fg_vtab_new(a, m->ex),
+               .kc = kc,
+               .nkc = nkc,
+               .fn = fn,
+               .code = code,
+               .live = fg_liveness(m, a),
+               .tensor_of = FG_NEWN(a, uint32_t, m->nreg)};
     fg_program *p = FG_NEW(a, fg_program);
     fg_portdef *in = FG_NEWN(a, fg_portdef, (size_t)m->ninput + 1);
     fg_portdef *out = FG_NEWN(a, fg_portdef, (size_t)m->noutput + 1);
-    fg_bits     found = fg_bits_new(a, fg_sym_count(m->ex) + 1);
-    steps       list = {0};
+    fg_bits found = fg_bits_new(a, fg_sym_count(m->ex) + 1);
+    steps list = {0};
 
     p->solve = fg_solve_rows(m, a, l.values, &p->nsolve, found);
     uint32_t main_block = open_block(&l);

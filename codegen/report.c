@@ -14,7 +14,7 @@
 /* One core of a current server. The ratio of two costs, not the unit, is what is used. */
 #define FLOPS_PER_US 1e5
 #define BYTES_PER_US 2e4
-#define START_US     0.3
+#define START_US 0.3
 
 static double
 eval_or(fg_module *m, fg_expr e, const int64_t *sym, double other)
@@ -38,9 +38,10 @@ static double
 unfused_attention(fg_module *m, const fg_inst *i, const int64_t *sym)
 {
     const fg_type *q = fg_rt(m, i->in[0]), *k = fg_rt(m, i->in[1]);
-    double         scores = eval_or(m, q->dim[0], sym, 1) * eval_or(m, q->dim[1], sym, 1) *
-                    eval_or(m, q->dim[2], sym, 1) * eval_or(m, k->dim[2], sym, 1) * fg_dtypes[q->dtype].bits / 8;
-    int            passes = 2 + (FG_GET(i, attention, scale).f != 1) + (i->nin > 3 && i->in[3]);
+    double scores = eval_or(m, q->dim[0], sym, 1) * eval_or(m, q->dim[1], sym, 1) *
+                    eval_or(m, q->dim[2], sym, 1) * eval_or(m, k->dim[2], sym, 1) *
+                    fg_dtypes[q->dtype].bits / 8;
+    int passes = 2 + (FG_GET(i, attention, scale).f != 1) + (i->nin > 3 && i->in[3]);
 
     return passes * (2 * scores / BYTES_PER_US + START_US);
 }
@@ -49,13 +50,14 @@ void
 fg_report_cost(fg_compiled *c)
 {
     int64_t *sym = fg_nominal_symbols(c->m, c->a);
-    double   fused = 0, unfused = 0;
+    double fused = 0, unfused = 0;
 
     for (int k = 0; k < c->nkc; k++) {
         const fg_kcode *kc = &c->kc[k];
         if (fg_kernel_alias(c->m, kc->inst))
             continue;
-        fused += kernel_cost(eval_or(c->m, kc->flops, sym, 0), eval_or(c->m, kc->bytes, sym, 0));
+        fused += kernel_cost(eval_or(c->m, kc->flops, sym, 0),
+                             eval_or(c->m, kc->bytes, sym, 0));
         fg_each_inst(kc->inst->region[0], i)
             if (i->op == FG_OP_attention)
                 unfused += unfused_attention(c->m, i, sym);
@@ -101,7 +103,7 @@ add_passes(cJSON *top, const fg_report *r)
     list = cJSON_AddArrayToObject(top, "passes");
     for (int k = 0; k < r->nrow; k++) {
         const fg_ledger_row *p = &r->row[k];
-        cJSON               *o = row(list);
+        cJSON *o = row(list);
         cJSON_AddStringToObject(o, "name", p->pass);
         number(o, "round", p->round);
         number(o, "ms", p->ms);
@@ -128,7 +130,7 @@ static void
 add_fusions(cJSON *top, const fg_compiled *c)
 {
     const fg_report *r = &c->report;
-    cJSON           *o = object(top, "nodes");
+    cJSON *o = object(top, "nodes");
 
     number(o, "onnx", c->m->onnx_nodes);
     number(o, "imported", r->nodes_imported);
@@ -157,12 +159,14 @@ static void
 add_memory(cJSON *top, const fg_compiled *c)
 {
     const fg_report *r = &c->report;
-    cJSON           *o = object(top, "buffers");
-    double           saved = 0;
+    cJSON *o = object(top, "buffers");
+    double saved = 0;
 
     number(o, "virtual", r->buffers_virtual);
     number(o, "physical", r->buffers_physical);
-    number(o, "rho", r->buffers_virtual ? 1.0 - (double)r->buffers_physical / r->buffers_virtual : 0);
+    number(o, "rho",
+           r->buffers_virtual ? 1.0 - (double)r->buffers_physical / r->buffers_virtual
+                              : 0);
     number(o, "bytes_naive", (double)r->bytes_naive);
     number(o, "bytes_planned", (double)r->bytes_planned);
     number(o, "bytes_lower_bound", (double)r->bytes_lower_bound);
@@ -184,7 +188,7 @@ add_memory(cJSON *top, const fg_compiled *c)
 static void
 add_kernels(cJSON *top, const fg_compiled *c)
 {
-    cJSON   *list = cJSON_AddArrayToObject(top, "kernels");
+    cJSON *list = cJSON_AddArrayToObject(top, "kernels");
     int64_t *sym = fg_nominal_symbols(c->m, c->a);
 
     for (int k = 0; k < c->nkc; k++) {
@@ -211,7 +215,8 @@ fg_report_json(fg_compiled *c)
         total += c->report.phase[k].ms;
     cJSON_AddStringToObject(top, "model", c->m->name);
     cJSON_AddStringToObject(top, "version", FORGE_VERSION);
-    cJSON_AddStringToObject(top, "target", fg_format(c->a, "cpu:%s", fg_cpu_name(c->code)));
+    cJSON_AddStringToObject(top, "target",
+                            fg_format(c->a, "cpu:%s", fg_cpu_name(c->code)));
     number(top, "ms_total", total);
     add_passes(top, &c->report);
     add_fusions(top, c);
@@ -220,7 +225,7 @@ fg_report_json(fg_compiled *c)
     number(top, "cost_alpha0", c->report.cost_alpha0);
     number(top, "cost_alpha1", c->report.cost_alpha1);
     add_kernels(top, c);
-    char       *text = cJSON_Print(top);
+    char *text = cJSON_Print(top);
     const char *kept = text ? fg_strdup(c->a, text) : "{}";
     free(text);
     cJSON_Delete(top);

@@ -11,10 +11,10 @@ struct fg_vtab {
     fg_arena *a;
     fg_exprs *ex;
     fg_value *v;
-    uint32_t  n;
-    size_t    cap;
-    uint32_t *slot;             /* hash table of indices + 1 */
-    size_t    nslot;
+    uint32_t n;
+    size_t cap;
+    uint32_t *slot; /* hash table of indices + 1 */
+    size_t nslot;
 };
 
 fg_vtab *
@@ -40,7 +40,7 @@ static size_t
 find(const fg_vtab *t, const fg_value *v)
 {
     uint64_t key[4] = {v->op, v->a, v->b, (uint64_t)v->k};
-    size_t   h = fg_hash(key, sizeof key, 0) & (t->nslot - 1);
+    size_t h = fg_hash(key, sizeof key, 0) & (t->nslot - 1);
 
     for (; t->slot[h]; h = (h + 1) & (t->nslot - 1)) {
         const fg_value *o = &t->v[t->slot[h] - 1];
@@ -78,13 +78,16 @@ static uint32_t
 binary(fg_vtab *t, fg_vop op, uint32_t a, uint32_t b)
 {
     const fg_value *x = &t->v[a], *y = &t->v[b];
-    int64_t         k;
+    int64_t k;
 
-    if (op == FG_V_MUL && x->op == FG_V_CONST && y->op == FG_V_CONST && !__builtin_mul_overflow(x->k, y->k, &k))
+    if (op == FG_V_MUL && x->op == FG_V_CONST && y->op == FG_V_CONST &&
+        !__builtin_mul_overflow(x->k, y->k, &k))
         return constant(t, k);
     if (op == FG_V_MUL && y->op == FG_V_CONST && y->k == 1)
         return a;
-    return add(t, (fg_value){.op = (uint8_t)op, .run = t->v[a].run | t->v[b].run, .a = a, .b = b});
+    return add(
+        t,
+        (fg_value){.op = (uint8_t)op, .run = t->v[a].run | t->v[b].run, .a = a, .b = b});
 }
 
 uint32_t
@@ -98,9 +101,9 @@ fg_vtab_symbol(fg_vtab *t, fg_sym s)
 static uint32_t
 atom(fg_vtab *t, uint32_t id)
 {
-    static const fg_vop op[] = {[FG_ATOM_DIV] = FG_V_DIV, [FG_ATOM_MOD] = FG_V_MOD,
-                                [FG_ATOM_MIN] = FG_V_MIN, [FG_ATOM_MAX] = FG_V_MAX,
-                                [FG_ATOM_EQ] = FG_V_EQ,   [FG_ATOM_LT] = FG_V_LT};
+    static const fg_vop op[] = {
+        [FG_ATOM_DIV] = FG_V_DIV, [FG_ATOM_MOD] = FG_V_MOD, [FG_ATOM_MIN] = FG_V_MIN,
+        [FG_ATOM_MAX] = FG_V_MAX, [FG_ATOM_EQ] = FG_V_EQ,   [FG_ATOM_LT] = FG_V_LT};
     fg_atom at = fg_atom_get(t->ex, id);
 
     if (at.kind == FG_ATOM_SYM)
@@ -115,12 +118,12 @@ fg_vtab_expr(fg_vtab *t, fg_expr e)
     if (e == FG_E_BAD)
         return FG_NONE;
     uint32_t sum = FG_NONE;
-    int      nterm = fg_e_nterms(t->ex, e);
+    int nterm = fg_e_nterms(t->ex, e);
     for (int i = 0; i < nterm; i++) {
         const uint32_t *atoms;
-        int             natom;
-        int64_t         coef = fg_e_term(t->ex, e, i, &atoms, &natom);
-        uint32_t        product = coef == 1 && natom ? FG_NONE : constant(t, coef);
+        int natom;
+        int64_t coef = fg_e_term(t->ex, e, i, &atoms, &natom);
+        uint32_t product = coef == 1 && natom ? FG_NONE : constant(t, coef);
         for (int k = 0; k < natom; k++) {
             uint32_t x = atom(t, atoms[k]);
             if (x == FG_NONE)

@@ -10,18 +10,18 @@
 
 typedef struct check {
     fg_module *m;
-    fg_arena  *a;
-    fg_bits    holds;           /* by register: its storage has its value */
-    fg_reg    *placed;          /* registers with an offset */
-    int64_t   *bytes;           /* by index in placed */
-    uint32_t   nplaced;
+    fg_arena *a;
+    fg_bits holds;  /* by register: its storage has its value */
+    fg_reg *placed; /* registers with an offset */
+    int64_t *bytes; /* by index in placed */
+    uint32_t nplaced;
 } check;
 
 static void
 store(check *c, fg_reg r)
 {
     const fg_module *m = c->m;
-    fg_reg           s = fg_storage_of(m, r);
+    fg_reg s = fg_storage_of(m, r);
 
     for (uint32_t k = 0; k < c->nplaced && m->reg[s].mem == FG_MEM_ARENA; k++)
         if (c->placed[k] == s)
@@ -39,8 +39,8 @@ load(check *c, fg_reg r, const fg_inst *by)
 {
     if (!r || fg_bits_has(c->holds, fg_storage_of(c->m, r)))
         return true;
-    return fg_error(c->m->cx, "%s: reads %%%s, whose storage was overwritten", fg_inst_where(c->m, by),
-                    c->m->reg[r].name);
+    return fg_error(c->m->cx, "%s: reads %%%s, whose storage was overwritten",
+                    fg_inst_where(c->m, by), c->m->reg[r].name);
 }
 
 static bool check_block(check *c, fg_block *b);
@@ -48,7 +48,7 @@ static bool check_block(check *c, fg_block *b);
 static bool
 check_if(check *c, fg_inst *i)
 {
-    fg_bits  before = c->holds, after = fg_bits_new(c->a, before.n);
+    fg_bits before = c->holds, after = fg_bits_new(c->a, before.n);
     uint32_t words = (before.n + 63) / 64;
 
     for (int k = 0; k < 2; k++) {
@@ -77,11 +77,11 @@ is_param(const fg_block *b, fg_reg r)
 static bool
 check_loop(check *c, fg_inst *i)
 {
-    fg_block      *b = i->region[0];
+    fg_block *b = i->region[0];
     const fg_inst *yield = b->last;
-    int            carried = (int)FG_GET(i, loop, carried).i;
+    int carried = (int)FG_GET(i, loop, carried).i;
 
-    for (int j = carried; j < i->nout; j++)     /* filled while the loop runs */
+    for (int j = carried; j < i->nout; j++) /* filled while the loop runs */
         store(c, i->out[j]);
     for (int k = 0; k < b->nparam; k++)
         store(c, b->param[k]);
@@ -92,7 +92,8 @@ check_loop(check *c, fg_inst *i)
             store(c, b->param[k]);
             /* Values that are parameters themselves go through a copy. */
             for (int j = k; j < yield->nin; j++)
-                if (!is_param(b, fg_storage_of(c->m, yield->in[j])) && !load(c, yield->in[j], yield))
+                if (!is_param(b, fg_storage_of(c->m, yield->in[j])) &&
+                    !load(c, yield->in[j], yield))
                     return false;
         }
         for (int j = carried; j < i->nout; j++)
@@ -132,8 +133,12 @@ check_block(check *c, fg_block *b)
 bool
 fg_check_place(fg_module *m, fg_arena *a)
 {
-    check    c = {m, a, fg_bits_new(a, m->nreg), FG_NEWN(a, fg_reg, m->nreg),
-                  FG_NEWN(a, int64_t, m->nreg), 0};
+    check c = {m,
+               a,
+               fg_bits_new(a, m->nreg),
+               FG_NEWN(a, fg_reg, m->nreg),
+               FG_NEWN(a, int64_t, m->nreg),
+               0};
     int64_t *sym = fg_nominal_symbols(m, a);
 
     for (fg_reg r = 1; r < m->nreg; r++) {

@@ -12,10 +12,10 @@
 #include "passes/place.h"
 
 typedef struct walk {
-    fg_module    *m;
+    fg_module *m;
     fg_liverange *range;
-    int32_t       next;         /* position */
-    int32_t      *end;          /* by i->mark: where an if or loop ends */
+    int32_t next; /* position */
+    int32_t *end; /* by i->mark: where an if or loop ends */
 } walk;
 
 static bool
@@ -44,7 +44,7 @@ number(walk *w, fg_block *b)
             number(w, i->region[k]);
         }
         w->end[i->mark] = w->next++;
-        for (int k = 0; k < i->nout; k++)   /* written even when nobody reads them */
+        for (int k = 0; k < i->nout; k++) /* written even when nobody reads them */
             w->range[i->out[k]].last = w->end[i->mark];
         if (i->op == FG_OP_loop)
             for (int k = 0; k < i->region[0]->nparam; k++)
@@ -57,7 +57,8 @@ read_at(walk *w, fg_reg r, const fg_inst *by)
 {
     int32_t at = (int32_t)by->mark;
 
-    for (const fg_block *b = by->block; b != w->m->reg[r].block && b->owner; b = b->parent)
+    for (const fg_block *b = by->block; b != w->m->reg[r].block && b->owner;
+         b = b->parent)
         if (b->owner->op == FG_OP_loop)
             at = w->end[b->owner->mark];
     if (at > w->range[r].last)
@@ -94,7 +95,8 @@ count(const fg_block *b)
 fg_liverange *
 fg_liveness(fg_module *m, fg_arena *a)
 {
-    walk w = {m, FG_NEWN(a, fg_liverange, m->nreg), 0, FG_NEWN(a, int32_t, (size_t)count(m->body) + 1)};
+    walk w = {m, FG_NEWN(a, fg_liverange, m->nreg), 0,
+              FG_NEWN(a, int32_t, (size_t)count(m->body) + 1)};
 
     for (uint32_t r = 0; r < m->nreg; r++)
         w.range[r] = (fg_liverange){-1, -1};

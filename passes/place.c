@@ -20,7 +20,7 @@ static bool
 moves_only_units(fg_module *m, const fg_inst *i)
 {
     const fg_attr *perm = &FG_GET(i, transpose, perm);
-    int64_t        last = -1;
+    int64_t last = -1;
 
     for (int k = 0; k < perm->n; k++) {
         if (fg_e_is(m->ex, fg_rt(m, i->in[0])->dim[perm->is[k]], 1))
@@ -43,7 +43,8 @@ keeps_bytes(fg_module *m, const fg_inst *i)
     case FG_OP_transpose:
         return moves_only_units(m, i);
     case FG_OP_expand:
-        return fg_type_count(m->ex, fg_rt(m, i->in[0])) == fg_type_count(m->ex, fg_rt(m, i->out[0]));
+        return fg_type_count(m->ex, fg_rt(m, i->in[0])) ==
+               fg_type_count(m->ex, fg_rt(m, i->out[0]));
     default:
         return false;
     }
@@ -84,7 +85,7 @@ fg_nominal_symbols(fg_module *m, fg_arena *a)
 {
     uint32_t n = fg_sym_count(m->ex);
     int64_t *v = FG_NEWN(a, int64_t, n + 1);
-    fg_bits  batch = fg_bits_new(a, n + 1);
+    fg_bits batch = fg_bits_new(a, n + 1);
 
     for (int k = 0; k < m->ninput; k++) {
         const fg_type *t = fg_rt(m, m->input[k].reg);
@@ -103,13 +104,15 @@ int64_t
 fg_reg_bytes(fg_module *m, fg_reg r, const int64_t *sym)
 {
     const fg_type *t = fg_rt(m, r);
-    int64_t        count = 1, d;
-    size_t         bytes;
+    int64_t count = 1, d;
+    size_t bytes;
 
     for (int k = 0; k < t->rank; k++)
-        if (!fg_e_eval(m->ex, t->dim[k], sym, &d) || d < 0 || __builtin_mul_overflow(count, d, &count))
+        if (!fg_e_eval(m->ex, t->dim[k], sym, &d) || d < 0 ||
+            __builtin_mul_overflow(count, d, &count))
             return -1;
-    return fg_dtype_bytes(t->dtype, count, &bytes) && bytes <= INT64_MAX ? (int64_t)bytes : -1;
+    return fg_dtype_bytes(t->dtype, count, &bytes) && bytes <= INT64_MAX ? (int64_t)bytes
+                                                                         : -1;
 }
 
 static bool
@@ -129,7 +132,8 @@ static void
 own_storage(fg_module *m, int n, const fg_reg *r)
 {
     for (int k = 0; k < n; k++)
-        fg_ri(m, r[k])->mem = sized_while_running(m, r[k]) ? FG_MEM_DYNAMIC : FG_MEM_ARENA;
+        fg_ri(m, r[k])->mem =
+            sized_while_running(m, r[k]) ? FG_MEM_DYNAMIC : FG_MEM_ARENA;
 }
 
 static void
@@ -183,15 +187,15 @@ distinct_offsets(const fg_planitem *item, int n)
 static bool
 plan(fg_module *m, fg_passctx *cx)
 {
-    fg_arena     *a = cx->scratch;
+    fg_arena *a = cx->scratch;
     fg_liverange *live = fg_liveness(m, a);
-    int64_t      *sym = fg_nominal_symbols(m, a);
-    int          *index = FG_NEWN(a, int, m->nreg);
-    fg_reg       *owner = FG_NEWN(a, fg_reg, m->nreg);
-    fg_planitem  *item = FG_NEWN(a, fg_planitem, m->nreg);
-    int64_t       naive = 0;
-    int           n = 0, aliases = 0, elsewhere = 0;
-    fg_plansize   size;
+    int64_t *sym = fg_nominal_symbols(m, a);
+    int *index = FG_NEWN(a, int, m->nreg);
+    fg_reg *owner = FG_NEWN(a, fg_reg, m->nreg);
+    fg_planitem *item = FG_NEWN(a, fg_planitem, m->nreg);
+    int64_t naive = 0;
+    int n = 0, aliases = 0, elsewhere = 0;
+    fg_plansize size;
 
     for (fg_reg r = 1; r < m->nreg; r++) {
         if (live[r].first < 0 || m->reg[r].mem != FG_MEM_ARENA)
@@ -203,7 +207,8 @@ plan(fg_module *m, fg_passctx *cx)
     }
     for (fg_reg r = 1; r < m->nreg; r++) {
         fg_reg s = live[r].first < 0 ? 0 : fg_storage_of(m, r);
-        elsewhere += s == r && (m->reg[r].mem == FG_MEM_OUTPUT || m->reg[r].mem == FG_MEM_DYNAMIC);
+        elsewhere +=
+            s == r && (m->reg[r].mem == FG_MEM_OUTPUT || m->reg[r].mem == FG_MEM_DYNAMIC);
         if (!s || s == r)
             continue;
         aliases++;
@@ -213,7 +218,8 @@ plan(fg_module *m, fg_passctx *cx)
             item[index[s]].last = live[r].last;
     }
     if (!fg_plan(item, n, FG_NEWN(a, int64_t, FG_PLAN_SCRATCH(n) + 1), &size))
-        return fg_error(m->cx, "intermediate tensors need more memory than can be addressed");
+        return fg_error(m->cx,
+                        "intermediate tensors need more memory than can be addressed");
     for (int k = 0; k < n; k++)
         fg_ri(m, owner[k])->offset = item[k].offset;
     if (cx->report) {

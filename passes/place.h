@@ -7,7 +7,9 @@
 
 /* Positions: instructions numbered in program order; an if or loop has one number where it begins and
  * one where it ends, its regions' instructions in between. */
-typedef struct fg_liverange { int32_t first, last; } fg_liverange;      /* inclusive */
+typedef struct fg_liverange {
+    int32_t first, last;
+} fg_liverange; /* inclusive */
 
 /* By register; first = -1 when it never lives. A register read inside a loop it was made
  * outside of lives until the loop ends. */

@@ -136,7 +136,8 @@ forge_model_outputs(const forge_model *m)
 }
 
 static const char *
-port(const fg_program *p, const fg_portdef *d, uint32_t n, int i, forge_dtype *t, int *rank)
+port(const fg_program *p, const fg_portdef *d, uint32_t n, int i, forge_dtype *t,
+     int *rank)
 {
     if (i < 0 || (uint32_t)i >= n)
         return NULL;
@@ -183,16 +184,20 @@ forge_model_input_dim(const forge_model *m, int i, int axis, const char **name)
 static size_t
 carve(forge_run *r, const fg_program *p, char *base)
 {
-    size_t   at = 0;
+    size_t at = 0;
     uint32_t nbuf = 0, narg = 0, nflow = 0;
 
     for (uint32_t i = 0; i < p->nstep; i++) {
         const fg_step *s = &p->step[i];
         nbuf = s->nbuf > nbuf ? s->nbuf : nbuf;
         narg = s->narg > narg ? s->narg : narg;
-        const struct { uint32_t n; const fg_flow *f; } list[] = {
-            {s->nflow_in, s->flow_in}, {s->nflow_next, s->flow_next},
-            {s->nflow_out[0], s->flow_out[0]}, {s->nflow_out[1], s->flow_out[1]}};
+        const struct {
+            uint32_t n;
+            const fg_flow *f;
+        } list[] = {{s->nflow_in, s->flow_in},
+                    {s->nflow_next, s->flow_next},
+                    {s->nflow_out[0], s->flow_out[0]},
+                    {s->nflow_out[1], s->flow_out[1]}};
         for (int k = 0; k < 4; k++) {
             uint32_t n = list[k].n;
             for (uint32_t j = 0; j < list[k].n; j++)
@@ -200,10 +205,10 @@ carve(forge_run *r, const fg_program *p, char *base)
             nflow = n > nflow ? n : nflow;
         }
     }
-#define TAKE(field, n)                                                              \
-    do {                                                                            \
-        r->field = base ? (void *)(base + at) : NULL;                               \
-        at += ((size_t)(n) * sizeof *r->field + 15) & ~(size_t)15;                  \
+#define TAKE(field, n)                                                                   \
+    do {                                                                                 \
+        r->field = base ? (void *)(base + at) : NULL;                                    \
+        at += ((size_t)(n) * sizeof *r->field + 15) & ~(size_t)15;                       \
     } while (0)
     TAKE(sym, p->nsymbol);
     TAKE(value, p->nvalue);
@@ -229,10 +234,10 @@ forge_status
 forge_run_new(forge_ctx *cx, const forge_model *m, forge_run **out)
 {
     const fg_program *p = m->program;
-    forge_run         size;
-    size_t            head = (sizeof(forge_run) + 15) & ~(size_t)15;
-    size_t            bytes = head + carve(&size, p, NULL);
-    forge_run        *r = cx->alloc(cx->user, bytes);
+    forge_run size;
+    size_t head = (sizeof(forge_run) + 15) & ~(size_t)15;
+    size_t bytes = head + carve(&size, p, NULL);
+    forge_run *r = cx->alloc(cx->user, bytes);
 
     if (!r)
         return fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory");
@@ -250,8 +255,9 @@ forge_run_new(forge_ctx *cx, const forge_model *m, forge_run **out)
         r->root[t] = t;
         while (p->tensor[r->root[t]].storage == FG_ST_ALIAS)
             r->root[t] = p->tensor[r->root[t]].port;
-        r->grows[t] = p->tensor[t].storage == FG_ST_DYNAMIC ||
-                      (p->tensor[t].storage == FG_ST_OUTPUT && p->value[p->tensor[t].bytes].run);
+        r->grows[t] =
+            p->tensor[t].storage == FG_ST_DYNAMIC ||
+            (p->tensor[t].storage == FG_ST_OUTPUT && p->value[p->tensor[t].bytes].run);
         if (p->tensor[t].storage == FG_ST_ARENA)
             r->item_tensor[r->nitem++] = t;
     }
@@ -276,7 +282,7 @@ static int
 cores(void)
 {
     cpu_set_t set;
-    int       n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 
     return n < 1 ? 1 : n;
 }
@@ -285,7 +291,8 @@ forge_status
 forge_run_threads(forge_run *r, int n)
 {
     if (n < 0 || n > 4096)
-        return fg_fail(r->cx, FORGE_USAGE, "%d threads: expected 0 (one per core) to 4096", n);
+        return fg_fail(r->cx, FORGE_USAGE,
+                       "%d threads: expected 0 (one per core) to 4096", n);
     if (n == 0)
         n = cores();
     if (n == fg_pool_threads(r->pool) && r->threads)
@@ -293,7 +300,7 @@ forge_run_threads(forge_run *r, int n)
     fg_pool_free(r->pool);
     r->pool = fg_pool_new(n, r->cx->alloc, r->cx->release, r->cx->user);
     r->threads = fg_pool_threads(r->pool);
-    r->stale = 1;               /* scratch is one block per thread */
+    r->stale = 1; /* scratch is one block per thread */
     return FORGE_OK;
 }
 
@@ -307,26 +314,27 @@ find_port(const fg_portdef *d, uint32_t n, const char *name)
 }
 
 forge_status
-forge_bind_input(forge_run *r, const char *name, forge_dtype t, int rank, const int64_t *dims,
-                 const void *data)
+forge_bind_input(forge_run *r, const char *name, forge_dtype t, int rank,
+                 const int64_t *dims, const void *data)
 {
     const fg_program *p = r->p;
-    int               i = find_port(p->input, p->ninput, name);
+    int i = find_port(p->input, p->ninput, name);
 
     if (i < 0)
         return fg_fail(r->cx, FORGE_USAGE, "the model has no input \"%.200s\"", name);
     const fg_tensordef *x = &p->tensor[p->input[i].tensor];
     if (t != (forge_dtype)x->dtype)
-        return fg_fail(r->cx, FORGE_USAGE, "input \"%s\": the type is %s, expected %s", p->input[i].name,
-                       fg_dtype_text((int)t), fg_dtype_text(x->dtype));
+        return fg_fail(r->cx, FORGE_USAGE, "input \"%s\": the type is %s, expected %s",
+                       p->input[i].name, fg_dtype_text((int)t), fg_dtype_text(x->dtype));
     if (rank != x->rank)
         return fg_fail(r->cx, FORGE_USAGE, "input \"%s\": %d dimensions, expected %d",
                        p->input[i].name, rank, x->rank);
     fg_binding *b = &r->in[i];
-    int64_t     count = 1;
+    int64_t count = 1;
     for (int k = 0; k < rank; k++)
         if (dims[k] < 0 || __builtin_mul_overflow(count, dims[k], &count))
-            return fg_fail(r->cx, FORGE_USAGE, "input \"%s\": dimension %d is %lld, which cannot be",
+            return fg_fail(r->cx, FORGE_USAGE,
+                           "input \"%s\": dimension %d is %lld, which cannot be",
                            p->input[i].name, k, (long long)dims[k]);
     if (!data && count)
         return fg_fail(r->cx, FORGE_USAGE, "input \"%s\": no data", p->input[i].name);
@@ -353,7 +361,8 @@ forge_bind_output(forge_run *r, const char *name, void *data, size_t capacity)
 }
 
 const void *
-forge_output(const forge_run *r, const char *name, forge_dtype *t, int *rank, const int64_t **dims)
+forge_output(const forge_run *r, const char *name, forge_dtype *t, int *rank,
+             const int64_t **dims)
 {
     int i = find_port(r->p->output, r->p->noutput, name);
 

@@ -11,14 +11,19 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct { const char *name; int bits; } dtypes[] = {
-    {"none", 0}, {"f32", 32}, {"f64", 64}, {"f16", 16}, {"bf16", 16}, {"i64", 64}, {"i32", 32}, {"i16", 16},
-    {"i8", 8}, {"i4", 4}, {"u64", 64}, {"u32", 32}, {"u16", 16}, {"u8", 8}, {"u4", 4}, {"bool", 8}};
+static const struct {
+    const char *name;
+    int bits;
+} dtypes[] = {{"none", 0},  {"f32", 32}, {"f64", 64}, {"f16", 16},
+              {"bf16", 16}, {"i64", 64}, {"i32", 32}, {"i16", 16},
+              {"i8", 8},    {"i4", 4},   {"u64", 64}, {"u32", 32},
+              {"u16", 16},  {"u8", 8},   {"u4", 4},   {"bool", 8}};
 
 const char *
 fg_dtype_text(int dtype)
 {
-    return (unsigned)dtype < sizeof dtypes / sizeof *dtypes ? dtypes[dtype].name : "unknown";
+    return (unsigned)dtype < sizeof dtypes / sizeof *dtypes ? dtypes[dtype].name
+                                                            : "unknown";
 }
 
 int64_t
@@ -45,13 +50,15 @@ dim_label(const fg_portdef *d, int axis, char *buf, size_t n)
 }
 
 static forge_status
-bad_dim(forge_run *r, uint32_t input, int axis, int64_t got, const char *fmt, int64_t a, int64_t b)
+bad_dim(forge_run *r, uint32_t input, int axis, int64_t got, const char *fmt, int64_t a,
+        int64_t b)
 {
     const fg_portdef *d = &r->p->input[input];
-    char              label[100], want[120];
+    char label[100], want[120];
 
     snprintf(want, sizeof want, fmt, (long long)a, (long long)b);
-    return fg_fail(r->cx, FORGE_USAGE, "input \"%s\": dimension %d%s is %lld, expected %s", d->name, axis,
+    return fg_fail(r->cx, FORGE_USAGE,
+                   "input \"%s\": dimension %d%s is %lld, expected %s", d->name, axis,
                    dim_label(d, axis, label, sizeof label), (long long)got, want);
 }
 
@@ -70,24 +77,26 @@ solve(forge_run *r)
         r->sym[i] = FG_UNKNOWN;
     for (uint32_t i = 0; i < p->nsolve; i++) {
         const fg_solve *s = &p->solve[i];
-        int64_t         got = input_dim(r, s->input, (int)s->axis), rest, n;
+        int64_t got = input_dim(r, s->input, (int)s->axis), rest, n;
         fg_values(p, r->sym, r->value, 0, s->rest + 1);
         rest = r->value[s->rest];
         if (rest == FG_UNKNOWN || __builtin_sub_overflow(got, rest, &n))
-            return fg_fail(r->cx, FORGE_USAGE, "input \"%s\": dimension %u is out of range",
+            return fg_fail(r->cx, FORGE_USAGE,
+                           "input \"%s\": dimension %u is out of range",
                            p->input[s->input].name, s->axis);
         if (n % s->coef)
-            return bad_dim(r, s->input, (int)s->axis, got, "%lld more than a multiple of %lld", rest,
-                           s->coef);
+            return bad_dim(r, s->input, (int)s->axis, got,
+                           "%lld more than a multiple of %lld", rest, s->coef);
         n /= s->coef;
         const fg_symbol *y = &p->symbol[s->sym];
         if (n < y->lo || n > y->hi) {
             int64_t lo = y->lo * s->coef + rest, hi = y->hi;
-            if (__builtin_mul_overflow(hi, s->coef, &hi) || __builtin_add_overflow(hi, rest, &hi))
+            if (__builtin_mul_overflow(hi, s->coef, &hi) ||
+                __builtin_add_overflow(hi, rest, &hi))
                 hi = INT64_MAX;
             return bad_dim(r, s->input, (int)s->axis, got,
-                           hi == INT64_MAX ? "at least %lld" : "%lld..%lld", lo < hi ? lo : hi,
-                           lo < hi ? hi : lo);
+                           hi == INT64_MAX ? "at least %lld" : "%lld..%lld",
+                           lo < hi ? lo : hi, lo < hi ? hi : lo);
         }
         r->sym[s->sym] = n;
     }
@@ -105,7 +114,8 @@ check_inputs(forge_run *r)
         for (int k = 0; k < x->rank; k++) {
             int64_t got = input_dim(r, i, k), want = r->value[x->dim[k]];
             if (got != want && want == FG_UNKNOWN)
-                return fg_fail(r->cx, FORGE_USAGE, "input \"%s\": dimension %d is out of range",
+                return fg_fail(r->cx, FORGE_USAGE,
+                               "input \"%s\": dimension %d is out of range",
                                p->input[i].name, k);
             if (got != want)
                 return bad_dim(r, i, k, got, "%lld", want, 0);
@@ -125,12 +135,14 @@ check_tensor(forge_run *r, uint32_t t)
         int64_t d = r->value[x->dim[k]];
         if (d < 0)
             return fg_fail(r->cx, FORGE_INVALID,
-                           d == FG_UNKNOWN ? "tensor \"%s\": dimension %d overflows"
-                                           : "tensor \"%s\": dimension %d would be negative",
+                           d == FG_UNKNOWN
+                               ? "tensor \"%s\": dimension %d overflows"
+                               : "tensor \"%s\": dimension %d would be negative",
                            x->name, k);
     }
     if (r->value[x->bytes] < 0)
-        return fg_fail(r->cx, FORGE_INVALID, "tensor \"%s\": the size overflows", x->name);
+        return fg_fail(r->cx, FORGE_INVALID, "tensor \"%s\": the size overflows",
+                       x->name);
     return FORGE_OK;
 }
 
@@ -147,14 +159,17 @@ fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep)
 
     if (x->storage == FG_ST_OUTPUT && r->out[x->port].bound) {
         if ((uint64_t)bytes > r->out[x->port].capacity)
-            return fg_fail(r->cx, FORGE_USAGE, "output \"%s\": %lld bytes do not fit into the %zu bound",
-                           r->p->output[x->port].name, (long long)bytes, r->out[x->port].capacity);
+            return fg_fail(r->cx, FORGE_USAGE,
+                           "output \"%s\": %lld bytes do not fit into the %zu bound",
+                           r->p->output[x->port].name, (long long)bytes,
+                           r->out[x->port].capacity);
         r->addr[t] = (void *)(uintptr_t)r->out[x->port].data;
         return FORGE_OK;
     }
     if (!fg_memory_reserve(r->cx, &r->own[t], bytes, keep))
-        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: tensor \"%s\" needs %lld bytes",
-                       x->name, (long long)bytes);
+        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY,
+                       "out of memory: tensor \"%s\" needs %lld bytes", x->name,
+                       (long long)bytes);
     r->addr[t] = r->own[t].p;
     return FORGE_OK;
 }
@@ -178,7 +193,8 @@ place(forge_run *r)
     }
     if (!fg_plan(r->item, (int)r->nitem, r->plan_scratch, &r->plan) ||
         !fg_memory_reserve(r->cx, &r->arena, r->plan.planned, 0))
-        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: %lld bytes for intermediate tensors",
+        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY,
+                       "out of memory: %lld bytes for intermediate tensors",
                        (long long)r->plan.planned);
     for (uint32_t i = 0; i < r->nitem; i++)
         r->addr[r->item_tensor[i]] = (char *)r->arena.p + r->item[i].offset;
@@ -203,7 +219,8 @@ reserve_scratch(forge_run *r)
     most = (most + FG_ALIGN - 1) & -(int64_t)FG_ALIGN;
     if (__builtin_mul_overflow(most, (int64_t)r->threads, &bytes) ||
         !fg_memory_reserve(r->cx, &r->scratch, bytes, 0))
-        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: %lld bytes per thread", (long long)most);
+        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: %lld bytes per thread",
+                       (long long)most);
     r->scratch_each = (size_t)most;
     return FORGE_OK;
 }
@@ -212,11 +229,12 @@ forge_status
 fg_prepare(forge_run *r)
 {
     const fg_program *p = r->p;
-    forge_status      s;
+    forge_status s;
 
     for (uint32_t i = 0; i < p->ninput; i++)
         if (!r->in[i].bound && !p->input[i].dflt)
-            return fg_fail(r->cx, FORGE_USAGE, "input \"%s\" is not bound", p->input[i].name);
+            return fg_fail(r->cx, FORGE_USAGE, "input \"%s\" is not bound",
+                           p->input[i].name);
     if ((s = solve(r)) || (s = check_inputs(r)))
         return s;
     for (uint32_t t = 0; t < p->ntensor; t++)
@@ -226,7 +244,8 @@ fg_prepare(forge_run *r)
         return s;
     r->parallel = 0;
     for (uint32_t i = 0; i < p->nstep; i++)
-        r->parallel |= p->step[i].kind == FG_STEP_KERNEL && !fg_step_small(r, &p->step[i]);
+        r->parallel |=
+            p->step[i].kind == FG_STEP_KERNEL && !fg_step_small(r, &p->step[i]);
     r->stale = 0;
     return FORGE_OK;
 }

@@ -28,7 +28,7 @@ sort_by(int64_t *order, const int64_t *key, int n)
     for (int gap = n / 2; gap > 0; gap = gap * 5 / 11 + (gap == 2)) {
         for (int i = gap; i < n; i++) {
             int64_t x = order[i];
-            int     j = i;
+            int j = i;
             for (; j >= gap; j -= gap) {
                 int64_t y = order[j - gap];
                 if (key[y] < key[x] || (key[y] == key[x] && y < x))
@@ -54,7 +54,7 @@ static int64_t
 greedy_by_size(fg_planitem *item, int n, int64_t *order, int64_t *key, int64_t *placed)
 {
     int64_t total = 0;
-    int     nplaced = 0;
+    int nplaced = 0;
 
     for (int i = 0; i < n; i++) {
         order[i] = i;
@@ -63,7 +63,7 @@ greedy_by_size(fg_planitem *item, int n, int64_t *order, int64_t *key, int64_t *
     sort_by(order, key, n);
     for (int k = 0; k < n; k++) {
         fg_planitem *x = &item[order[k]];
-        int64_t      at = 0;
+        int64_t at = 0;
         for (int j = 0; j < nplaced; j++) {
             const fg_planitem *y = &item[placed[j]];
             if (!overlap(x, y))
@@ -91,7 +91,7 @@ static int64_t
 linear_scan(fg_planitem *item, int n, int64_t *order, int64_t *key, int64_t *alive)
 {
     int64_t total = 0;
-    int     nalive = 0;
+    int nalive = 0;
 
     for (int i = 0; i < n; i++) {
         order[i] = i;
@@ -100,8 +100,8 @@ linear_scan(fg_planitem *item, int n, int64_t *order, int64_t *key, int64_t *ali
     sort_by(order, key, n);
     for (int k = 0; k < n; k++) {
         fg_planitem *x = &item[order[k]];
-        int64_t      size = round_up(x->bytes), top = 0, best = -1, best_gap = INT64_MAX;
-        int          kept = 0;
+        int64_t size = round_up(x->bytes), top = 0, best = -1, best_gap = INT64_MAX;
+        int kept = 0;
         for (int j = 0; j < nalive; j++)
             if (item[alive[j]].last >= x->first)
                 alive[kept++] = alive[j];
@@ -131,7 +131,7 @@ static int64_t
 lower_bound(const fg_planitem *item, int n, int64_t *birth, int64_t *death, int64_t *key)
 {
     int64_t now = 0, most = 0;
-    int     b = 0, d = 0;
+    int b = 0, d = 0;
 
     for (int i = 0; i < n; i++) {
         birth[i] = death[i] = i;

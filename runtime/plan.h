@@ -5,18 +5,18 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define FG_ALIGN 64             /* of every tensor: a cache line, and the widest vector */
+#define FG_ALIGN 64 /* of every tensor: a cache line, and the widest vector */
 
 typedef struct fg_planitem {
-    int64_t bytes;              /* >= 0 */
-    int32_t first, last;        /* positions, inclusive; items sharing one never overlap */
-    int64_t offset;             /* result */
+    int64_t bytes;       /* >= 0 */
+    int32_t first, last; /* positions, inclusive; items sharing one never overlap */
+    int64_t offset;      /* result */
 } fg_planitem;
 
 typedef struct fg_plansize {
-    int64_t naive;              /* every item in memory of its own */
-    int64_t planned;            /* size of the one block that holds all */
-    int64_t bound;              /* most bytes alive at one position: no plan is smaller */
+    int64_t naive;   /* every item in memory of its own */
+    int64_t planned; /* size of the one block that holds all */
+    int64_t bound;   /* most bytes alive at one position: no plan is smaller */
 } fg_plansize;
 
 /* Scratch fg_plan needs for n items, in int64_t. */

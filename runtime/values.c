@@ -52,7 +52,8 @@ compute(const fg_value *v, const int64_t *sym, const int64_t *value)
 }
 
 void
-fg_values(const fg_program *p, const int64_t *sym, int64_t *value, uint32_t first, uint32_t end)
+fg_values(const fg_program *p, const int64_t *sym, int64_t *value, uint32_t first,
+          uint32_t end)
 {
     for (uint32_t i = first; i < end; i++)
         value[i] = compute(&p->value[i], sym, value);

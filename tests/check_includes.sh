@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.." || exit 1
 rules='
 runtime/forge.h                 *
 runtime/abi.h                   runtime/* codegen/*
-runtime/plan.h                  runtime/* passes/place.c tests/*
+runtime/plan.h                  runtime/* passes/place.c tests/unit/* tests/*
 runtime/rt.h                    runtime/* codegen/compile.c tools/* tests/*
 runtime/*                       runtime/* tests/unit/*
 ir/text.h                       ir/*

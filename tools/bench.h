@@ -7,26 +7,26 @@
 typedef struct bench_decode bench_decode;
 
 typedef struct bench {
-    tool_common   c;
-    tool_inputs   in;
-    const char   *task, *out;   /* out: first output as float32 .npy */
-    int           past, iterations, warmup, json, kernels;
-    double        duration;     /* seconds */
-    fg_ctx       *cx;
-    fg_arena     *a;
-    forge_ctx    *fcx;
-    forge_model  *m;
-    forge_run    *r;
+    tool_common c;
+    tool_inputs in;
+    const char *task, *out; /* out: first output as float32 .npy */
+    int past, iterations, warmup, json, kernels;
+    double duration; /* seconds */
+    fg_ctx *cx;
+    fg_arena *a;
+    forge_ctx *fcx;
+    forge_model *m;
+    forge_run *r;
     bench_decode *decode;
-    int           threads, code;
-    double        compile_ms, first_ms, cpu_s;
-    double       *lat;          /* ms */
-    int           nlat;
-    long          base_kb, compile_peak_kb, run_peak_kb;
-    double        flops, bytes; /* of one run, 0 when unknown */
-    tool_peak     peak;
-    int64_t      *step_ns;      /* by step, with --kernels */
-    int64_t      *step_calls;
+    int threads, code;
+    double compile_ms, first_ms, cpu_s;
+    double *lat; /* ms */
+    int nlat;
+    long base_kb, compile_peak_kb, run_peak_kb;
+    double flops, bytes; /* of one run, 0 when unknown */
+    tool_peak peak;
+    int64_t *step_ns; /* by step, with --kernels */
+    int64_t *step_calls;
 } bench;
 
 /* Records TOOL_FAILED and the message; false. */

@@ -12,29 +12,40 @@
 #include "runtime/rt.h"
 #include "tools/bench.h"
 
-#define STEPS 32                /* tokens before the cache is reset to the prefill */
+#define STEPS 32 /* tokens before the cache is reset to the prefill */
 
-typedef enum { ROLE_OTHER, ROLE_IDS, ROLE_MASK, ROLE_POSITION, ROLE_SEQLENS, ROLE_TOTAL, ROLE_STATE } role;
+typedef enum {
+    ROLE_OTHER,
+    ROLE_IDS,
+    ROLE_MASK,
+    ROLE_POSITION,
+    ROLE_SEQLENS,
+    ROLE_TOTAL,
+    ROLE_STATE
+} role;
 
-typedef struct state {          /* one past input and the present output that feeds it */
-    int     input, output;
+typedef struct state { /* one past input and the present output that feeds it */
+    int input, output;
     int64_t dim[FG_MAXRANK], base_dim[FG_MAXRANK];
-    void   *base, *buf[2];
-    size_t  cap;
+    void *base, *buf[2];
+    size_t cap;
 } state;
 
 struct bench_decode {
-    role   *roles;              /* by input */
-    state  *states;
-    int     nstate, step, logits;
+    role *roles; /* by input */
+    state *states;
+    int nstate, step, logits;
     int64_t ids[STEPS];
 };
 
 /* ---- names ---------------------------------------------------------------------------- */
 
-static const struct { const char *part; role r; } names[] = {
-    {"attention_mask", ROLE_MASK}, {"position", ROLE_POSITION}, {"seqlens_k", ROLE_SEQLENS},
-    {"total_sequence_length", ROLE_TOTAL}, {"input_ids", ROLE_IDS}, {"token", ROLE_IDS}};
+static const struct {
+    const char *part;
+    role r;
+} names[] = {{"attention_mask", ROLE_MASK}, {"position", ROLE_POSITION},
+             {"seqlens_k", ROLE_SEQLENS},   {"total_sequence_length", ROLE_TOTAL},
+             {"input_ids", ROLE_IDS},       {"token", ROLE_IDS}};
 
 static role
 role_of(const char *name)
@@ -51,7 +62,7 @@ static void
 stem(const char *name, char *out, size_t n)
 {
     static const char *const drop[] = {"present", "past", "key_values", "state"};
-    size_t                   k = 0;
+    size_t k = 0;
 
     while (*name && k + 1 < n) {
         size_t skip = 0;
@@ -84,7 +95,7 @@ input_for(const bench *b, const char *output)
 static bool
 find_states(bench *b, bench_decode *d)
 {
-    int  nin = forge_model_inputs(b->m), nout = forge_model_outputs(b->m), next = 0;
+    int nin = forge_model_inputs(b->m), nout = forge_model_outputs(b->m), next = 0;
     bool by_name = true;
 
     d->states = FG_NEWN(b->a, state, (size_t)nout + 1);
@@ -114,7 +125,8 @@ find_states(bench *b, bench_decode *d)
     for (int k = 0; k < d->nstate; k++)
         d->roles[d->states[k].input] = ROLE_STATE;
     if (!d->nstate || d->logits < 0)
-        return bench_fail(b, "not a model with a KV cache: no present outputs and past inputs");
+        return bench_fail(
+            b, "not a model with a KV cache: no present outputs and past inputs");
     return true;
 }
 
@@ -123,7 +135,8 @@ find_states(bench *b, bench_decode *d)
 static bool
 bind(bench *b, int i, const fg_tensor *t)
 {
-    if (forge_bind_input(b->r, forge_model_input(b->m, i, NULL, NULL), (forge_dtype)t->dtype, t->rank, t->dim, t->data))
+    if (forge_bind_input(b->r, forge_model_input(b->m, i, NULL, NULL),
+                         (forge_dtype)t->dtype, t->rank, t->dim, t->data))
         return bench_fail(b, "%s", forge_message(b->fcx));
     return true;
 }
@@ -135,11 +148,11 @@ feed(bench *b, int64_t past, int64_t n, const int64_t *ids)
     bench_decode *d = b->decode;
 
     for (int i = 0; i < forge_model_inputs(b->m); i++) {
-        role        what = d->roles[i];
+        role what = d->roles[i];
         forge_dtype dtype;
-        fg_tensor   t;
-        int         rank;
-        int64_t     dims[FG_MAXRANK], length = what == ROLE_MASK ? past + n : n;
+        fg_tensor t;
+        int rank;
+        int64_t dims[FG_MAXRANK], length = what == ROLE_MASK ? past + n : n;
         const char *name = forge_model_input(b->m, i, &dtype, &rank);
         if (what == ROLE_STATE || (what == ROLE_OTHER && b->m->program->input[i].dflt))
             continue;
@@ -151,12 +164,14 @@ feed(bench *b, int64_t past, int64_t n, const int64_t *ids)
         if (!fg_tensor_new(b->a, &t, (fg_dtype)dtype, rank, dims))
             return bench_fail(b, "%s", fg_first_error(b->cx));
         tool_random_fill(name, &t, 0);
-        for (int64_t k = 0; k < t.count && (what != ROLE_IDS || ids) && what != ROLE_OTHER; k++)
-            fg_tensor_set_i64(&t, k, what == ROLE_IDS       ? ids[k]
-                                     : what == ROLE_MASK    ? 1
-                                     : what == ROLE_SEQLENS ? past + n - 1
-                                     : what == ROLE_TOTAL   ? past + n
-                                                            : past + k);
+        for (int64_t k = 0;
+             k < t.count && (what != ROLE_IDS || ids) && what != ROLE_OTHER; k++)
+            fg_tensor_set_i64(&t, k,
+                              what == ROLE_IDS       ? ids[k]
+                              : what == ROLE_MASK    ? 1
+                              : what == ROLE_SEQLENS ? past + n - 1
+                              : what == ROLE_TOTAL   ? past + n
+                                                     : past + k);
         if (!bind(b, i, &t))
             return false;
     }
@@ -170,17 +185,18 @@ feed_empty(bench *b)
     bench_decode *d = b->decode;
 
     for (int k = 0; k < d->nstate; k++) {
-        state      *s = &d->states[k];
+        state *s = &d->states[k];
         forge_dtype dtype;
-        fg_tensor   t;
-        int         rank;
-        int64_t     dims[FG_MAXRANK];
+        fg_tensor t;
+        int rank;
+        int64_t dims[FG_MAXRANK];
         forge_model_input(b->m, s->input, &dtype, &rank);
         for (int x = 0; x < rank; x++) {
             dims[x] = forge_model_input_dim(b->m, s->input, x, NULL);
             dims[x] = dims[x] >= 0 ? dims[x] : x == 0 ? 1 : 0;
         }
-        if (!fg_tensor_new(b->a, &t, (fg_dtype)dtype, rank, dims) || !bind(b, s->input, &t))
+        if (!fg_tensor_new(b->a, &t, (fg_dtype)dtype, rank, dims) ||
+            !bind(b, s->input, &t))
             return bench_fail(b, "%s", fg_first_error(b->cx));
     }
     return true;
@@ -192,10 +208,12 @@ feed_given(bench *b)
 {
     for (int k = 0; k < b->in.given.n; k++) {
         const char *text = b->in.given.v[k];
-        size_t      n = strcspn(text, "=");
-        fg_tensor   t;
+        size_t n = strcspn(text, "=");
+        fg_tensor t;
         if (!text[n] || !tool_read_value(b->cx, b->a, text + n + 1, &t))
-            return bench_fail(b, "%s", *fg_first_error(b->cx) ? fg_first_error(b->cx) : "--input: expected NAME=VALUE");
+            return bench_fail(b, "%s",
+                              *fg_first_error(b->cx) ? fg_first_error(b->cx)
+                                                     : "--input: expected NAME=VALUE");
         if (n == 10 && !strncmp(text, "decode_ids", n)) {
             for (int64_t i = 0; i < STEPS && i < t.count; i++)
                 b->decode->ids[i] = fg_tensor_i64(&t, i);
@@ -203,7 +221,8 @@ feed_given(bench *b)
         }
         int i = 0;
         while (i < forge_model_inputs(b->m) &&
-               strcmp(forge_model_input(b->m, i, NULL, NULL), fg_format(b->a, "%.*s", (int)n, text)))
+               strcmp(forge_model_input(b->m, i, NULL, NULL),
+                      fg_format(b->a, "%.*s", (int)n, text)))
             i++;
         if (i == forge_model_inputs(b->m))
             return bench_fail(b, "the model has no input \"%.*s\"", (int)n, text);
@@ -218,7 +237,7 @@ static bool
 keep_state(bench *b, state *s)
 {
     fg_tensor t;
-    int64_t   empty, bytes;
+    int64_t empty, bytes;
 
     if (!tool_output(b->r, b->m, s->output, &t))
         return bench_fail(b, "no output");
@@ -243,7 +262,8 @@ bench_decode_begin(bench *b)
 
     for (int i = 0; i < STEPS; i++)
         d->ids[i] = 5 + i * 37 % 90;
-    if (!find_states(b, d) || !feed(b, 0, b->past, NULL) || !feed_empty(b) || !feed_given(b))
+    if (!find_states(b, d) || !feed(b, 0, b->past, NULL) || !feed_empty(b) ||
+        !feed_given(b))
         return false;
     if (forge_execute(b->r))
         return bench_fail(b, "%s", forge_message(b->fcx));
@@ -267,12 +287,14 @@ bench_decode_bind(bench *b)
     if (!feed(b, b->past + d->step, 1, &d->ids[d->step]))
         return false;
     for (int k = 0; k < d->nstate; k++) {
-        state      *s = &d->states[k];
+        state *s = &d->states[k];
         forge_dtype dtype;
-        int         rank;
+        int rank;
         const char *name = forge_model_input(b->m, s->input, &dtype, &rank);
-        if (forge_bind_input(b->r, name, dtype, rank, s->dim, d->step ? s->buf[(d->step - 1) & 1] : s->base) ||
-            forge_bind_output(b->r, forge_model_output(b->m, s->output, NULL, NULL), s->buf[d->step & 1], s->cap))
+        if (forge_bind_input(b->r, name, dtype, rank, s->dim,
+                             d->step ? s->buf[(d->step - 1) & 1] : s->base) ||
+            forge_bind_output(b->r, forge_model_output(b->m, s->output, NULL, NULL),
+                              s->buf[d->step & 1], s->cap))
             return bench_fail(b, "%s", forge_message(b->fcx));
     }
     return true;
@@ -297,8 +319,8 @@ bool
 bench_write_out(bench *b, int output, bool last_row)
 {
     fg_tensor t, f;
-    int64_t   dims[FG_MAXRANK], count = 1, first;
-    int       rank = 0;
+    int64_t dims[FG_MAXRANK], count = 1, first;
+    int rank = 0;
 
     if (!tool_output(b->r, b->m, output, &t) || !t.rank)
         return bench_fail(b, "no output to write");

@@ -13,7 +13,7 @@
 bool
 bench_fail(bench *b, const char *fmt, ...)
 {
-    char    text[1200];
+    char text[1200];
     va_list ap;
 
     va_start(ap, fmt);
@@ -30,8 +30,8 @@ static long
 status_kb(const char *key)
 {
     FILE *f = fopen("/proc/self/status", "r");
-    char  line[256];
-    long  kb = 0;
+    char line[256];
+    long kb = 0;
 
     while (f && fgets(line, sizeof line, f))
         if (!strncmp(line, key, strlen(key)))
@@ -59,7 +59,8 @@ cpu_seconds(void)
     struct rusage u;
 
     getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
 }
 
 /* ---- measuring ------------------------------------------------------------------------- */
@@ -142,7 +143,7 @@ static double
 step_work(const bench *b, const fg_step *s, bool flops)
 {
     uint32_t v = flops ? s->flops : s->bytes;
-    int64_t  n = 0;
+    int64_t n = 0;
 
     if (s->kind != FG_STEP_KERNEL)
         return 0;
@@ -195,7 +196,8 @@ compile(bench *b)
     double start = tool_now_ms();
     if ((b->code = tool_compile(b->fcx, &b->c, &b->m)))
         return false;
-    if (forge_run_new(b->fcx, b->m, &b->r) || (b->c.threads >= 0 && forge_run_threads(b->r, b->c.threads)))
+    if (forge_run_new(b->fcx, b->m, &b->r) ||
+        (b->c.threads >= 0 && forge_run_threads(b->r, b->c.threads)))
         return bench_fail(b, "%s", forge_message(b->fcx));
     b->compile_ms = tool_now_ms() - start;
     b->compile_peak_kb = status_kb("VmHWM");
@@ -210,7 +212,8 @@ first_run(bench *b)
 
     if (decode && !bench_decode_begin(b))
         return false;
-    if (!decode && (b->code = tool_bind(b->cx, b->a, b->c.model, &b->in, b->fcx, b->m, b->r)))
+    if (!decode &&
+        (b->code = tool_bind(b->cx, b->a, b->c.model, &b->in, b->fcx, b->m, b->r)))
         return false;
     if (!before(b))
         return false;
@@ -256,22 +259,39 @@ static void
 print_json(const bench *b)
 {
     cJSON *o = cJSON_CreateObject();
-    double p50 = percentile(b, 50), gflops = p50 > 0 ? b->flops / p50 * 1e-6 : 0, gbps = p50 > 0 ? b->bytes / p50 * 1e-6 : 0;
+    double p50 = percentile(b, 50), gflops = p50 > 0 ? b->flops / p50 * 1e-6 : 0,
+           gbps = p50 > 0 ? b->bytes / p50 * 1e-6 : 0;
 
     cJSON_AddStringToObject(o, "engine", "forge");
     cJSON_AddStringToObject(o, "version", forge_version());
     cJSON_AddStringToObject(o, "model", model_name(b));
     cJSON_AddStringToObject(o, "task", b->task);
-    const struct { const char *name; double v; bool always; } field[] = {
-        {"threads", b->threads ? b->threads : b->c.threads > 0 ? b->c.threads : tool_cores(), true},
-        {"compile_ms", b->compile_ms, true}, {"load_ms", 0, true}, {"first_ms", b->first_ms, false},
-        {"p50_ms", p50, false}, {"p90_ms", percentile(b, 90), false}, {"p99_ms", percentile(b, 99), false},
-        {"cpu_s_per_run", b->cpu_s, false}, {"base_rss_kb", (double)b->base_kb, true},
-        {"compile_peak_kb", (double)b->compile_peak_kb, true}, {"run_peak_kb", (double)b->run_peak_kb, false},
-        {"gflops", gflops, false}, {"gbps", gbps, false},
+    const struct {
+        const char *name;
+        double v;
+        bool always;
+    } field[] = {
+        {"threads",
+         b->threads         ? b->threads
+         : b->c.threads > 0 ? b->c.threads
+                            : tool_cores(),
+         true},
+        {"compile_ms", b->compile_ms, true},
+        {"load_ms", 0, true},
+        {"first_ms", b->first_ms, false},
+        {"p50_ms", p50, false},
+        {"p90_ms", percentile(b, 90), false},
+        {"p99_ms", percentile(b, 99), false},
+        {"cpu_s_per_run", b->cpu_s, false},
+        {"base_rss_kb", (double)b->base_kb, true},
+        {"compile_peak_kb", (double)b->compile_peak_kb, true},
+        {"run_peak_kb", (double)b->run_peak_kb, false},
+        {"gflops", gflops, false},
+        {"gbps", gbps, false},
         {"pct_peak_flops", b->peak.gflops > 0 ? 100 * gflops / b->peak.gflops : 0, false},
         {"pct_peak_bandwidth", b->peak.gbps > 0 ? 100 * gbps / b->peak.gbps : 0, false},
-        {"peak_gflops", b->peak.gflops, false}, {"peak_gbps", b->peak.gbps, false}};
+        {"peak_gflops", b->peak.gflops, false},
+        {"peak_gbps", b->peak.gbps, false}};
     for (size_t k = 0; k < sizeof field / sizeof *field; k++) {
         if (field[k].always || b->nlat)
             cJSON_AddNumberToObject(o, field[k].name, field[k].v);
@@ -291,7 +311,7 @@ static void
 print_kernels(const bench *b)
 {
     const fg_program *p = b->m->program;
-    uint32_t         *order = FG_NEWN(b->a, uint32_t, p->nstep + 1), n = 0;
+    uint32_t *order = FG_NEWN(b->a, uint32_t, p->nstep + 1), n = 0;
 
     for (uint32_t i = 0; i < p->nstep; i++) {
         uint32_t j = n++;
@@ -303,11 +323,12 @@ print_kernels(const bench *b)
             order[j] = order[j - 1];
         order[j] = i;
     }
-    printf("\n%9s %8s %6s %8s %6s  %s\n", "us", "GFLOP/s", "peak", "GB/s", "peak", "kernel");
+    printf("\n%9s %8s %6s %8s %6s  %s\n", "us", "GFLOP/s", "peak", "GB/s", "peak",
+           "kernel");
     for (uint32_t k = 0; k < n; k++) {
         const fg_step *s = &p->step[order[k]];
-        double         ns = (double)b->step_ns[order[k]] / (double)b->step_calls[order[k]];
-        double         gflops = step_work(b, s, true) / ns, gbps = step_work(b, s, false) / ns;
+        double ns = (double)b->step_ns[order[k]] / (double)b->step_calls[order[k]];
+        double gflops = step_work(b, s, true) / ns, gbps = step_work(b, s, false) / ns;
         printf("%9.1f %8.1f %5.1f%% %8.1f %5.1f%%  %s  %.60s\n", ns * 1e-3, gflops,
                b->peak.gflops > 0 ? 100 * gflops / b->peak.gflops : 0, gbps,
                b->peak.gbps > 0 ? 100 * gbps / b->peak.gbps : 0, s->name, s->nodes);
@@ -317,15 +338,17 @@ print_kernels(const bench *b)
 static void
 print_text(const bench *b)
 {
-    printf("%s: compiled in %.1f ms, %ld KiB at most\n", model_name(b), b->compile_ms, b->compile_peak_kb);
+    printf("%s: compiled in %.1f ms, %ld KiB at most\n", model_name(b), b->compile_ms,
+           b->compile_peak_kb);
     if (!b->nlat)
         return;
     double p50 = percentile(b, 50);
-    printf("%s, %d threads: first %.3f ms, then p50 %.3f p90 %.3f p99 %.3f ms (%d runs), %.3f ms of CPU, %ld KiB at most\n",
-           b->task, b->threads, b->first_ms, p50, percentile(b, 90), percentile(b, 99), b->nlat, b->cpu_s * 1e3,
-           b->run_peak_kb);
-    printf("%.1f GFLOP/s of %.1f, %.1f GB/s of %.1f\n", b->flops / p50 * 1e-6, b->peak.gflops, b->bytes / p50 * 1e-6,
-           b->peak.gbps);
+    printf("%s, %d threads: first %.3f ms, then p50 %.3f p90 %.3f p99 %.3f ms (%d runs), "
+           "%.3f ms of CPU, %ld KiB at most\n",
+           b->task, b->threads, b->first_ms, p50, percentile(b, 90), percentile(b, 99),
+           b->nlat, b->cpu_s * 1e3, b->run_peak_kb);
+    printf("%.1f GFLOP/s of %.1f, %.1f GB/s of %.1f\n", b->flops / p50 * 1e-6,
+           b->peak.gflops, b->bytes / p50 * 1e-6, b->peak.gbps);
     if (b->kernels)
         print_kernels(b);
 }
@@ -333,29 +356,41 @@ print_text(const bench *b)
 int
 cmd_bench(int argc, char **argv)
 {
-    bench b = {.task = "run", .past = 128, .iterations = 50, .warmup = 10, .duration = 10, .in.random = 0};
+    bench b = {.task = "run",
+               .past = 128,
+               .iterations = 50,
+               .warmup = 10,
+               .duration = 10,
+               .in.random = 0};
     const tool_option own[] = {
-        {"--task", TOOL_TEXT, &b.task, "TASK", "compile, run (default), or decode: a token at a time with a KV cache"},
+        {"--task", TOOL_TEXT, &b.task, "TASK",
+         "compile, run (default), or decode: a token at a time with a KV cache"},
         {"--past", TOOL_INT, &b.past, "N", "decode: tokens of the prefill; default 128"},
         {"--iterations", TOOL_INT, &b.iterations, "N", "at most; default 50"},
         {"--warmup", TOOL_INT, &b.warmup, "N", "runs that do not count; default 10"},
         {"--duration", TOOL_DOUBLE, &b.duration, "S", "seconds at most; default 10"},
-        {"--input", TOOL_LIST, &b.in.given, "NAME=VALUE", "as for forge run; decode_ids: tokens of the decode task"},
+        {"--input", TOOL_LIST, &b.in.given, "NAME=VALUE",
+         "as for forge run; decode_ids: tokens of the decode task"},
         {"--test-data", TOOL_TEXT, &b.in.test_data, "DIR", "inputs from input_i.pb"},
         {"--random", TOOL_INT, &b.in.random, "SEED", "of inputs not given; default 0"},
-        {"--out", TOOL_TEXT, &b.out, "FILE", "first output as float32 .npy (decode: of the first token)"},
-        {"--kernels", TOOL_FLAG, &b.kernels, "", "time and percent of peak of every kernel"},
+        {"--out", TOOL_TEXT, &b.out, "FILE",
+         "first output as float32 .npy (decode: of the first token)"},
+        {"--kernels", TOOL_FLAG, &b.kernels, "",
+         "time and percent of peak of every kernel"},
         {"--json", TOOL_FLAG, &b.json, "", "one line of JSON"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&b.c);
-    int code = tool_parse(&b.c, own, "forge bench MODEL.onnx: measure compile time and speed", argc, argv);
+    int code = tool_parse(
+        &b.c, own, "forge bench MODEL.onnx: measure compile time and speed", argc, argv);
     if (code)
         return code < 0 ? TOOL_OK : code;
     if (strcmp(b.task, "compile") && strcmp(b.task, "run") && strcmp(b.task, "decode"))
-        return tool_fail(TOOL_USAGE, "--task=%.100s: expected compile, run or decode", b.task);
+        return tool_fail(TOOL_USAGE, "--task=%.100s: expected compile, run or decode",
+                         b.task);
     if (b.past < 1 || b.iterations < 1 || !(b.duration >= 0))
-        return tool_fail(TOOL_USAGE, "--past and --iterations begin at 1, --duration at 0");
+        return tool_fail(TOOL_USAGE,
+                         "--past and --iterations begin at 1, --duration at 0");
     if (forge_open(NULL, &b.fcx) || !(b.cx = fg_ctx_new(NULL)))
         return tool_fail(TOOL_FAILED, "out of memory");
     b.a = fg_arena_new(b.cx);

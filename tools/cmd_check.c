@@ -5,23 +5,24 @@
 #include "tools/tool.h"
 
 typedef struct check {
-    tool_common   c;
-    fg_ctx       *cx;
-    fg_arena     *a;
+    tool_common c;
+    fg_ctx *cx;
+    fg_arena *a;
     fg_onnx_file *file;
-    int           unsupported;
-    bool          imported;
+    int unsupported;
+    bool imported;
 } check;
 
 static void
 import(void *arg)
 {
-    check            *x = arg;
+    check *x = arg;
     fg_import_options o = {.check_only = true};
-    int               n = 0;
+    int n = 0;
 
     x->a = fg_arena_new(x->cx);
-    if (!fg_parse_dims(x->a, x->c.o.dims, &o) || !(x->file = fg_onnx_open(x->cx, x->c.model)))
+    if (!fg_parse_dims(x->a, x->c.o.dims, &o) ||
+        !(x->file = fg_onnx_open(x->cx, x->c.model)))
         return;
     x->imported = fg_onnx_import(x->file, x->a, &o) != NULL;
     const fg_unsupported *u = fg_onnx_unsupported(x->file, &n);
@@ -34,7 +35,7 @@ import(void *arg)
 static int
 compile(check *x)
 {
-    forge_ctx   *cx;
+    forge_ctx *cx;
     forge_model *m = NULL;
 
     if (forge_open(NULL, &cx))
@@ -48,12 +49,14 @@ compile(check *x)
 int
 cmd_check(int argc, char **argv)
 {
-    check             x = {0};
+    check x = {0};
     const tool_option own[] = {{NULL, TOOL_FLAG, NULL, NULL, NULL}};
-    int               code;
+    int code;
 
     tool_common_init(&x.c);
-    code = tool_parse(&x.c, own, "forge check MODEL.onnx: list every node that is not supported", argc, argv);
+    code = tool_parse(&x.c, own,
+                      "forge check MODEL.onnx: list every node that is not supported",
+                      argc, argv);
     if (code)
         return code < 0 ? TOOL_OK : code;
     if (!x.c.model)
@@ -67,7 +70,8 @@ cmd_check(int argc, char **argv)
         code = compile(&x);
     else
         code = tool_fail_file(TOOL_FAILED, x.c.model, "%s",
-                              raise == FG_RAISE_MEMORY ? "out of memory" : fg_first_error(x.cx));
+                              raise == FG_RAISE_MEMORY ? "out of memory"
+                                                       : fg_first_error(x.cx));
     fg_arena_free(x.a);
     fg_onnx_close(x.file);
     fg_ctx_free(x.cx);

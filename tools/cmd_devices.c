@@ -8,26 +8,30 @@
 int
 cmd_devices(int argc, char **argv)
 {
-    tool_common       c;
-    int               json = 0;
-    char              model[256], features[512];
+    tool_common c;
+    int json = 0;
+    char model[256], features[512];
     const tool_option own[] = {{"--json", TOOL_FLAG, &json, "", "as JSON"},
                                {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&c);
-    int code = tool_parse(&c, own, "forge devices: what this machine has, with measured peaks", argc, argv);
+    int code = tool_parse(
+        &c, own, "forge devices: what this machine has, with measured peaks", argc, argv);
     if (code)
         return code < 0 ? TOOL_OK : code;
     if (c.model)
         return tool_fail(TOOL_USAGE, "devices takes no model");
-    int       cores = tool_cores(), threads = c.threads > 0 && c.threads < 1024 ? c.threads : cores;
-    tool_peak one = tool_measure_peak(1), all = threads > 1 ? tool_measure_peak(threads) : one;
+    int cores = tool_cores(),
+        threads = c.threads > 0 && c.threads < 1024 ? c.threads : cores;
+    tool_peak one = tool_measure_peak(1),
+              all = threads > 1 ? tool_measure_peak(threads) : one;
     tool_cpu_model(model, sizeof model);
     tool_cpu_features(features, sizeof features);
     if (!json) {
         printf("cpu  %s\n     %d cores, %s\n", model, cores, features);
-        printf("     1 thread: %.1f GFLOP/s f32, %.1f GB/s read; %d threads: %.1f GFLOP/s, %.1f GB/s\n", one.gflops,
-               one.gbps, threads, all.gflops, all.gbps);
+        printf("     1 thread: %.1f GFLOP/s f32, %.1f GB/s read; %d threads: %.1f "
+               "GFLOP/s, %.1f GB/s\n",
+               one.gflops, one.gbps, threads, all.gflops, all.gbps);
         return TOOL_OK;
     }
     cJSON *top = cJSON_CreateObject();

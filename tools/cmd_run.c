@@ -11,17 +11,17 @@
 #include "tools/tool.h"
 
 typedef struct run {
-    tool_common    c;
-    tool_inputs    in;
-    tool_list      out;         /* --output NAME=@file.npy */
+    tool_common c;
+    tool_inputs in;
+    tool_list out; /* --output NAME=@file.npy */
     tool_tolerance tol;
-    int            json;
-    fg_ctx        *cx;
-    fg_arena      *a;
-    forge_model   *m;
-    forge_run     *r;
-    cJSON         *list;        /* of outputs, with --json */
-    int            code;
+    int json;
+    fg_ctx *cx;
+    fg_arena *a;
+    forge_model *m;
+    forge_run *r;
+    cJSON *list; /* of outputs, with --json */
+    int code;
 } run;
 
 static const char *
@@ -61,14 +61,15 @@ summarize(const fg_tensor *t, double *lo, double *hi, double *mean)
 static void
 show(run *x, const char *name, const fg_tensor *t)
 {
-    double   lo, hi, mean;
+    double lo, hi, mean;
     uint64_t digest = fg_hash(t->data, (size_t)tool_bytes(t), 1);
-    char     hex[20];
+    char hex[20];
 
     summarize(t, &lo, &hi, &mean);
     snprintf(hex, sizeof hex, "%016llx", (unsigned long long)digest);
     if (!x->json) {
-        printf("%s %s min %.6g max %.6g mean %.6g digest %s\n", name, shape_text(x, t), lo, hi, mean, hex);
+        printf("%s %s min %.6g max %.6g mean %.6g digest %s\n", name, shape_text(x, t),
+               lo, hi, mean, hex);
         return;
     }
     cJSON *o = cJSON_CreateObject();
@@ -114,7 +115,8 @@ compare(run *x, const char *name, const fg_tensor *got, const char *path)
         return;
     }
     if (!same_shape(got, &want)) {
-        different(x, "output \"%s\" is %s, expected %s", name, shape_text(x, got), shape_text(x, &want));
+        different(x, "output \"%s\" is %s, expected %s", name, shape_text(x, got),
+                  shape_text(x, &want));
         return;
     }
     tool_difference d = tool_compare(got, &want, x->tol);
@@ -123,29 +125,33 @@ compare(run *x, const char *name, const fg_tensor *got, const char *path)
         cJSON_AddNumberToObject(o, "wrong", (double)d.wrong);
         cJSON_AddNumberToObject(o, "worst", isfinite(d.worst) ? d.worst : 1e308);
     } else
-        printf("%s %s worst error %.3g (got %.9g, expected %.9g), %lld of %lld outside %.3g + %.3g |expected|\n",
-               name, shape_text(x, got), d.worst, d.got, d.want, (long long)d.wrong, (long long)got->count, d.atol,
-               d.rtol);
+        printf("%s %s worst error %.3g (got %.9g, expected %.9g), %lld of %lld outside "
+               "%.3g + %.3g |expected|\n",
+               name, shape_text(x, got), d.worst, d.got, d.want, (long long)d.wrong,
+               (long long)got->count, d.atol, d.rtol);
     if (d.wrong && x->code == TOOL_OK)
         x->code = tool_fail_file(TOOL_DIFFERENT, x->c.model,
-                                 "output \"%s\": %lld of %lld elements differ, the largest difference is %.3g: "
+                                 "output \"%s\": %lld of %lld elements differ, the "
+                                 "largest difference is %.3g: "
                                  "%.9g instead of %.9g at element %lld",
-                                 name, (long long)d.wrong, (long long)got->count, d.worst, d.got, d.want,
-                                 (long long)d.at);
+                                 name, (long long)d.wrong, (long long)got->count, d.worst,
+                                 d.got, d.want, (long long)d.at);
 }
 
 static bool
 expected_count(run *x)
 {
-    int         n = forge_model_outputs(x->m), have = 0;
+    int n = forge_model_outputs(x->m), have = 0;
     struct stat st;
 
     while (!stat(fg_format(x->a, "%s/output_%d.pb", x->in.test_data, have), &st))
         have++;
     if (!have)
-        x->code = tool_fail_file(TOOL_FAILED, x->c.model, "%.200s: no output_0.pb", x->in.test_data);
+        x->code = tool_fail_file(TOOL_FAILED, x->c.model, "%.200s: no output_0.pb",
+                                 x->in.test_data);
     else if (have != n)
-        x->code = tool_fail_file(TOOL_DIFFERENT, x->c.model, "%d outputs, the test data has %d", n, have);
+        x->code = tool_fail_file(TOOL_DIFFERENT, x->c.model,
+                                 "%d outputs, the test data has %d", n, have);
     return have == n;
 }
 
@@ -167,13 +173,16 @@ check_output_names(run *x)
 {
     for (int k = 0; k < x->out.n; k++) {
         size_t len = strcspn(x->out.v[k], "=");
-        bool   known = false;
+        bool known = false;
         for (int i = 0; i < forge_model_outputs(x->m) && !known; i++) {
             const char *name = forge_model_output(x->m, i, NULL, NULL);
-            known = strlen(name) == len && !strncmp(name, x->out.v[k], len) && x->out.v[k][len];
+            known = strlen(name) == len && !strncmp(name, x->out.v[k], len) &&
+                    x->out.v[k][len];
         }
         if (!known) {
-            x->code = tool_fail(TOOL_USAGE, "--output=%.200s: expected NAME=@FILE.npy of an output", x->out.v[k]);
+            x->code = tool_fail(TOOL_USAGE,
+                                "--output=%.200s: expected NAME=@FILE.npy of an output",
+                                x->out.v[k]);
             return false;
         }
     }
@@ -188,10 +197,11 @@ outputs(void *arg)
     if (x->in.test_data && !expected_count(x))
         return;
     for (int i = 0; i < forge_model_outputs(x->m); i++) {
-        const char *name = fg_printable(x->a, forge_model_output(x->m, i, NULL, NULL),
-                                        strlen(forge_model_output(x->m, i, NULL, NULL)), 200);
+        const char *name =
+            fg_printable(x->a, forge_model_output(x->m, i, NULL, NULL),
+                         strlen(forge_model_output(x->m, i, NULL, NULL)), 200);
         const char *path = output_file(x, forge_model_output(x->m, i, NULL, NULL));
-        fg_tensor   t;
+        fg_tensor t;
         tool_output(x->r, x->m, i, &t);
         if (!x->in.test_data || x->json)
             show(x, name, &t);
@@ -222,7 +232,8 @@ run_model(run *x, forge_ctx *cx)
         return;
     if (!check_output_names(x))
         return;
-    if (forge_run_new(cx, x->m, &x->r) || (x->c.threads >= 0 && forge_run_threads(x->r, x->c.threads))) {
+    if (forge_run_new(cx, x->m, &x->r) ||
+        (x->c.threads >= 0 && forge_run_threads(x->r, x->c.threads))) {
         x->code = tool_fail_file(TOOL_FAILED, x->c.model, "%s", forge_message(cx));
         return;
     }
@@ -244,20 +255,25 @@ run_model(run *x, forge_ctx *cx)
 int
 cmd_run(int argc, char **argv)
 {
-    run        x = {.tol = {-1, -1}, .in.random = -1};
+    run x = {.tol = {-1, -1}, .in.random = -1};
     forge_ctx *cx;
     const tool_option own[] = {
-        {"--input", TOOL_LIST, &x.in.given, "NAME=VALUE", "@file.npy, @file.pb or 1x4xf32=1,2,3,4; again for more"},
+        {"--input", TOOL_LIST, &x.in.given, "NAME=VALUE",
+         "@file.npy, @file.pb or 1x4xf32=1,2,3,4; again for more"},
         {"--output", TOOL_LIST, &x.out, "NAME=@FILE", "write an output as .npy"},
-        {"--test-data", TOOL_TEXT, &x.in.test_data, "DIR", "run on input_i.pb, compare with output_i.pb"},
-        {"--atol", TOOL_DOUBLE, &x.tol.atol, "A", "an error counts when over A + R |expected|"},
+        {"--test-data", TOOL_TEXT, &x.in.test_data, "DIR",
+         "run on input_i.pb, compare with output_i.pb"},
+        {"--atol", TOOL_DOUBLE, &x.tol.atol, "A",
+         "an error counts when over A + R |expected|"},
         {"--rtol", TOOL_DOUBLE, &x.tol.rtol, "R", "default by type: f32 1e-4 and 1e-3"},
         {"--random", TOOL_INT, &x.in.random, "SEED", "random data for inputs not given"},
         {"--json", TOOL_FLAG, &x.json, "", "outputs as JSON"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&x.c);
-    int code = tool_parse(&x.c, own, "forge run MODEL.onnx: compile, run once, show or compare the outputs", argc, argv);
+    int code = tool_parse(
+        &x.c, own, "forge run MODEL.onnx: compile, run once, show or compare the outputs",
+        argc, argv);
     if (code)
         return code < 0 ? TOOL_OK : code;
     if (forge_open(NULL, &cx) || !(x.cx = fg_ctx_new(NULL)))

@@ -4,8 +4,13 @@
 #include <math.h>
 
 /* Absolute and relative tolerance by element type; types not listed are exact. */
-static const struct { fg_dtype type; double atol, rtol; } defaults[] = {
-    {FG_f32, 1e-4, 1e-3}, {FG_f64, 1e-4, 1e-3}, {FG_f16, 1e-2, 1e-2}, {FG_bf16, 1.0 / 64, 1.0 / 64}};
+static const struct {
+    fg_dtype type;
+    double atol, rtol;
+} defaults[] = {{FG_f32, 1e-4, 1e-3},
+                {FG_f64, 1e-4, 1e-3},
+                {FG_f16, 1e-2, 1e-2},
+                {FG_bf16, 1.0 / 64, 1.0 / 64}};
 
 /* |got - want|: 0 when both are NaN or the same infinity. */
 static double
@@ -24,7 +29,7 @@ distance(double got, double want)
 static double
 int_distance(const fg_tensor *got, const fg_tensor *want, int64_t i)
 {
-    int64_t  g = fg_tensor_i64(got, i), w = fg_tensor_i64(want, i);
+    int64_t g = fg_tensor_i64(got, i), w = fg_tensor_i64(want, i);
     uint64_t a = (uint64_t)g, b = (uint64_t)w;
 
     if (fg_dtypes[got->dtype].cls == FG_CLASS_UINT)
@@ -36,7 +41,7 @@ tool_difference
 tool_compare(const fg_tensor *got, const fg_tensor *want, tool_tolerance t)
 {
     tool_difference d = {.at = -1};
-    bool            flt = fg_is_float(got->dtype);
+    bool flt = fg_is_float(got->dtype);
 
     for (size_t k = 0; k < sizeof defaults / sizeof *defaults; k++)
         if (defaults[k].type == got->dtype) {

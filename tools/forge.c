@@ -19,8 +19,10 @@ help(void)
 {
     printf("forge %s - compiles transformer models to native code\n\n", FORGE_VERSION);
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
-        printf("    forge %-8s %-10s %s\n", verbs[i].name, verbs[i].args, verbs[i].meaning);
-    printf("\n`forge VERB --help` lists the options of a verb. Exit codes: 0 ok, 1 the model or the "
+        printf("    forge %-8s %-10s %s\n", verbs[i].name, verbs[i].args,
+               verbs[i].meaning);
+    printf("\n`forge VERB --help` lists the options of a verb. Exit codes: 0 ok, 1 the "
+           "model or the "
            "machine is at fault,\n2 usage, 3 result outside tolerance.\n");
     return TOOL_OK;
 }
@@ -40,6 +42,8 @@ main(int argc, char **argv)
         if (!strcmp(argv[1], verbs[i].name))
             return verbs[i].run(argc - 1, argv + 1);
     if (!strcmp(argv[1], "compile"))
-        return tool_fail(TOOL_USAGE, "this version runs models without writing .forge files: use forge run");
+        return tool_fail(
+            TOOL_USAGE,
+            "this version runs models without writing .forge files: use forge run");
     return tool_fail(TOOL_USAGE, "no verb \"%s\"; see forge --help", argv[1]);
 }

@@ -22,7 +22,7 @@ static bool
 parse_type(fg_arena *a, const char *s, size_t n, fg_tensor *out)
 {
     int64_t dim[FG_MAXRANK];
-    int     rank = 0;
+    int rank = 0;
 
     while (n && *s >= '0' && *s <= '9') {
         char *end;
@@ -45,8 +45,8 @@ parse_elements(const char *s, fg_tensor *t)
     int64_t n = 0;
 
     while (*s) {
-        char     *end;
-        double    f = strtod(s, &end);
+        char *end;
+        double f = strtod(s, &end);
         long long i = strtoll(s, NULL, 10);
         if (end == s || (*end && *end != ',') || n == t->count)
             return false;
@@ -73,7 +73,10 @@ tool_read_value(fg_ctx *cx, fg_arena *a, const char *text, fg_tensor *out)
                                        : fg_onnx_tensor_file(cx, a, text + 1, out);
     size_t n = strcspn(text, "=");
     if (!text[n] || !parse_type(a, text, n, out) || !parse_elements(text + n + 1, out))
-        return fg_error(cx, "\"%.100s\": expected @FILE.npy, @FILE.pb or a value such as 1x3xf32=1,2,3", text);
+        return fg_error(
+            cx,
+            "\"%.100s\": expected @FILE.npy, @FILE.pb or a value such as 1x3xf32=1,2,3",
+            text);
     return true;
 }
 
@@ -92,18 +95,20 @@ next_random(uint64_t *s)
 void
 tool_random_fill(const char *name, fg_tensor *t, uint64_t seed)
 {
-    int64_t  last = t->rank ? t->dim[t->rank - 1] : 1;
+    int64_t last = t->rank ? t->dim[t->rank - 1] : 1;
     uint64_t s = seed * 0x2545f4914f6cdd1du + fg_hash(name, strlen(name), 0);
 
     for (int64_t i = 0; i < t->count; i++) {
         if (fg_is_float(t->dtype))
-            fg_tensor_set_f64(t, i, (double)(next_random(&s) >> 40) / (double)(1 << 23) - 1);
+            fg_tensor_set_f64(t, i,
+                              (double)(next_random(&s) >> 40) / (double)(1 << 23) - 1);
         else if (t->dtype == FG_bool || strstr(name, "mask"))
             fg_tensor_set_i64(t, i, 1);
         else if (strstr(name, "position"))
             fg_tensor_set_i64(t, i, i % last);
         else
-            fg_tensor_set_i64(t, i, strstr(name, "type") ? 0 : (int64_t)(next_random(&s) % 100));
+            fg_tensor_set_i64(
+                t, i, strstr(name, "type") ? 0 : (int64_t)(next_random(&s) % 100));
     }
 }
 
@@ -112,8 +117,9 @@ bool
 tool_input_shape(const forge_model *m, int i, int64_t *dims)
 {
     const fg_program *p = m->program;
-    int64_t          *sym = calloc(p->nsymbol + 1, sizeof *sym), *v = calloc(p->nvalue + 1, sizeof *v);
-    bool              ok = sym && v;
+    int64_t *sym = calloc(p->nsymbol + 1, sizeof *sym),
+            *v = calloc(p->nvalue + 1, sizeof *v);
+    bool ok = sym && v;
 
     for (uint32_t s = 0; ok && s < p->nsymbol; s++)
         sym[s] = 16;
@@ -121,7 +127,9 @@ tool_input_shape(const forge_model *m, int i, int64_t *dims)
         if (p->solve[k].axis == 0)
             sym[p->solve[k].sym] = 1;
     for (uint32_t s = 0; ok && s < p->nsymbol; s++)
-        sym[s] = sym[s] < p->symbol[s].lo ? p->symbol[s].lo : sym[s] > p->symbol[s].hi ? p->symbol[s].hi : sym[s];
+        sym[s] = sym[s] < p->symbol[s].lo   ? p->symbol[s].lo
+                 : sym[s] > p->symbol[s].hi ? p->symbol[s].hi
+                                            : sym[s];
     if (ok)
         fg_values(p, sym, v, 0, p->nvalue);
     const fg_tensordef *x = &p->tensor[p->input[i].tensor];
@@ -135,20 +143,20 @@ tool_input_shape(const forge_model *m, int i, int64_t *dims)
 /* ---- binding ------------------------------------------------------------------------- */
 
 typedef struct binder {
-    fg_ctx            *cx;
-    fg_arena          *a;
+    fg_ctx *cx;
+    fg_arena *a;
     const tool_inputs *in;
-    forge_ctx         *fcx;
+    forge_ctx *fcx;
     const forge_model *m;
-    forge_run         *r;
-    bool               ok;
+    forge_run *r;
+    bool ok;
 } binder;
 
 /* NumPy and test data write a scalar as [1] more often than not; to a scalar input they are the same. */
 static bool
 bind(binder *b, int i, const fg_tensor *t)
 {
-    int         rank;
+    int rank;
     const char *name = forge_model_input(b->m, i, NULL, &rank);
 
     if (rank != 0 || t->count != 1)
@@ -181,9 +189,9 @@ static bool
 bind_random(binder *b, int i, const char *name)
 {
     forge_dtype d;
-    int         rank;
-    int64_t     dims[FG_MAXRANK];
-    fg_tensor   t;
+    int rank;
+    int64_t dims[FG_MAXRANK];
+    fg_tensor t;
 
     forge_model_input(b->m, i, &d, &rank);
     if (!tool_input_shape(b->m, i, dims))
@@ -199,7 +207,7 @@ bind_input(binder *b, int i)
 {
     const char *name = forge_model_input(b->m, i, NULL, NULL);
     const char *value = given_value(&b->in->given, name), *path = NULL;
-    fg_tensor   t;
+    fg_tensor t;
 
     if (b->in->test_data && !value) {
         path = fg_format(b->a, "%s/input_%d.pb", b->in->test_data, i);
@@ -213,29 +221,33 @@ bind_input(binder *b, int i)
     if (b->in->random >= 0)
         return bind_random(b, i, name);
     if (path)
-        return fg_error(b->cx, "%s: missing, and input \"%s\" has no default", path, name);
-    return fg_error(b->cx, "input \"%s\" has no data: give --input, --test-data or --random", name);
+        return fg_error(b->cx, "%s: missing, and input \"%s\" has no default", path,
+                        name);
+    return fg_error(
+        b->cx, "input \"%s\" has no data: give --input, --test-data or --random", name);
 }
 
 static void
 bind_all(void *arg)
 {
     binder *b = arg;
-    int     n = forge_model_inputs(b->m);
+    int n = forge_model_inputs(b->m);
 
     for (int k = 0; k < b->in->given.n; k++) {
         size_t len = strcspn(b->in->given.v[k], "=");
-        bool   known = false;
+        bool known = false;
         for (int i = 0; i < n && !known; i++) {
             const char *name = forge_model_input(b->m, i, NULL, NULL);
             known = strlen(name) == len && !strncmp(name, b->in->given.v[k], len);
         }
         if (!known) {
-            fg_error(b->cx, "the model has no input \"%.*s\"", (int)(len < 200 ? len : 200), b->in->given.v[k]);
+            fg_error(b->cx, "the model has no input \"%.*s\"",
+                     (int)(len < 200 ? len : 200), b->in->given.v[k]);
             return;
         }
     }
-    if (b->in->test_data && exists(fg_format(b->a, "%s/input_%d.pb", b->in->test_data, n))) {
+    if (b->in->test_data &&
+        exists(fg_format(b->a, "%s/input_%d.pb", b->in->test_data, n))) {
         fg_error(b->cx, "%s: more inputs than the model's %d", b->in->test_data, n);
         return;
     }
@@ -246,24 +258,26 @@ bind_all(void *arg)
 }
 
 int
-tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in, forge_ctx *fcx, const forge_model *m,
-          forge_run *r)
+tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in,
+          forge_ctx *fcx, const forge_model *m, forge_run *r)
 {
-    binder   b = {cx, a, in, fcx, m, r, false};
+    binder b = {cx, a, in, fcx, m, r, false};
     fg_raise raise = fg_protect(cx, bind_all, &b);
 
     if (b.ok)
         return TOOL_OK;
     const char *text = fg_first_error(cx);
-    return tool_fail_file(TOOL_FAILED, file, "%s", raise == FG_RAISE_MEMORY && !*text ? "out of memory" : text);
+    return tool_fail_file(TOOL_FAILED, file, "%s",
+                          raise == FG_RAISE_MEMORY && !*text ? "out of memory" : text);
 }
 
 bool
 tool_output(const forge_run *r, const forge_model *m, int i, fg_tensor *out)
 {
-    forge_dtype    d;
+    forge_dtype d;
     const int64_t *dims;
-    const void    *p = forge_output(r, forge_model_output(m, i, NULL, NULL), &d, &out->rank, &dims);
+    const void *p =
+        forge_output(r, forge_model_output(m, i, NULL, NULL), &d, &out->rank, &dims);
 
     if (!p)
         return false;

@@ -23,7 +23,7 @@ int
 tool_cores(void)
 {
     cpu_set_t set;
-    int       n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
+    int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 
     return n < 1 ? 1 : n;
 }
@@ -35,8 +35,8 @@ static bool
 cpuinfo(const char *key, char *buf, size_t n)
 {
     FILE *f = fopen("/proc/cpuinfo", "r");
-    char  line[8192];
-    bool  found = false;
+    char line[8192];
+    bool found = false;
 
     while (f && !found && fgets(line, sizeof line, f)) {
         char *colon = strchr(line, ':');
@@ -64,14 +64,17 @@ tool_cpu_model(char *buf, size_t n)
 const char *
 tool_cpu_features(char *buf, size_t n)
 {
-    static const char *const wanted[] = {"sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl",
-                                         "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile",
-                                         "amx_bf16", "amx_int8", "asimd", "asimdhp", "asimddp", "bf16", "i8mm", "sve"};
-    char   flags[8192] = " ";
+    static const char *const wanted[] = {
+        "sse4_2",   "avx",      "avx2",        "fma",         "f16c",        "avx512f",
+        "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni",
+        "amx_tile", "amx_bf16", "amx_int8",    "asimd",       "asimdhp",     "asimddp",
+        "bf16",     "i8mm",     "sve"};
+    char flags[8192] = " ";
     size_t at = 0;
 
     buf[0] = '\0';
-    if (!cpuinfo("flags", flags + 1, sizeof flags - 2) && !cpuinfo("Features", flags + 1, sizeof flags - 2))
+    if (!cpuinfo("flags", flags + 1, sizeof flags - 2) &&
+        !cpuinfo("Features", flags + 1, sizeof flags - 2))
         return buf;
     strcat(flags, " ");
     for (size_t k = 0; k < sizeof wanted / sizeof *wanted; k++) {
@@ -85,42 +88,43 @@ tool_cpu_features(char *buf, size_t n)
 
 /* ---- peaks ---------------------------------------------------------------------------- */
 
-#define CHAINS 12               /* independent: more than latency times issue width needs */
+#define CHAINS 12 /* independent: more than latency times issue width needs */
 #define FMA_ROUNDS 20000
-#define READ_BYTES ((size_t)96 << 20)   /* per measurement, well past any cache */
+#define READ_BYTES ((size_t)96 << 20) /* per measurement, well past any cache */
 
 /* The same two loops for each width; the widest that the processor has is called. The empty
  * assembly keeps the compiler from folding the chains; multiply and add contract to one FMA. */
-#define LOOPS(name, width, attributes)                                                      \
-    typedef float name##_f __attribute__((vector_size(width), aligned(4)));                 \
-    typedef uint64_t name##_i __attribute__((vector_size(width), aligned(8)));              \
-    attributes static double fma_##name(float seed)                                         \
-    {                                                                                       \
-        name##_f acc[CHAINS], a, b;                                                         \
-        for (int k = 0; k < CHAINS; k++)                                                    \
-            acc[k] = (name##_f){0} + seed;                                                  \
-        a = (name##_f){0} + (seed + 0.999f);                                                \
-        b = (name##_f){0} + seed;                                                           \
-        for (int n = 0; n < FMA_ROUNDS; n++) {                                              \
-            _Pragma("GCC unroll 12") for (int k = 0; k < CHAINS; k++) acc[k] = acc[k] * a + b; \
-            __asm__ volatile("");                                                           \
-        }                                                                                   \
-        for (int k = 1; k < CHAINS; k++)                                                    \
-            acc[0] += acc[k];                                                               \
-        return acc[0][0];                                                                   \
-    }                                                                                       \
-    attributes static uint64_t read_##name(const char *p, size_t bytes)                     \
-    {                                                                                       \
-        name##_i s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};                                    \
-        const name##_i *v = (const name##_i *)p, *end = v + bytes / (width);                \
-        for (; v + 4 <= end; v += 4) {                                                      \
-            s0 |= v[0];                                                                     \
-            s1 |= v[1];                                                                     \
-            s2 |= v[2];                                                                     \
-            s3 |= v[3];                                                                     \
-        }                                                                                   \
-        s0 |= s1 | s2 | s3;                                                                 \
-        return s0[0];                                                                       \
+#define LOOPS(name, width, attributes)                                                   \
+    typedef float name##_f __attribute__((vector_size(width), aligned(4)));              \
+    typedef uint64_t name##_i __attribute__((vector_size(width), aligned(8)));           \
+    attributes static double fma_##name(float seed)                                      \
+    {                                                                                    \
+        name##_f acc[CHAINS], a, b;                                                      \
+        for (int k = 0; k < CHAINS; k++)                                                 \
+            acc[k] = (name##_f){0} + seed;                                               \
+        a = (name##_f){0} + (seed + 0.999f);                                             \
+        b = (name##_f){0} + seed;                                                        \
+        for (int n = 0; n < FMA_ROUNDS; n++) {                                           \
+            _Pragma("GCC unroll 12") for (int k = 0; k < CHAINS; k++) acc[k] =           \
+                acc[k] * a + b;                                                          \
+            __asm__ volatile("");                                                        \
+        }                                                                                \
+        for (int k = 1; k < CHAINS; k++)                                                 \
+            acc[0] += acc[k];                                                            \
+        return acc[0][0];                                                                \
+    }                                                                                    \
+    attributes static uint64_t read_##name(const char *p, size_t bytes)                  \
+    {                                                                                    \
+        name##_i s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};                                 \
+        const name##_i *v = (const name##_i *)p, *end = v + bytes / (width);             \
+        for (; v + 4 <= end; v += 4) {                                                   \
+            s0 |= v[0];                                                                  \
+            s1 |= v[1];                                                                  \
+            s2 |= v[2];                                                                  \
+            s3 |= v[3];                                                                  \
+        }                                                                                \
+        s0 |= s1 | s2 | s3;                                                              \
+        return s0[0];                                                                    \
     }
 
 LOOPS(base, 16, )
@@ -148,19 +152,19 @@ widest(void)
 }
 
 typedef struct probe {
-    pthread_t          thread;
+    pthread_t thread;
     pthread_barrier_t *start;
-    const char        *data;
-    size_t             bytes;
-    double             begin, end;      /* ms */
-    volatile double    sink;
+    const char *data;
+    size_t bytes;
+    double begin, end; /* ms */
+    volatile double sink;
 } probe;
 
 static void *
 probe_fma(void *arg)
 {
     probe *p = arg;
-    width  w = widest();
+    width w = widest();
 
     p->sink = w.fma(1e-3f);
     pthread_barrier_wait(p->start);
@@ -175,7 +179,7 @@ static void *
 probe_read(void *arg)
 {
     probe *p = arg;
-    width  w = widest();
+    width w = widest();
 
     pthread_barrier_wait(p->start);
     p->begin = tool_now_ms();
@@ -189,8 +193,8 @@ static double
 together(void *(*fn)(void *), probe *p, int threads)
 {
     pthread_barrier_t start;
-    double            begin = 0, end = 0;
-    int               n = 1;
+    double begin = 0, end = 0;
+    int n = 1;
 
     pthread_barrier_init(&start, NULL, (unsigned)threads);
     for (int i = 0; i < threads; i++)
@@ -213,10 +217,10 @@ tool_peak
 tool_measure_peak(int threads)
 {
     tool_peak best = {0};
-    probe    *p = calloc((size_t)threads, sizeof *p);
-    char     *data = malloc(READ_BYTES);
-    size_t    each = READ_BYTES / (size_t)threads & ~(size_t)4095;
-    double    flops = 20.0 * FMA_ROUNDS * CHAINS * 2 * widest().lanes * threads;
+    probe *p = calloc((size_t)threads, sizeof *p);
+    char *data = malloc(READ_BYTES);
+    size_t each = READ_BYTES / (size_t)threads & ~(size_t)4095;
+    double flops = 20.0 * FMA_ROUNDS * CHAINS * 2 * widest().lanes * threads;
 
     if (!p || !data)
         goto out;

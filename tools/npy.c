@@ -8,9 +8,12 @@
 
 #include "tools/tool.h"
 
-static const struct { const char *descr; fg_dtype type; } types[] = {
-    {"<f4", FG_f32}, {"<f8", FG_f64}, {"<f2", FG_f16}, {"<i8", FG_i64}, {"<i4", FG_i32}, {"<i2", FG_i16},
-    {"|i1", FG_i8}, {"<u8", FG_u64}, {"<u4", FG_u32}, {"<u2", FG_u16}, {"|u1", FG_u8}, {"|b1", FG_bool}};
+static const struct {
+    const char *descr;
+    fg_dtype type;
+} types[] = {{"<f4", FG_f32}, {"<f8", FG_f64}, {"<f2", FG_f16}, {"<i8", FG_i64},
+             {"<i4", FG_i32}, {"<i2", FG_i16}, {"|i1", FG_i8},  {"<u8", FG_u64},
+             {"<u4", FG_u32}, {"<u2", FG_u16}, {"|u1", FG_u8},  {"|b1", FG_bool}};
 
 /* What follows 'key': in the header. */
 static const char *
@@ -26,7 +29,8 @@ header_value(const char *header, const char *key)
 static bool
 parse_header(const char *header, fg_dtype *d, int *rank, int64_t *dim)
 {
-    const char *descr = header_value(header, "'descr'"), *shape = header_value(header, "'shape'");
+    const char *descr = header_value(header, "'descr'"),
+               *shape = header_value(header, "'shape'");
     const char *order = header_value(header, "'fortran_order'");
 
     *d = FG_NODTYPE;
@@ -34,7 +38,8 @@ parse_header(const char *header, fg_dtype *d, int *rank, int64_t *dim)
     for (size_t i = 0; descr && i < sizeof types / sizeof *types; i++)
         if (!strncmp(descr + 1, types[i].descr, 3))
             *d = types[i].type;
-    if (*d == FG_NODTYPE || !order || strncmp(order, "False", 5) || !shape || *shape++ != '(')
+    if (*d == FG_NODTYPE || !order || strncmp(order, "False", 5) || !shape ||
+        *shape++ != '(')
         return false;
     for (;;) {
         char *end;
@@ -54,12 +59,13 @@ static bool
 read_file(fg_arena *a, FILE *f, fg_tensor *out)
 {
     unsigned char head[12];
-    size_t        n, at = 10;
-    fg_dtype      d;
-    int           rank;
-    int64_t       dim[FG_MAXRANK];
+    size_t n, at = 10;
+    fg_dtype d;
+    int rank;
+    int64_t dim[FG_MAXRANK];
 
-    if (fread(head, 1, 10, f) != 10 || memcmp(head, "\x93NUMPY", 6) || head[6] < 1 || head[6] > 3)
+    if (fread(head, 1, 10, f) != 10 || memcmp(head, "\x93NUMPY", 6) || head[6] < 1 ||
+        head[6] > 3)
         return false;
     n = head[8] | (size_t)head[9] << 8;
     if (head[6] > 1) {
@@ -77,13 +83,15 @@ read_file(fg_arena *a, FILE *f, fg_tensor *out)
     if (fseek(f, 0, SEEK_END))
         return false;
     int64_t have = ftell(f) - here, count = 1;
-    size_t  bytes;
+    size_t bytes;
     for (int k = 0; k < rank; k++)
         if (__builtin_mul_overflow(count, dim[k], &count))
             return false;
-    if (!fg_dtype_bytes(d, count, &bytes) || have < 0 || bytes > (uint64_t)have || fseek(f, here, SEEK_SET))
+    if (!fg_dtype_bytes(d, count, &bytes) || have < 0 || bytes > (uint64_t)have ||
+        fseek(f, here, SEEK_SET))
         return false;
-    *out = (fg_tensor){.dtype = d, .rank = rank, .count = count, .data = fg_alloc(a, bytes + 1)};
+    *out = (fg_tensor){
+        .dtype = d, .rank = rank, .count = count, .data = fg_alloc(a, bytes + 1)};
     for (int k = 0; k < rank; k++)
         out->dim[k] = dim[k];
     return fread(out->data, 1, bytes, f) == bytes;
@@ -114,16 +122,18 @@ int
 tool_npy_write(const char *path, const fg_tensor *t)
 {
     const char *descr = t->dtype == FG_bf16 ? "<u2" : t->dtype == FG_i4 ? "|i1" : "|u1";
-    size_t      bytes = (size_t)tool_bytes(t), n = 0;
-    bool        packed = t->dtype == FG_i4 || t->dtype == FG_u4;
-    char        text[512];
+    size_t bytes = (size_t)tool_bytes(t), n = 0;
+    bool packed = t->dtype == FG_i4 || t->dtype == FG_u4;
+    char text[512];
 
     for (size_t i = 0; i < sizeof types / sizeof *types; i++)
         if (types[i].type == t->dtype)
             descr = types[i].descr;
-    n += (size_t)snprintf(text + n, sizeof text - n, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
+    n += (size_t)snprintf(text + n, sizeof text - n,
+                          "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
     for (int k = 0; k < t->rank; k++)
-        n += (size_t)snprintf(text + n, sizeof text - n, "%lld,%s", (long long)t->dim[k], k + 1 < t->rank ? " " : "");
+        n += (size_t)snprintf(text + n, sizeof text - n, "%lld,%s", (long long)t->dim[k],
+                              k + 1 < t->rank ? " " : "");
     n += (size_t)snprintf(text + n, sizeof text - n, "), }");
     while ((10 + n + 1) % 64)
         text[n++] = ' ';

@@ -15,10 +15,11 @@
 static void
 put_line(const char *text)
 {
-    char   out[1000];
+    char out[1000];
     size_t n = 0;
 
-    for (const unsigned char *s = (const unsigned char *)text; *s && n < sizeof out - 6; s++) {
+    for (const unsigned char *s = (const unsigned char *)text; *s && n < sizeof out - 6;
+         s++) {
         if (*s < 0x20 || *s == 0x7f || (*s == 0xc2 && s[1] < 0xa0))
             n += (size_t)snprintf(out + n, 5, "\\x%02x", *s);
         else
@@ -31,7 +32,7 @@ put_line(const char *text)
 int
 tool_fail(int code, const char *fmt, ...)
 {
-    char    text[2000];
+    char text[2000];
     va_list ap;
 
     va_start(ap, fmt);
@@ -44,9 +45,9 @@ tool_fail(int code, const char *fmt, ...)
 int
 tool_fail_file(int code, const char *file, const char *fmt, ...)
 {
-    char    text[1500];
+    char text[1500];
     va_list ap;
-    size_t  n = strlen(file);
+    size_t n = strlen(file);
 
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
@@ -76,7 +77,8 @@ number(const tool_option *o, const char *text)
     else {
         long v = strtol(text, &end, 10);
         if (v < 0 || v > 1000000000)
-            return tool_fail(TOOL_USAGE, "%s=%s: expected 0 to 1000000000", o->name, text);
+            return tool_fail(TOOL_USAGE, "%s=%s: expected 0 to 1000000000", o->name,
+                             text);
         *(int *)o->at = (int)v;
     }
     if (end == text || *end || errno)
@@ -97,7 +99,7 @@ store(const tool_option *o, const char *text)
         *(const char **)o->at = text;
         return TOOL_OK;
     }
-    tool_list   *l = o->at;
+    tool_list *l = o->at;
     const char **v = realloc(l->v, (size_t)(l->n + 1) * sizeof *v);
     if (!v)
         return tool_fail(TOOL_FAILED, "out of memory");
@@ -111,10 +113,11 @@ static int
 parse_one(const tool_option *o, int argc, char **argv, int *at)
 {
     const char *arg = argv[*at];
-    size_t      n = strcspn(arg, "=");
+    size_t n = strcspn(arg, "=");
 
     for (; o->name; o++) {
-        if (o->kind == TOOL_LEVEL && !strncmp(arg, o->name, strlen(o->name)) && strlen(arg) == 3)
+        if (o->kind == TOOL_LEVEL && !strncmp(arg, o->name, strlen(o->name)) &&
+            strlen(arg) == 3)
             return store(o, arg + 2);
         if (strlen(o->name) != n || strncmp(arg, o->name, n))
             continue;
@@ -142,26 +145,35 @@ print_options(const tool_option *o)
 }
 
 int
-tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc, char **argv)
+tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
+           char **argv)
 {
     const tool_option common[] = {
-        {"-O", TOOL_LEVEL, &c->o.opt, "0..3", "0: every operation by itself; 1: default; 2, 3: slower compile"},
+        {"-O", TOOL_LEVEL, &c->o.opt, "0..3",
+         "0: every operation by itself; 1: default; 2, 3: slower compile"},
         {"--target", TOOL_TEXT, &c->o.target, "cpu", "device to compile for"},
-        {"--cpu", TOOL_TEXT, &c->o.cpu, "NAME", "native (default), x86-64-v3, znver4, .."},
-        {"--threads", TOOL_INT, &c->threads, "N", "threads of a run; default one per core"},
-        {"--dim", TOOL_TEXT, &c->o.dims, "D=N,..", "fix a symbolic size, or bound it: seq=1..128"},
-        {"--passes", TOOL_TEXT, &c->o.passes, "P,..", "passes to run instead of the level's"},
+        {"--cpu", TOOL_TEXT, &c->o.cpu, "NAME",
+         "native (default), x86-64-v3, znver4, .."},
+        {"--threads", TOOL_INT, &c->threads, "N",
+         "threads of a run; default one per core"},
+        {"--dim", TOOL_TEXT, &c->o.dims, "D=N,..",
+         "fix a symbolic size, or bound it: seq=1..128"},
+        {"--passes", TOOL_TEXT, &c->o.passes, "P,..",
+         "passes to run instead of the level's"},
         {"--skip", TOOL_TEXT, &c->o.skip, "P,..", "passes to leave out"},
         {"--alpha", TOOL_DOUBLE, &c->o.alpha, "0..1", "how eagerly attention is fused"},
-        {"--check", TOOL_INT, &c->o.check, "0..2", "1: verify after each pass; 2: test passes' honesty too"},
-        {"--report", TOOL_TEXT, &c->report, "FILE", "write what the compiler did as JSON"},
+        {"--check", TOOL_INT, &c->o.check, "0..2",
+         "1: verify after each pass; 2: test passes' honesty too"},
+        {"--report", TOOL_TEXT, &c->report, "FILE",
+         "write what the compiler did as JSON"},
         {"--help", TOOL_FLAG, &c->help, "", "this text"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     for (int i = 1; i < argc; i++) {
         if (argv[i][0] != '-' || !argv[i][1]) {
             if (c->model)
-                return tool_fail(TOOL_USAGE, "one model at a time: %s or %s", c->model, argv[i]);
+                return tool_fail(TOOL_USAGE, "one model at a time: %s or %s", c->model,
+                                 argv[i]);
             c->model = argv[i];
             continue;
         }
@@ -169,7 +181,8 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc, 
         if (code < 0)
             code = parse_one(common, argc, argv, &i);
         if (code < 0)
-            return tool_fail(TOOL_USAGE, "no option %s; see forge %s --help", argv[i], argv[0]);
+            return tool_fail(TOOL_USAGE, "no option %s; see forge %s --help", argv[i],
+                             argv[0]);
         if (code)
             return code;
     }
@@ -193,15 +206,16 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc, 
 int
 tool_write(const char *path, const void *data, size_t n)
 {
-    char  temp[4096];
+    char temp[4096];
     FILE *f;
 
-    if (snprintf(temp, sizeof temp, "%s.%ld.tmp", path, (long)getpid()) >= (int)sizeof temp)
+    if (snprintf(temp, sizeof temp, "%s.%ld.tmp", path, (long)getpid()) >=
+        (int)sizeof temp)
         return tool_fail(TOOL_FAILED, "%.200s: the name is too long", path);
     if (!(f = fopen(temp, "wb")))
         return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(errno));
     bool ok = fwrite(data, 1, n, f) == n && !fflush(f) && !fsync(fileno(f));
-    int  why = errno;
+    int why = errno;
     ok = !fclose(f) && ok && !rename(temp, path);
     if (ok)
         return TOOL_OK;

@@ -23,32 +23,41 @@ int tool_fail_file(int code, const char *file, const char *fmt, ...)
 /* ---- options ---------------------------------------------------------------------- */
 
 /* MAYBE: text with or without a value; "" without. */
-typedef enum { TOOL_FLAG, TOOL_INT, TOOL_DOUBLE, TOOL_TEXT, TOOL_MAYBE, TOOL_LIST, TOOL_LEVEL } tool_kind;
+typedef enum {
+    TOOL_FLAG,
+    TOOL_INT,
+    TOOL_DOUBLE,
+    TOOL_TEXT,
+    TOOL_MAYBE,
+    TOOL_LIST,
+    TOOL_LEVEL
+} tool_kind;
 
-typedef struct tool_list {      /* of an option that may be given again and again */
+typedef struct tool_list { /* of an option that may be given again and again */
     const char **v;
-    int          n;
+    int n;
 } tool_list;
 
 typedef struct tool_option {
-    const char *name;           /* "--threads"; LEVEL: "-O" */
-    tool_kind   kind;
-    void       *at;             /* int, int, double, const char *, tool_list, int */
-    const char *arg, *meaning;  /* for help */
+    const char *name; /* "--threads"; LEVEL: "-O" */
+    tool_kind kind;
+    void *at;                  /* int, int, double, const char *, tool_list, int */
+    const char *arg, *meaning; /* for help */
 } tool_option;
 
 /* The options of everything that compiles a model. */
 typedef struct tool_common {
     forge_options o;
-    const char   *report;
-    int           threads;      /* -1: not given */
-    int           help;
-    const char   *model;
+    const char *report;
+    int threads; /* -1: not given */
+    int help;
+    const char *model;
 } tool_common;
 void tool_common_init(tool_common *c);
 /* Parses argv against the common options and `own` (ends with a NULL name); one positional argument, the
  * model. TOOL_OK; TOOL_USAGE with a message; -1 when help was printed and the verb is done. */
-int  tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc, char **argv);
+int tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
+               char **argv);
 
 /* ---- models ------------------------------------------------------------------------ */
 
@@ -60,7 +69,8 @@ int tool_write(const char *path, const void *data, size_t n);
 /* A module from an .onnx file or from text; `file`, when it is the former, must outlive it.
  * NULL with a diagnostic. */
 struct fg_onnx_file;
-fg_module *tool_load(fg_ctx *cx, fg_arena *a, const tool_common *c, struct fg_onnx_file **file);
+fg_module *tool_load(fg_ctx *cx, fg_arena *a, const tool_common *c,
+                     struct fg_onnx_file **file);
 /* Whether every name of the comma list is a pass; message printed when not. */
 bool tool_known_passes(const char *list);
 
@@ -68,7 +78,7 @@ bool tool_known_passes(const char *list);
 
 /* .npy files; name in messages is the path. False with a diagnostic. */
 bool tool_npy_read(fg_ctx *cx, fg_arena *a, const char *path, fg_tensor *out);
-int  tool_npy_write(const char *path, const fg_tensor *t);      /* prints its message */
+int tool_npy_write(const char *path, const fg_tensor *t); /* prints its message */
 
 /* "@file.npy", "@file.pb" or "1x4xf32=1,2,3,4". */
 bool tool_read_value(fg_ctx *cx, fg_arena *a, const char *text, fg_tensor *out);
@@ -76,25 +86,27 @@ int64_t tool_bytes(const fg_tensor *t);
 
 /* Inputs of a run: given as NAME=VALUE, from test data, or random; the tensors live in a. */
 typedef struct tool_inputs {
-    tool_list   given;          /* --input */
+    tool_list given; /* --input */
     const char *test_data;
-    int         random;         /* seed; -1: none */
+    int random; /* seed; -1: none */
 } tool_inputs;
 /* Binds all of them; message printed on failure. */
-int tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in, forge_ctx *fcx, const forge_model *m,
-              forge_run *r);
+int tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in,
+              forge_ctx *fcx, const forge_model *m, forge_run *r);
 /* Random data for input i: small floats; ids, ones for masks, counting positions. */
 void tool_random_fill(const char *name, fg_tensor *t, uint64_t seed);
-bool tool_input_shape(const forge_model *m, int i, int64_t *dims);  /* nominal sizes */
+bool tool_input_shape(const forge_model *m, int i, int64_t *dims); /* nominal sizes */
 bool tool_output(const forge_run *r, const forge_model *m, int i, fg_tensor *out);
 
 /* ---- the machine --------------------------------------------------------------------- */
 
-typedef struct tool_peak { double gflops, gbps; } tool_peak;    /* single precision, read */
-tool_peak   tool_measure_peak(int threads);
+typedef struct tool_peak {
+    double gflops, gbps;
+} tool_peak; /* single precision, read */
+tool_peak tool_measure_peak(int threads);
 const char *tool_cpu_model(char *buf, size_t n);
 const char *tool_cpu_features(char *buf, size_t n);
-int         tool_cores(void);
-double      tool_now_ms(void);
+int tool_cores(void);
+double tool_now_ms(void);
 
 #endif

@@ -29,8 +29,8 @@ next(uint32_t *s)
 static bool
 apart(const fg_planitem *a, const fg_planitem *b)
 {
-    return a->last < b->first || b->last < a->first || a->offset + a->bytes <= b->offset ||
-           b->offset + b->bytes <= a->offset;
+    return a->last < b->first || b->last < a->first ||
+           a->offset + a->bytes <= b->offset || b->offset + b->bytes <= a->offset;
 }
 
 static void
@@ -42,28 +42,31 @@ check(const fg_planitem *item, int n, const fg_plansize *size, int round)
         aligned = aligned && item[i].offset >= 0 && item[i].offset % FG_ALIGN == 0;
         inside = inside && item[i].offset + item[i].bytes <= size->planned;
         for (int j = 0; j < i; j++)
-            clean = clean && (!item[i].bytes || !item[j].bytes || apart(&item[i], &item[j]));
+            clean =
+                clean && (!item[i].bytes || !item[j].bytes || apart(&item[i], &item[j]));
     }
     expect(clean, "two live items overlap", round);
     expect(aligned, "an offset is not aligned", round);
     expect(inside, "an item ends outside of the block", round);
-    expect(size->bound <= size->planned && size->planned <= size->naive, "bound <= planned <= naive", round);
+    expect(size->bound <= size->planned && size->planned <= size->naive,
+           "bound <= planned <= naive", round);
 }
 
 int
 main(void)
 {
     static fg_planitem item[MOST], again[MOST];
-    static int64_t     scratch[FG_PLAN_SCRATCH(MOST)];
-    uint32_t           seed = 1;
+    static int64_t scratch[FG_PLAN_SCRATCH(MOST)];
+    uint32_t seed = 1;
 
     for (int round = 0; round < 400; round++) {
-        int         n = (int)(next(&seed) % MOST), span = 1 + (int)(next(&seed) % 60);
+        int n = (int)(next(&seed) % MOST), span = 1 + (int)(next(&seed) % 60);
         fg_plansize size, size2;
         for (int i = 0; i < n; i++) {
             int first = (int)(next(&seed) % 200);
-            item[i] = (fg_planitem){(int64_t)(next(&seed) % (round % 2 ? 100000 : 3) * 64), first,
-                                    first + (int)(next(&seed) % (uint32_t)span), -1};
+            item[i] =
+                (fg_planitem){(int64_t)(next(&seed) % (round % 2 ? 100000 : 3) * 64),
+                              first, first + (int)(next(&seed) % (uint32_t)span), -1};
             again[i] = item[i];
         }
         expect(fg_plan(item, n, scratch, &size), "planned", round);
@@ -75,7 +78,8 @@ main(void)
         expect(same, "the same items give the same plan", round);
     }
     item[0] = item[1] = (fg_planitem){INT64_MAX - 100, 0, 0, 0};
-    expect(!fg_plan(item, 2, scratch, &(fg_plansize){0}), "sizes that overflow are refused", -1);
+    expect(!fg_plan(item, 2, scratch, &(fg_plansize){0}),
+           "sizes that overflow are refused", -1);
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }

@@ -21,18 +21,18 @@ expect(bool ok, const char *what, const char *why)
 
 /* ---- programs --------------------------------------------------------------------------- */
 
-typedef struct input {          /* elements: first, first + step, .. */
+typedef struct input { /* elements: first, first + step, .. */
     int64_t dim[3];
-    int     rank;
-    double  first, step;
+    int rank;
+    double first, step;
 } input;
 
 enum { INPUTS = 2, SETS = 4 };
 
 typedef struct program {
     const char *name, *text;
-    input       in[SETS][INPUTS];
-    int         nset;
+    input in[SETS][INPUTS];
+    int nset;
 } program;
 
 static const program programs[] = {
@@ -46,7 +46,10 @@ static const program programs[] = {
      "  }\n"
      "  ret %a, %b\n"
      "}\n",
-     {{{{0}, 0, 0, 1}, {{3}, 1, 1, 1}}, {{{0}, 0, 1, 1}, {{3}, 1, 1, 1}}, {{{0}, 0, 6, 1}, {{3}, 1, 2, 1}}}, 3},
+     {{{{0}, 0, 0, 1}, {{3}, 1, 1, 1}},
+      {{{0}, 0, 1, 1}, {{3}, 1, 1, 1}},
+      {{{0}, 0, 6, 1}, {{3}, 1, 2, 1}}},
+     3},
     {"rotation: a yield that is another parameter",
      "func @main(%n: i64[], %x: f32[2]) -> f32[2], f32[2], f32[2] {\n"
      "  %m = neg %x : f32[2]\n"
@@ -57,8 +60,10 @@ static const program programs[] = {
      "  }\n"
      "  ret %a, %b, %c\n"
      "}\n",
-     {{{{0}, 0, 4, 1}, {{2}, 1, 1, 1}}, {{{0}, 0, 5, 1}, {{2}, 1, 1, 1}}}, 2},
-    {"growth: a carried value whose size is new in every iteration, stacked ones beside it",
+     {{{{0}, 0, 4, 1}, {{2}, 1, 1, 1}}, {{{0}, 0, 5, 1}, {{2}, 1, 1, 1}}},
+     2},
+    {"growth: a carried value whose size is new in every iteration, stacked ones beside "
+     "it",
      "sym S in 1..\nsym p run in 0..\nsym q run in 0..\nsym t run in 0..\n"
      "func @main(%n: i64[], %x: f32[S]) -> f32[q], f32[t,S] {\n"
      "  %y, %h = loop %n, _, %x {syms=[p,q,t], carried=1} : f32[q], f32[t,S]"
@@ -69,7 +74,10 @@ static const program programs[] = {
      "  }\n"
      "  ret %y, %h\n"
      "}\n",
-     {{{{0}, 0, 3, 1}, {{2}, 1, 1, 1}}, {{{0}, 0, 40, 1}, {{5}, 1, 1, 0.1}}, {{{0}, 0, 0, 1}, {{5}, 1, 1, 0.1}}}, 3},
+     {{{{0}, 0, 3, 1}, {{2}, 1, 1, 1}},
+      {{{0}, 0, 40, 1}, {{5}, 1, 1, 0.1}},
+      {{{0}, 0, 0, 1}, {{5}, 1, 1, 0.1}}},
+     3},
     {"condition: an if inside of a loop that reads from outside",
      "func @main(%x: i64[], %y: f32[4]) -> i64[], f32[4] {\n"
      "  %limit = symvec {v=[50], scalar=1} : i64[]\n"
@@ -92,7 +100,8 @@ static const program programs[] = {
      "  }\n"
      "  ret %r, %s\n"
      "}\n",
-     {{{{0}, 0, 3, 1}, {{4}, 1, 1, 1}}, {{{0}, 0, 60, 1}, {{4}, 1, 1, 1}}}, 2},
+     {{{{0}, 0, 3, 1}, {{4}, 1, 1, 1}}, {{{0}, 0, 60, 1}, {{4}, 1, 1, 1}}},
+     2},
     {"sizes: what is found in the data, also in one branch only",
      "sym A in 1..\nsym n run in 0..\nsym m run in 0..\n"
      "func @main(%go: i64[], %x: f32[A,3]) -> i64[2,n], i64[2,m] {\n"
@@ -110,35 +119,41 @@ static const program programs[] = {
      "  }\n"
      "  ret %y, %b\n"
      "}\n",
-     {{{{0}, 0, 1, 1}, {{2, 3}, 2, -2, 1}}, {{{0}, 0, 0, 1}, {{5, 3}, 2, -4, 1}}, {{{0}, 0, 1, 1}, {{1, 3}, 2, 0, 0}}},
+     {{{{0}, 0, 1, 1}, {{2, 3}, 2, -2, 1}},
+      {{{0}, 0, 0, 1}, {{5, 3}, 2, -4, 1}},
+      {{{0}, 0, 1, 1}, {{1, 3}, 2, 0, 0}}},
      3},
     {"ports: inputs, constants, aliases and one value as several outputs",
      "sym S in 0..\n"
      "$0 = f32[2] {1.5, 2.5}\n"
-     "func @main(%k: i64[], %x: f32[S,4]) -> f32[S,4], f32[2], f32[S,2,2], f32[4*S], f32[4*S], i64[] {\n"
+     "func @main(%k: i64[], %x: f32[S,4]) -> f32[S,4], f32[2], f32[S,2,2], f32[4*S], "
+     "f32[4*S], i64[] {\n"
      "  %w = const {w=$0} : f32[2]\n"
      "  %a = reshape %x : f32[S,2,2]\n"
      "  %b = neg %a : f32[S,2,2]\n"
      "  %c = reshape %b : f32[4*S]\n"
      "  ret %x, %w, %b, %c, %c, %k\n"
      "}\n",
-     {{{{0}, 0, 7, 1}, {{3, 4}, 2, 0, 1}}, {{{0}, 0, 8, 1}, {{0, 4}, 2, 0, 1}}, {{{0}, 0, 9, 1}, {{9, 4}, 2, 0, 1}}}, 3}};
+     {{{{0}, 0, 7, 1}, {{3, 4}, 2, 0, 1}},
+      {{{0}, 0, 8, 1}, {{0, 4}, 2, 0, 1}},
+      {{{0}, 0, 9, 1}, {{9, 4}, 2, 0, 1}}},
+     3}};
 
 typedef struct attempt {
     const program *p;
-    fg_compiled    c;
-    forge_ctx     *host;
-    forge_model    model;
-    forge_run     *r;
-    int            opt, threads, set;
-    fg_tensor      in[INPUTS], want[8];
-    bool           ok;
+    fg_compiled c;
+    forge_ctx *host;
+    forge_model model;
+    forge_run *r;
+    int opt, threads, set;
+    fg_tensor in[INPUTS], want[8];
+    bool ok;
 } attempt;
 
 static void
 build(void *arg)
 {
-    attempt      *t = arg;
+    attempt *t = arg;
     forge_options o;
 
     t->c.a = fg_arena_new(t->c.cx);
@@ -153,13 +168,14 @@ build(void *arg)
 static void
 evaluate(void *arg)
 {
-    attempt   *t = arg;
+    attempt *t = arg;
     fg_module *m = fg_parse(t->c.cx, t->c.a, "test", t->p->text, NULL);
 
     t->ok = m != NULL;
     for (int k = 0; t->ok && k < INPUTS; k++) {
         const input *i = &t->p->in[t->set][k];
-        t->ok = fg_tensor_new(t->c.a, &t->in[k], fg_rt(m, m->input[k].reg)->dtype, i->rank, i->dim);
+        t->ok = fg_tensor_new(t->c.a, &t->in[k], fg_rt(m, m->input[k].reg)->dtype,
+                              i->rank, i->dim);
         for (int64_t n = 0; t->ok && n < t->in[k].count; n++)
             fg_tensor_set_f64(&t->in[k], n, i->first + i->step * (double)n);
     }
@@ -167,14 +183,17 @@ evaluate(void *arg)
 }
 
 static bool
-same(const fg_tensor *want, forge_dtype d, int rank, const int64_t *dims, const void *data)
+same(const fg_tensor *want, forge_dtype d, int rank, const int64_t *dims,
+     const void *data)
 {
     fg_tensor got = {.dtype = (fg_dtype)d, .rank = rank, .data = (void *)(uintptr_t)data};
 
-    if (got.dtype != want->dtype || rank != want->rank || memcmp(dims, want->dim, (size_t)rank * sizeof *dims))
+    if (got.dtype != want->dtype || rank != want->rank ||
+        memcmp(dims, want->dim, (size_t)rank * sizeof *dims))
         return false;
     for (int64_t i = 0; i < want->count; i++) {
-        double g = fg_tensor_f64(&got, i), w = fg_tensor_f64(want, i), e = g > w ? g - w : w - g;
+        double g = fg_tensor_f64(&got, i), w = fg_tensor_f64(want, i),
+               e = g > w ? g - w : w - g;
         if (!(e <= 1e-5 * (w < 0 ? -w : w)))
             return false;
     }
@@ -187,16 +206,16 @@ run_set(attempt *t)
     const fg_module *m = t->c.m;
 
     for (int k = 0; k < INPUTS; k++)
-        if (forge_bind_input(t->r, m->input[k].name, (forge_dtype)t->in[k].dtype, t->in[k].rank, t->in[k].dim,
-                             t->in[k].data))
+        if (forge_bind_input(t->r, m->input[k].name, (forge_dtype)t->in[k].dtype,
+                             t->in[k].rank, t->in[k].dim, t->in[k].data))
             return false;
     if (forge_execute(t->r))
         return false;
     for (int k = 0; k < m->noutput; k++) {
-        forge_dtype    d;
-        int            rank;
+        forge_dtype d;
+        int rank;
         const int64_t *dims;
-        const void    *data = forge_output(t->r, m->output[k].name, &d, &rank, &dims);
+        const void *data = forge_output(t->r, m->output[k].name, &d, &rank, &dims);
         if (!same(&t->want[k], d, rank, dims, data)) {
             snprintf(t->host->message, sizeof t->host->message, "output %d differs", k);
             return false;
@@ -209,7 +228,7 @@ static void
 try(const program *p, int opt, int threads)
 {
     attempt t = {.p = p, .opt = opt, .threads = threads};
-    char    what[200];
+    char what[200];
 
     t.c.cx = fg_ctx_new(NULL);
     forge_open(NULL, &t.host);
@@ -217,7 +236,8 @@ try(const program *p, int opt, int threads)
     bool made = fg_protect(t.c.cx, build, &t) == FG_RAISE_NONE && t.ok;
     expect(made, what, fg_first_error(t.c.cx));
     t.model.program = t.c.program;
-    if (made && !forge_run_new(t.host, &t.model, &t.r) && !forge_run_threads(t.r, threads))
+    if (made && !forge_run_new(t.host, &t.model, &t.r) &&
+        !forge_run_threads(t.r, threads))
         for (int round = 0; round < 2 * p->nset; round++) {
             t.set = round % p->nset;
             bool known = fg_protect(t.c.cx, evaluate, &t) == FG_RAISE_NONE && t.ok;
@@ -231,18 +251,20 @@ try(const program *p, int opt, int threads)
 
 /* ---- messages ------------------------------------------------------------------------------- */
 
-static const char shapes[] = "sym B in 1..4\nsym S in 1..\nsym P in 0..\n"
-                             "func @main(%ids: i64[B,S], %past: f32[B,2*P+1]) -> f32[B,2*P+1] {\n"
-                             "  %y = neg %past : f32[B,2*P+1]\n"
-                             "  ret %y\n"
-                             "}\n";
+static const char shapes[] =
+    "sym B in 1..4\nsym S in 1..\nsym P in 0..\n"
+    "func @main(%ids: i64[B,S], %past: f32[B,2*P+1]) -> f32[B,2*P+1] {\n"
+    "  %y = neg %past : f32[B,2*P+1]\n"
+    "  ret %y\n"
+    "}\n";
 
 static void
-expect_message(attempt *t, const char *name, forge_dtype d, int64_t a, int64_t b, const char *want)
+expect_message(attempt *t, const char *name, forge_dtype d, int64_t a, int64_t b,
+               const char *want)
 {
     static int64_t data[256];
-    const int64_t  dims[] = {a, b}, good_ids[] = {2, 3}, good_past[] = {2, 5};
-    char           what[300];
+    const int64_t dims[] = {a, b}, good_ids[] = {2, 3}, good_past[] = {2, 5};
+    char what[300];
 
     forge_bind_input(t->r, "ids", FORGE_I64, 2, good_ids, data);
     forge_bind_input(t->r, "past", FORGE_F32, 2, good_past, data);
@@ -250,14 +272,15 @@ expect_message(attempt *t, const char *name, forge_dtype d, int64_t a, int64_t b
     if (!s)
         s = forge_execute(t->r);
     snprintf(what, sizeof what, "message \"%s\"", want);
-    expect(want ? s != FORGE_OK && !strcmp(forge_message(t->host), want) : s == FORGE_OK, what, forge_message(t->host));
+    expect(want ? s != FORGE_OK && !strcmp(forge_message(t->host), want) : s == FORGE_OK,
+           what, forge_message(t->host));
 }
 
 static void
 test_messages(void)
 {
     const program p = {.text = shapes};
-    attempt       t = {.p = &p, .opt = 1, .threads = 1};
+    attempt t = {.p = &p, .opt = 1, .threads = 1};
 
     t.c.cx = fg_ctx_new(NULL);
     forge_open(NULL, &t.host);
@@ -265,15 +288,21 @@ test_messages(void)
     expect(t.ok, "messages", fg_first_error(t.c.cx));
     t.model.program = t.c.program;
     if (t.ok && !forge_run_new(t.host, &t.model, &t.r)) {
-        expect(forge_execute(t.r) == FORGE_USAGE && !strcmp(forge_message(t.host), "input \"ids\" is not bound"),
+        expect(forge_execute(t.r) == FORGE_USAGE &&
+                   !strcmp(forge_message(t.host), "input \"ids\" is not bound"),
                "nothing bound", forge_message(t.host));
         expect_message(&t, "ids", FORGE_I64, 2, 9, NULL);
-        expect_message(&t, "ids", FORGE_I64, 5, 3, "input \"ids\": dimension 0 (\"B\") is 5, expected 1..4");
-        expect_message(&t, "ids", FORGE_I64, 2, 0, "input \"ids\": dimension 1 (\"S\") is 0, expected at least 1");
-        expect_message(&t, "past", FORGE_F32, 3, 5, "input \"past\": dimension 0 (\"B\") is 3, expected 2");
-        expect_message(&t, "past", FORGE_F32, 2, 4,
-                       "input \"past\": dimension 1 is 4, expected 1 more than a multiple of 2");
-        expect_message(&t, "past", FORGE_F64, 2, 5, "input \"past\": the type is f64, expected f32");
+        expect_message(&t, "ids", FORGE_I64, 5, 3,
+                       "input \"ids\": dimension 0 (\"B\") is 5, expected 1..4");
+        expect_message(&t, "ids", FORGE_I64, 2, 0,
+                       "input \"ids\": dimension 1 (\"S\") is 0, expected at least 1");
+        expect_message(&t, "past", FORGE_F32, 3, 5,
+                       "input \"past\": dimension 0 (\"B\") is 3, expected 2");
+        expect_message(
+            &t, "past", FORGE_F32, 2, 4,
+            "input \"past\": dimension 1 is 4, expected 1 more than a multiple of 2");
+        expect_message(&t, "past", FORGE_F64, 2, 5,
+                       "input \"past\": the type is f64, expected f32");
         expect_message(&t, "other", FORGE_F32, 2, 5, "the model has no input \"other\"");
         expect_message(&t, "past", FORGE_F32, 2, 7, NULL);
     }
@@ -285,7 +314,8 @@ test_messages(void)
 /* ---- threads -------------------------------------------------------------------------------- */
 
 static void
-count_chunks(void *const *buf, const int64_t *arg, int64_t begin, int64_t end, void *scratch)
+count_chunks(void *const *buf, const int64_t *arg, int64_t begin, int64_t end,
+             void *scratch)
 {
     int *seen = buf[0];
 
@@ -314,10 +344,10 @@ static void
 test_pool(void)
 {
     enum { MOST = 500 };
-    static int  seen[MOST];
+    static int seen[MOST];
     static char scratch[8 * 64];
-    void       *buf[] = {seen};
-    bool        once = true;
+    void *buf[] = {seen};
+    bool once = true;
 
     for (int threads = 1; threads <= 4; threads++) {
         fg_pool *pool = fg_pool_new(threads, host_alloc, host_free, NULL);
