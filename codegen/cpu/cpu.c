@@ -114,7 +114,7 @@ fg_fuse
 fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
 {
     gen_fn *gen = emitter_of(m, anchor);
-    if (gen == fg_gen_library)
+    if (gen == fg_gen_library || gen == fg_gen_attention_plain)
         return FG_FUSE_NONE;
     if (gen == fg_gen_rows)
         return operand == 0 ? FG_FUSE_ALL : FG_FUSE_CHEAP;
@@ -133,7 +133,7 @@ fg_fuse
 fg_cpu_after(fg_module *m, const fg_inst *anchor)
 {
     gen_fn *gen = emitter_of(m, anchor);
-    return gen == fg_gen_library ? FG_FUSE_NONE : gen == fg_gen_rows ? FG_FUSE_ELEM : FG_FUSE_FORWARD;
+    return gen == fg_gen_library || gen == fg_gen_attention_plain ? FG_FUSE_NONE : gen == fg_gen_rows ? FG_FUSE_ELEM : FG_FUSE_FORWARD;
 }
 
 /* ---- equal kernels ------------------------------------------------------------------------------ */
