@@ -12,6 +12,32 @@
 /* ---- helpers ----------------------------------------------------------------------- */
 
 fg_reg
+fg_rules_apply(fg_build *b, fg_inst *i, const fg_rule *table)
+{
+    fg_module *m = b->m;
+    for (const fg_rule *r = table; r->run; r++) {
+        fg_reg x = r->op == i->op || r->op == FG_OP_NONE ? r->run(b, i) : 0;
+        if (x && !fg_type_equal(fg_rt(m, x), fg_rt(m, i->out[0])))
+            FG_BUG(m->cx, "rule \"%s\" makes %s of %s", r->law,
+                   fg_type_text(m, fg_rt(m, x)), fg_type_text(m, fg_rt(m, i->out[0])));
+        if (x)
+            return x;
+    }
+    return 0;
+}
+
+fg_reg
+fg_emit_again(fg_build *b, const fg_inst *i, const fg_reg *in)
+{
+    for (int k = 0; k < i->nin; k++)
+        if (i->in[k] && !in[k])
+            return 0;
+    fg_inst *c = fg_inst_begin(b, i->op, i->nin, in);
+    memcpy(c->attr, i->attr, sizeof *c->attr * (size_t)fg_op_info(i->op)->nattr);
+    return fg_inst_finish(b, c, NULL, 0) ? c->out[0] : 0;
+}
+
+fg_reg
 fg_same_type(const fg_module *m, const fg_inst *i, fg_reg x)
 {
     return x && fg_type_equal(fg_rt(m, x), fg_rt(m, i->out[0])) ? x : 0;

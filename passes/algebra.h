@@ -32,6 +32,12 @@ typedef struct fg_rule {
 /* Terminated by a row without function. */
 extern const fg_rule fg_rules_arith[], fg_rules_cast[], fg_rules_view[], fg_rules_index[];
 
+/* What the first rule of the table that applies makes of i; 0 when none does. */
+fg_reg fg_rules_apply(fg_build *b, fg_inst *i, const fg_rule *table);
+
+/* i once more, with other operands; 0 when one of them is missing. */
+fg_reg fg_emit_again(fg_build *b, const fg_inst *i, const fg_reg *in);
+
 /* Operand of i that is not the constant splat *v; -1 when there is none. From position
  * 0 on for commutative operations, else only the second operand counts. */
 int fg_splat_operand(const fg_module *m, const fg_inst *i, double *v);

@@ -8,15 +8,6 @@
  */
 #include "passes/algebra.h"
 
-/* i again with other operands, its attributes kept. */
-static fg_reg
-again(fg_build *b, const fg_inst *i, const fg_reg *in)
-{
-    fg_inst *c = fg_inst_begin(b, i->op, i->nin, in);
-    memcpy(c->attr, i->attr, sizeof *c->attr * (size_t)fg_op_info(i->op)->nattr);
-    return fg_inst_finish(b, c, NULL, 0) ? c->out[0] : 0;
-}
-
 static bool
 single(fg_module *m, fg_reg r)
 {
@@ -159,7 +150,7 @@ op_of_expand(fg_build *b, fg_inst *i)
         at = k;
         in[k] = d->in[0];
     }
-    return at < 0 ? 0 : fg_emit_expand(b, again(b, i, in), t->rank, t->dim);
+    return at < 0 ? 0 : fg_emit_expand(b, fg_emit_again(b, i, in), t->rank, t->dim);
 }
 
 /* The shape that operands broadcast to, when no symbol has to be solved for that. */
@@ -202,7 +193,7 @@ operand_expanded(fg_build *b, fg_inst *i)
         else
             in[k] = i->in[k];
     }
-    return any ? again(b, i, in) : 0;
+    return any ? fg_emit_again(b, i, in) : 0;
 }
 
 /* ---- slice ------------------------------------------------------------------------- */
@@ -399,8 +390,8 @@ reduce_one(fg_build *b, fg_inst *i)
     return fg_emit_reshape(b, i->in[0], y->rank, y->dim);
 }
 
-/* quantize(view(dequantize q)) = view(q) for one scale and zero point: k s / s differs from
- * the integer k by far less than a half. */
+/* quantize(view(dequantize q)) = view(q) for one scale and zero point: k s / s differs
+ * from the integer k by far less than a half. */
 static fg_reg
 quantized_again(fg_build *b, fg_inst *i)
 {

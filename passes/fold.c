@@ -251,23 +251,13 @@ simplified(folder *f, fg_inst *i)
                                             fg_rules_arith};
     if (i->nout != 1)
         return 0;
-    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
-        for (const fg_rule *r = tables[t]; r->run; r++) {
-            if (r->op != i->op && r->op != FG_OP_NONE)
-                continue;
-            fg_build b = fg_build_before(i);
-            int errors = f->m->cx->nerror;
-            fg_reg x = r->run(&b, i);
-            f->failed |= f->m->cx->nerror > errors;
-            if (!x)
-                continue;
-            if (!fg_type_equal(fg_rt(f->m, x), fg_rt(f->m, i->out[0])))
-                FG_BUG(f->m->cx, "rule \"%s\" makes %s of %s", r->law,
-                       fg_type_text(f->m, fg_rt(f->m, x)),
-                       fg_type_text(f->m, fg_rt(f->m, i->out[0])));
-            return x;
-        }
-    return 0;
+    fg_build b = fg_build_before(i);
+    int errors = f->m->cx->nerror;
+    fg_reg x = 0;
+    for (size_t t = 0; !x && t < sizeof tables / sizeof *tables; t++)
+        x = fg_rules_apply(&b, i, tables[t]);
+    f->failed |= f->m->cx->nerror > errors;
+    return x;
 }
 
 /* ---- conditions known -------------------------------------------------------------- */

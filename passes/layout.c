@@ -12,6 +12,7 @@
  * read its operand turned; it is changed so that the innermost axis in memory stays last.
  * Reshapes sink below products and elementwise operations until they meet another.
  */
+#include "passes/algebra.h"
 #include "passes/pass.h"
 #include "passes/rewrite.h"
 
@@ -36,18 +37,6 @@ operand(const layout *l, const fg_inst *i, int k, fg_op op)
 {
     fg_inst *d = k < i->nin ? fg_def(l->m, i->in[k]) : NULL;
     return fg_is_op(d, op) ? d : NULL;
-}
-
-/* i again with other operands, its attributes kept. */
-static fg_reg
-again(fg_build *b, const fg_inst *i, const fg_reg *in)
-{
-    for (int k = 0; k < i->nin; k++)
-        if (i->in[k] && !in[k])
-            return 0;
-    fg_inst *c = fg_inst_begin(b, i->op, i->nin, in);
-    memcpy(c->attr, i->attr, sizeof *c->attr * (size_t)fg_op_info(i->op)->nattr);
-    return fg_inst_finish(b, c, NULL, 0) ? c->out[0] : 0;
 }
 
 /* ---- transposes and products ------------------------------------------------------- */
@@ -128,7 +117,7 @@ transpose_through(layout *l, fg_build *b, fg_inst *i)
     for (int k = 0; k < d->nin; k++)
         if (!in[k])
             in[k] = fg_emit_transpose(b, fg_def(l->m, d->in[k])->in[0], perm[k]);
-    return again(b, d, in);
+    return fg_emit_again(b, d, in);
 }
 
 /* op(transpose x, transpose y) = transpose(op(x, y)) for one permutation. */
@@ -144,7 +133,7 @@ transposes_joined(layout *l, fg_build *b, fg_inst *i)
     if (p->n != q->n || memcmp(p->is, q->is, sizeof *p->is * (size_t)p->n))
         return 0;
     fg_reg in[2] = {x->in[0], y->in[0]};
-    return fg_emit_transpose(b, again(b, i, in), p->is);
+    return fg_emit_transpose(b, fg_emit_again(b, i, in), p->is);
 }
 
 /* ---- reshapes ---------------------------------------------------------------------- */
@@ -216,34 +205,12 @@ reshape_through(layout *l, fg_build *b, fg_inst *i)
     }
     if (!first)
         return 0;
-    fg_reg v = again(b, i, in);
+    fg_reg v = fg_emit_again(b, i, in);
     return v ? fg_emit_reshape(b, v, y.rank, y.dim) : 0;
-}
-
-static fg_reg
-reshape_met(layout *l, fg_build *b, fg_inst *i)
-{
-    fg_inst *d = operand(l, i, 0, FG_OP_reshape);
-    const fg_type *t = fg_rt(l->m, i->out[0]);
-    return d ? fg_emit_reshape(b, d->in[0], t->rank, t->dim) : 0;
-}
-
-static fg_reg
-transpose_met(layout *l, fg_build *b, fg_inst *i)
-{
-    fg_inst *d = operand(l, i, 0, FG_OP_transpose);
-    int64_t perm[FG_MAXRANK];
-    if (!d)
-        return 0;
-    for (int k = 0; k < fg_rt(l->m, i->out[0])->rank; k++)
-        perm[k] = FG_GET(d, transpose, perm).is[FG_GET(i, transpose, perm).is[k]];
-    return fg_emit_transpose(b, d->in[0], perm);
 }
 
 /* clang-format off */
 static const struct { fg_op op; rule_fn *run; } rules[] = {
-    { FG_OP_reshape,   reshape_met },
-    { FG_OP_transpose, transpose_met },
     { FG_OP_matmul,    turned_operand },
     { FG_OP_matmul,    rows_through_product },
     { FG_OP_transpose, turned_product },
@@ -258,17 +225,18 @@ static const struct { fg_op op; rule_fn *run; } rules[] = {
 static bool
 step(layout *l, fg_inst *i)
 {
-    for (size_t k = 0; i->nout == 1 && k < sizeof rules / sizeof *rules; k++) {
-        if (rules[k].op != i->op && rules[k].op != FG_OP_NONE)
-            continue;
-        fg_build b = fg_build_before(i);
-        fg_reg fresh = l->m->nreg, x = rules[k].run(l, &b, i);
-        if (!x)
-            continue;
+    fg_build b = fg_build_before(i);
+    fg_reg fresh = l->m->nreg, x = 0;
+    if (i->nout != 1)
+        return false;
+    for (size_t k = 0; !x && k < sizeof rules / sizeof *rules; k++)
+        if (rules[k].op == i->op || rules[k].op == FG_OP_NONE)
+            x = rules[k].run(l, &b, i);
+    if (!x) /* views that met */
+        x = fg_rules_apply(&b, i, fg_rules_view);
+    if (x)
         fg_rewrite_replace(&l->w, i, x, fresh);
-        return true;
-    }
-    return false;
+    return x != 0;
 }
 
 static void
