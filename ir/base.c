@@ -56,7 +56,8 @@ fg_ctx_free(fg_ctx *cx)
 {
     if (!cx)
         return;
-    fg_arena_free(cx->arena);
+    while (cx->arenas)
+        fg_arena_free(cx->arenas);
     cx->alloc.release(cx->alloc.user, cx);
 }
 
@@ -98,6 +99,7 @@ typedef struct chunk {
 
 struct fg_arena {
     fg_ctx *cx;
+    fg_arena *next, **link;     /* all of the context, for what an unwinding left behind */
     chunk  *head;
     size_t  bytes;
 };
@@ -110,7 +112,10 @@ fg_arena_new(fg_ctx *cx)
     fg_arena *a = cx->alloc.alloc(cx->alloc.user, sizeof *a);
     if (!a)
         fg_raise_memory(cx);
-    *a = (fg_arena){.cx = cx, .bytes = sizeof *a};
+    *a = (fg_arena){.cx = cx, .bytes = sizeof *a, .next = cx->arenas, .link = &cx->arenas};
+    if (a->next)
+        a->next->link = &a->next;
+    cx->arenas = a;
     return a;
 }
 
@@ -120,6 +125,9 @@ fg_arena_free(fg_arena *a)
     if (!a)
         return;
     fg_allocator al = a->cx->alloc;
+    *a->link = a->next;
+    if (a->next)
+        a->next->link = a->link;
     for (chunk *c = a->head, *next; c; c = next) {
         next = c->next;
         al.release(al.user, c);
@@ -488,6 +496,26 @@ fg_first_error(const fg_ctx *cx)
         if (d->severity == FG_ERROR)
             return d->text;
     return "";
+}
+
+fg_diagmark
+fg_diag_mark(const fg_ctx *cx)
+{
+    return (fg_diagmark){cx->last_diag, cx->nerror};
+}
+
+void
+fg_diag_forget(fg_ctx *cx, fg_diagmark mark)
+{
+    *(mark.last ? &mark.last->next : &cx->diags) = NULL;
+    cx->last_diag = mark.last;
+    cx->nerror = mark.nerror;
+}
+
+const char *
+fg_last_text(const fg_ctx *cx)
+{
+    return cx->last_diag ? cx->last_diag->text : "";
 }
 
 _Noreturn void

@@ -43,6 +43,7 @@ typedef enum { FG_RAISE_NONE, FG_RAISE_MEMORY, FG_RAISE_BUG } fg_raise;
 typedef struct fg_ctx {
     fg_allocator alloc;
     fg_arena    *arena;         /* lives as long as the context: interned strings, diagnostics */
+    fg_arena    *arenas;        /* all that are open; freed with the context at the latest */
     fg_diag     *diags, *last_diag;
     int          nerror;
     jmp_buf     *handler;       /* innermost fg_protect */
@@ -153,6 +154,12 @@ bool fg_error(fg_ctx *cx, const char *fmt, ...) __attribute__((format(printf, 2,
 void fg_warn(fg_ctx *cx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void fg_note(fg_ctx *cx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *fg_first_error(const fg_ctx *cx);               /* "" when there is none */
+/* Forget what was recorded since the mark: an attempt failed, and that is no fault of the model's. */
+typedef struct fg_diagmark { fg_diag *last; int nerror; } fg_diagmark;
+fg_diagmark fg_diag_mark(const fg_ctx *cx);
+void        fg_diag_forget(fg_ctx *cx, fg_diagmark mark);
+/* The last one recorded; "" when there is none. */
+const char *fg_last_text(const fg_ctx *cx);
 
 _Noreturn void fg_bug(fg_ctx *cx, const char *file, int line, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -545,8 +545,12 @@ emit(walk *w)
     FG_SET(i, attention, scale).f = w->outer * (w->softcap != 0 ? w->softcap : 1);
     FG_SET(i, attention, softcap).f = w->softcap;
     fg_set_word(m, &FG_SET(i, attention, empty), w->guarded ? "zero" : "nan");
-    if (!fg_inst_finish(&b, i, NULL, 0))
-        return miss(w, "%s", fg_first_error(m->cx));
+    fg_diagmark mark = fg_diag_mark(m->cx);
+    if (!fg_inst_finish(&b, i, NULL, 0)) {
+        miss(w, "%s", fg_last_text(m->cx));
+        fg_diag_forget(m->cx, mark);
+        return false;
+    }
     fg_type out = *fg_rt(m, w->pv->out[0]);
     fg_reg  y = fg_emit_cast(&b, i->out[0], out.dtype);
     y = fg_emit_reshape(&b, y, out.rank, out.dim);
