@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""The command line as others rely on it: exit codes, one line of message, what stdout carries.
+
+    cli.py build/forge tests/models
+"""
+import json, os, subprocess, sys, tempfile
+
+REPORT = {"model", "version", "target", "ms_total", "phases", "passes", "nodes", "attention", "fusions", "buffers",
+          "placement", "weights", "fgr", "cost_alpha0", "cost_alpha1", "kernels"}
+BENCH = {"engine", "version", "model", "task", "threads", "compile_ms", "load_ms", "first_ms", "lat_ms", "p50_ms",
+         "p90_ms", "p99_ms", "cpu_s_per_run", "base_rss_kb", "compile_peak_kb", "run_peak_kb", "gflops", "gbps",
+         "pct_peak_flops", "pct_peak_bandwidth"}
+
+
+class Checks:
+    def __init__(self, forge):
+        self.forge, self.passed, self.failed = forge, 0, 0
+
+    def expect(self, ok, what):
+        self.passed += bool(ok)
+        self.failed += not ok
+        if not ok:
+            print("FAIL", what)
+
+    def run(self, code, *argv, message=None):
+        """Runs forge; its exit code, and one line of message when it fails, are checked. Returns stdout."""
+        p = subprocess.run([self.forge, *argv], capture_output=True, text=True, timeout=120)
+        name = " ".join(os.path.basename(a) for a in argv)
+        self.expect(p.returncode == code, f"{name}: exit {p.returncode}, expected {code}: {p.stderr.strip()}")
+        if code:
+            one = p.stderr.count("\n") == 1 and p.stderr.startswith("forge: ") and p.stderr[:-1].isprintable()
+            self.expect(one, f"{name}: the message is not one line: {p.stderr!r}")
+            self.expect(not message or message in p.stderr, f"{name}: no {message!r} in {p.stderr!r}")
+        else:
+            self.expect(not p.stderr, f"{name}: says {p.stderr!r}")
+        return p.stdout
+
+
+def usage(c, model):
+    c.expect("run" in c.run(0, "--help") and "--threads" in c.run(0, "run", "--help"), "help names verbs and options")
+    c.run(0, "--version")
+    for argv in ([], ["fly"], ["run"], ["run", model, "--fly"], ["run", model, "-O9"], ["run", model, model],
+                 ["run", model, "--threads=two"], ["run", model, "--alpha=2"], ["run", model, "--target=moon"],
+                 ["bench", model, "--task=sleep"], ["compile", model]):
+        c.run(2, *argv)
+
+
+def faults(c, model, data, folder):
+    c.run(1, "run", os.path.join(folder, "none.onnx"), message="none.onnx")
+    c.run(1, "run", folder)
+    odd = os.path.join(folder, "odd\nname\x1b.onnx")
+    with open(odd, "wb") as f:
+        f.write(b"\x08\x07garbage")
+    c.run(1, "run", odd)
+    c.run(1, "check", odd)
+    c.run(1, "run", model, message="input")
+    c.run(1, "run", model, "--input=none=i64=1", message="none")
+    c.run(1, "run", model, "--test-data=" + folder)
+    c.run(1, "run", model, "--dim=sequence=3", "--test-data=" + data, message="dimension")
+    c.run(3, "run", model, "--atol=0", "--rtol=0", "--test-data=" + data, message="differ")
+
+
+def results(c, model, data, folder):
+    report, out = os.path.join(folder, "report.json"), os.path.join(folder, "out.npy")
+    c.run(0, "check", model)
+    c.expect("worst error" in c.run(0, "run", model, "--test-data=" + data, "--report=" + report), "worst error is printed")
+    with open(report) as f:
+        c.expect(REPORT <= set(json.load(f)), "the report has every key")
+    outputs = json.loads(c.run(0, "run", model, "--random=1", "--json"))["outputs"]
+    again = json.loads(c.run(0, "run", model, "--random=1", "--json", "--threads=2"))["outputs"]
+    c.expect(outputs == again, "the same seed gives the same bits on any number of threads")
+    c.run(0, "run", model, "--random=1", f"--output={outputs[0]['name']}=@{out}")
+    with open(out, "rb") as f:
+        c.expect(f.read(6) == b"\x93NUMPY", "outputs are written as .npy")
+    line = c.run(0, "bench", model, "--json", "--iterations=3", "--warmup=1", "--threads=1")
+    c.expect(line.count("\n") == 1 and BENCH <= set(json.loads(line)), "bench prints one line with every key")
+    line = c.run(0, "bench", model, "--task=compile", "--json")
+    c.expect(json.loads(line)["compile_ms"] > 0, "bench --task=compile")
+    c.expect(json.loads(c.run(0, "devices", "--json"))["devices"][0]["gflops"] > 0, "devices measures a peak")
+
+
+def decode(c, model):
+    line = json.loads(c.run(0, "bench", model, "--task=decode", "--past=5", "--json", "--iterations=40", "--warmup=0"))
+    c.expect(len(line["lat_ms"]) == 40, "decode goes past the reset of its cache")
+
+
+def main():
+    c, models = Checks(sys.argv[1]), sys.argv[2]
+    model = os.path.join(models, "bert-ts17", "model.onnx")
+    data = os.path.join(models, "bert-ts17", "test_data_set_0")
+    with tempfile.TemporaryDirectory() as folder:
+        usage(c, model)
+        faults(c, model, data, folder)
+        results(c, model, data, folder)
+    for name in ("gpt2-kv-ts17", "llama-genai-gqa", "lfm2-kv-ts17", "llama-op23"):
+        decode(c, os.path.join(models, name, "model.onnx"))
+    c.run(1, "bench", model, "--task=decode", message="KV cache")
+    print(f"{c.passed} passed, {c.failed} failed")
+    return 1 if c.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
