@@ -1,8 +1,8 @@
 /* ops.c - values, shapes and axis sets for the operator importers.
  *
- * Axes and sizes are nearly always known. Where they are computed from data, a flag per axis
- * says at run time whether it is meant, and the sizes that follow are computed as tensors
- * and read back as run-time symbols.
+ * Axes and sizes are nearly always known. Where they are computed from data, a flag
+ * per axis says at run time whether it is meant, and the sizes that follow are
+ * computed as tensors and read back as run-time symbols.
  */
 #include "frontend/ops.h"
 
@@ -49,7 +49,8 @@ fg_scalar(fg_node *n, fg_reg r, const char *what)
                           fg_type_text(n->m, fg_rt(n->m, r)));
             return 0;
         }
-        if (!fg_e_is(n->ex, fg_dim(n, r, a), 1) && !fg_unify(n->m, fg_dim(n, r, a), fg_c(n, 1)))
+        if (!fg_e_is(n->ex, fg_dim(n, r, a), 1) &&
+            !fg_unify(n->m, fg_dim(n, r, a), fg_c(n, 1)))
             return 0;
     }
     return fg_emit_reshape(n->b, r, 0, NULL);
@@ -65,7 +66,8 @@ fg_in_clamped(fg_node *n, int k, int64_t lo, int64_t hi, const fg_expr **v, int 
         return false;
     if (fg_in_exprs_opt(n, k, v, count))
         return true;
-    if (fg_rank(n, r) > 1 || (fg_rank(n, r) == 1 && !fg_e_const(n->ex, fg_dim(n, r, 0), &len)))
+    if (fg_rank(n, r) > 1 ||
+        (fg_rank(n, r) == 1 && !fg_e_const(n->ex, fg_dim(n, r, 0), &len)))
         return fg_node_error(n, "operand %d must be a vector of known length, not %s", k,
                              fg_type_text(n->m, fg_rt(n->m, r)));
     if (len > FG_MAXSYM)
@@ -89,7 +91,7 @@ fg_in_clamped(fg_node *n, int k, int64_t lo, int64_t hi, const fg_expr **v, int 
     return true;
 }
 
-/* ---- shapes ------------------------------------------------------------------------- */
+/* ---- shapes ---------------------------------------------------------------------- */
 
 fg_expr
 fg_dims_product(fg_node *n, fg_reg r, int from, int to)
@@ -106,7 +108,8 @@ fg_flat2(fg_node *n, fg_reg x, int axis)
 {
     if (!x)
         return 0;
-    fg_expr d[2] = {fg_dims_product(n, x, 0, axis), fg_dims_product(n, x, axis, fg_rank(n, x))};
+    fg_expr d[2] = {fg_dims_product(n, x, 0, axis),
+                    fg_dims_product(n, x, axis, fg_rank(n, x))};
     return fg_emit_reshape(n->b, x, 2, d);
 }
 
@@ -141,7 +144,9 @@ fg_insert1(fg_node *n, fg_reg x, int at, int count)
         return 0;
     }
     for (int a = 0; a < rank + count; a++)
-        d[a] = a < at ? fg_dim(n, x, a) : a < at + count ? fg_c(n, 1) : fg_dim(n, x, a - count);
+        d[a] = a < at           ? fg_dim(n, x, a)
+               : a < at + count ? fg_c(n, 1)
+                                : fg_dim(n, x, a - count);
     return fg_emit_reshape(n->b, x, rank + count, d);
 }
 
@@ -169,7 +174,7 @@ fg_part(fg_node *n, fg_reg x, int axis, int64_t start, int64_t size)
     return x ? fg_emit_slice_axis(n->b, x, axis, fg_c(n, start), fg_c(n, size)) : 0;
 }
 
-/* ---- axis sets ----------------------------------------------------------------------- */
+/* ---- axis sets ------------------------------------------------------------------- */
 
 void
 fg_axisset_make(fg_node *n, fg_axisset *s, int rank, int count, const int64_t *axis)
@@ -192,16 +197,19 @@ axes_from_data(fg_node *n, int k, int rank, fg_axisset *s)
 
     if (!r)
         return false;
-    if (fg_rank(n, r) > 1 || (fg_rank(n, r) == 1 && !fg_e_const(n->ex, fg_dim(n, r, 0), &count)))
+    if (fg_rank(n, r) > 1 ||
+        (fg_rank(n, r) == 1 && !fg_e_const(n->ex, fg_dim(n, r, 0), &count)))
         return fg_node_unsupported(n, "an unknown number of axes");
     if (count > rank)
-        return fg_node_error(n, "%lld axes for a tensor of rank %d", (long long)count, rank);
+        return fg_node_error(n, "%lld axes for a tensor of rank %d", (long long)count,
+                             rank);
     if (count == 0) {
         fg_axisset_make(n, s, rank, 0, NULL);
         return true;
     }
     *s = (fg_axisset){.rank = rank, .count = (int)count, .given = true};
-    r = fg_emit_reshape(n->b, fg_emit_cast(n->b, r, FG_i64), 2, (fg_expr[]){fg_c(n, 1), fg_c(n, count)});
+    r = fg_emit_reshape(n->b, fg_emit_cast(n->b, r, FG_i64), 2,
+                        (fg_expr[]){fg_c(n, 1), fg_c(n, count)});
     r = E2(mod, r, fg_emit_f(n->b, FG_i64, rank));
     fg_reg named = E2(eq, r, fg_iota_along(n, fg_c(n, rank), 0, 2, FG_i64));
     named = named ? fg_emit_cast(n->b, named, FG_i64) : 0;
@@ -265,7 +273,8 @@ fg_axisset_drop(fg_node *n, const fg_axisset *s, const fg_expr *dim, fg_expr *ou
     fg_reg here = E2(eq, place, fg_iota_along(n, fg_c(n, left), 0, 2, FG_i64));
     here = E2(and, here, E2(eq, fg_along(n, keep, 1, 2), one));
     fg_reg dims = fg_along(n, fg_emit_symvec(n->b, s->rank, dim, FG_i64, false), 1, 2);
-    fg_reg v = fg_emit_reduce(n->b, FG_OP_reduce_sum, E3(where, here, dims, zero), 1, &last, false);
+    fg_reg v = fg_emit_reduce(n->b, FG_OP_reduce_sum, E3(where, here, dims, zero), 1,
+                              &last, false);
     return read_dims(n, v, left, out);
 }
 

@@ -1,9 +1,10 @@
-/* ops_attention.c - Attention and RotaryEmbedding of ONNX, and their parts for other domains.
+/* ops_attention.c - Attention and RotaryEmbedding of ONNX, and their parts for other
+ * domains.
  *
- *     Attention q, k, v, mask, pk, pv    ->  %k = concat pk, k {axis=2}
- *       {is_causal=1}                        %v = concat pv, v {axis=2}
- *                                            %y = attention q, %k, %v, mask {causal=1, offset=P}
- *     RotaryEmbedding x, cos, sin, pos   ->  rope x, gather(cos, pos), gather(sin, pos)
+ *     Attention q, k, v, mask, pk, pv   ->  %k = concat pk, k {axis=2}
+ *       {is_causal=1}                       %v = concat pv, v {axis=2}
+ *                                 %y = attention q, %k, %v, mask {causal=1, offset=P}
+ *     RotaryEmbedding x, cos, sin, pos  ->  rope x, gather(cos, pos), gather(sin, pos)
  *
  * Where the scores themselves are wanted, the same formula is spelled out: scale, cap,
  * mask, softmax, product.
@@ -12,7 +13,7 @@
 
 #include <math.h>
 
-/* ---- heads ---------------------------------------------------------------------------------- */
+/* ---- heads ----------------------------------------------------------------------- */
 
 fg_reg
 fg_heads_split(fg_node *n, fg_reg x, int64_t heads)
@@ -25,7 +26,8 @@ fg_heads_split(fg_node *n, fg_reg x, int64_t heads)
         return 0;
     }
     fg_expr h = fg_c(n, heads);
-    fg_expr dim[4] = {fg_dim(n, x, 0), fg_dim(n, x, 1), h, fg_ediv(n->ex, fg_dim(n, x, 2), h)};
+    fg_expr dim[4] = {fg_dim(n, x, 0), fg_dim(n, x, 1), h,
+                      fg_ediv(n->ex, fg_dim(n, x, 2), h)};
     x = fg_emit_reshape(n->b, x, 4, dim);
     return x ? fg_emit_transpose(n->b, x, (int64_t[]){0, 2, 1, 3}) : 0;
 }
@@ -49,10 +51,11 @@ fg_repeat_heads(fg_node *n, fg_reg x, fg_expr heads)
     fg_expr g = fg_dim(n, x, 1), t = fg_dim(n, x, 2), d = fg_dim(n, x, 3);
     fg_expr wide[5] = {fg_dim(n, x, 0), g, fg_ediv(n->ex, heads, g), t, d};
     fg_expr out[4] = {wide[0], heads, t, d};
-    return fg_emit_reshape(n->b, fg_emit_expand(n->b, fg_insert1(n, x, 2, 1), 5, wide), 4, out);
+    return fg_emit_reshape(n->b, fg_emit_expand(n->b, fg_insert1(n, x, 2, 1), 5, wide), 4,
+                           out);
 }
 
-/* ---- attention -------------------------------------------------------------------------------- */
+/* ---- attention ------------------------------------------------------------------- */
 
 fg_reg
 fg_attention_emit(fg_node *n, const fg_attention *a)
@@ -91,8 +94,9 @@ visible(fg_node *n, const fg_attention *a)
     if (a->lengths && a->offset == FG_E_BAD)
         at = E2(add, at, E2(sub, len, fg_sym_scalar(n, s, FG_i64)));
     else
-        at = E2(add, at, fg_sym_scalar(n, a->offset == FG_E_BAD ? fg_esub(n->ex, t, s) : a->offset,
-                                       FG_i64));
+        at = E2(add, at,
+                fg_sym_scalar(n, a->offset == FG_E_BAD ? fg_esub(n->ex, t, s) : a->offset,
+                              FG_i64));
     if (a->lengths)
         part[0] = E2(lt, j, len);
     if (a->causal)
@@ -120,7 +124,8 @@ whole_mask(fg_node *n, fg_reg mask, fg_expr keys)
         before[k] = after[k] = fg_c(n, 0);
     after[rank - 1] = fg_esub(n->ex, keys, fg_dim(n, mask, rank - 1));
     bool boolean = fg_elem(n, mask) == FG_bool;
-    fg_inst *i = fg_inst_begin(n->b, FG_OP_pad, 2, (fg_reg[]){mask, fg_num(n, mask, boolean ? 0 : -INFINITY)});
+    fg_inst *i = fg_inst_begin(
+        n->b, FG_OP_pad, 2, (fg_reg[]){mask, fg_num(n, mask, boolean ? 0 : -INFINITY)});
     fg_set_exprs(n->m, &FG_SET(i, pad, before), rank, before);
     fg_set_exprs(n->m, &FG_SET(i, pad, after), rank, after);
     return fg_inst_finish(n->b, i, NULL, 0) ? i->out[0] : 0;
@@ -210,12 +215,13 @@ check_heads(fg_node *n, const fg_attention *a)
 {
     int64_t h, g, gv;
 
-    if (!fg_e_const(n->ex, fg_dim(n, a->q, 1), &h) || !fg_e_const(n->ex, fg_dim(n, a->k, 1), &g) ||
+    if (!fg_e_const(n->ex, fg_dim(n, a->q, 1), &h) ||
+        !fg_e_const(n->ex, fg_dim(n, a->k, 1), &g) ||
         !fg_e_const(n->ex, fg_dim(n, a->v, 1), &gv))
         return true;
     return (g > 0 && h % g == 0 && g == gv) ||
-           fg_node_error(n, "%lld query heads, %lld key heads and %lld value heads", (long long)h,
-                         (long long)g, (long long)gv);
+           fg_node_error(n, "%lld query heads, %lld key heads and %lld value heads",
+                         (long long)h, (long long)g, (long long)gv);
 }
 
 /* Past and new keys (or values) side by side, as [B,H,T,D]. */
@@ -225,7 +231,8 @@ join_past(fg_node *n, fg_reg past, fg_reg x)
     if (!past || !x)
         return x;
     if (fg_rank(n, past) != 4) {
-        fg_node_error(n, "past %s is not of rank 4", fg_type_text(n->m, fg_rt(n->m, past)));
+        fg_node_error(n, "past %s is not of rank 4",
+                      fg_type_text(n->m, fg_rt(n->m, past)));
         return 0;
     }
     return fg_emit_concat(n->b, 2, (fg_reg[]){past, x}, 2);
@@ -234,13 +241,15 @@ join_past(fg_node *n, fg_reg past, fg_reg x)
 static bool
 attention_operands(fg_node *n, fg_attention *a)
 {
-    fg_reg q = fg_need(n, 0), mask = fg_in(n, 3), past = fg_in(n, 4), past_v = fg_in(n, 5);
+    fg_reg q = fg_need(n, 0), mask = fg_in(n, 3), past = fg_in(n, 4),
+           past_v = fg_in(n, 5);
     int64_t v;
 
     if (!q)
         return false;
     int rank = fg_rank(n, q);
-    if (!(a->q = heads_of(n, 0, "q_num_heads", rank)) || !(a->k = heads_of(n, 1, "kv_num_heads", rank)) ||
+    if (!(a->q = heads_of(n, 0, "q_num_heads", rank)) ||
+        !(a->k = heads_of(n, 1, "kv_num_heads", rank)) ||
         !(a->v = heads_of(n, 2, "kv_num_heads", rank)))
         return false;
     if (!past != !past_v)
@@ -248,7 +257,8 @@ attention_operands(fg_node *n, fg_attention *a)
     if (past && fg_in(n, 6))
         return fg_node_error(n, "past tensors and nonpad_kv_seqlen exclude each other");
     a->offset = past ? fg_dim(n, past, fg_rank(n, past) > 2 ? 2 : 0) : fg_c(n, 0);
-    if (!(a->k = join_past(n, past, a->k)) || !(a->v = join_past(n, past_v, a->v)) || !check_heads(n, a))
+    if (!(a->k = join_past(n, past, a->k)) || !(a->v = join_past(n, past_v, a->v)) ||
+        !check_heads(n, a))
         return false;
     if (fg_in(n, 6)) {
         a->lengths = fg_emit_cast(n->b, n->in[6], FG_i64);
@@ -283,7 +293,8 @@ fg_onnx_attention(fg_node *n)
     a.right = fg_attr_int(n, "right_window_size", -1);
     if (mode < 0 || mode > 3)
         return fg_node_error(n, "qk_matmul_output_mode %lld", (long long)mode);
-    y = fg_wants(n, 3) ? fg_attention_open(n, &a, (int)mode, &qk) : fg_attention_emit(n, &a);
+    y = fg_wants(n, 3) ? fg_attention_open(n, &a, (int)mode, &qk)
+                       : fg_attention_emit(n, &a);
     if (y && fg_rank(n, fg_in(n, 0)) == 3)
         y = fg_heads_merge(n, y);
     fg_yield_at(n, 1, a.k);
@@ -292,7 +303,7 @@ fg_onnx_attention(fg_node *n)
     return fg_yield(n, y);
 }
 
-/* ---- rotary embedding ------------------------------------------------------------------------------ */
+/* ---- rotary embedding ------------------------------------------------------------ */
 
 fg_reg
 fg_rope(fg_node *n, fg_reg x, fg_reg cos, fg_reg sin, bool interleaved, int64_t dim)
@@ -321,7 +332,8 @@ rope_width(fg_node *n, fg_reg cache, int64_t *dim)
 }
 
 fg_reg
-fg_rope_cached(fg_node *n, fg_reg x, fg_reg position, fg_reg cos, fg_reg sin, bool interleaved)
+fg_rope_cached(fg_node *n, fg_reg x, fg_reg position, fg_reg cos, fg_reg sin,
+               bool interleaved)
 {
     int64_t dim;
 
@@ -335,7 +347,8 @@ fg_rope_cached(fg_node *n, fg_reg x, fg_reg position, fg_reg cos, fg_reg sin, bo
 bool
 fg_onnx_rotary_embedding(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), cos = fg_need(n, 1), sin = fg_need(n, 2), position = fg_in(n, 3), y;
+    fg_reg x = fg_need(n, 0), cos = fg_need(n, 1), sin = fg_need(n, 2),
+           position = fg_in(n, 3), y;
     bool interleaved = fg_attr_int(n, "interleaved", 0) != 0;
     int64_t dim, want = fg_attr_int(n, "rotary_embedding_dim", 0), all;
 
@@ -343,7 +356,8 @@ fg_onnx_rotary_embedding(fg_node *n)
         return false;
     int rank = fg_rank(n, x);
     if (rank != 3 && rank != 4)
-        return fg_node_error(n, "%s is not of rank 3 or 4", fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "%s is not of rank 3 or 4",
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     if (fg_rank(n, cos) != (position ? 2 : 3) || fg_rank(n, sin) != fg_rank(n, cos))
         return fg_node_error(n, "caches %s and %s", fg_type_text(n->m, fg_rt(n->m, cos)),
                              fg_type_text(n->m, fg_rt(n->m, sin)));
@@ -353,9 +367,10 @@ fg_onnx_rotary_embedding(fg_node *n)
     if (want == 0 && fg_e_const(n->ex, fg_dim(n, x, 3), &all))
         want = all;
     if (dim != want)
-        return fg_node_error(n, "caches of %lld columns for %lld rotated ones", (long long)dim / 2,
-                             (long long)want);
+        return fg_node_error(n, "caches of %lld columns for %lld rotated ones",
+                             (long long)dim / 2, (long long)want);
     y = position ? fg_rope_cached(n, x, position, cos, sin, interleaved)
-                 : fg_rope(n, x, fg_insert1(n, cos, 1, 1), fg_insert1(n, sin, 1, 1), interleaved, dim);
+                 : fg_rope(n, x, fg_insert1(n, cos, 1, 1), fg_insert1(n, sin, 1, 1),
+                           interleaved, dim);
     return fg_yield(n, rank == 3 ? fg_heads_merge(n, y) : y);
 }

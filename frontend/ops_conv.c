@@ -1,8 +1,8 @@
 /* ops_conv.c - ONNX convolution and pooling.
  *
- *     Conv x, w {auto_pad="SAME_UPPER", strides=[2,2]}  ->  conv x, w {stride=[2,2] before=[0,0] after=[1,1]}
- *     GlobalAveragePool x                               ->  reduce_mean x {axes=[2,3] keep=1}
- *     MaxPool with indices, LpPool                      ->  one strided slice per place in the window
+ *     Conv x, w {auto_pad="SAME_UPPER"}  ->  conv x, w {before=[0,0] after=[1,1]}
+ *     GlobalAveragePool x                ->  reduce_mean x {axes=[2,3] keep=1}
+ *     MaxPool with indices, LpPool       ->  a strided slice per place in the window
  *
  * auto_pad makes ceil(in / stride) windows; their padding is an expression when the size
  * of the axis is, and then a pad instruction goes before the convolution.
@@ -12,15 +12,15 @@
 #include <math.h>
 
 #define MAXSPATIAL 3
-#define MAXWINDOW 4096          /* places in a window that is unrolled into slices */
+#define MAXWINDOW 4096 /* places in a window that is unrolled into slices */
 
 typedef struct window {
-    int     ns;                 /* spatial axes */
+    int ns; /* spatial axes */
     int64_t kernel[MAXSPATIAL], stride[MAXSPATIAL], dilation[MAXSPATIAL];
     fg_expr before[MAXSPATIAL], after[MAXSPATIAL];
-    bool    fixed;              /* all paddings are constants */
-    bool    same;               /* auto_pad: SAME_UPPER or SAME_LOWER */
-    bool    lower;
+    bool fixed; /* all paddings are constants */
+    bool same;  /* auto_pad: SAME_UPPER or SAME_LOWER */
+    bool lower;
 } window;
 
 /* Attribute `name`: ns positive numbers, or all 1. */
@@ -46,14 +46,16 @@ reach(const window *w, int a)
     return (w->kernel[a] - 1) * w->dilation[a] + 1;
 }
 
-/* Paddings of auto_pad SAME: what the last window lacks, the odd one at the end or the start. */
+/* Paddings of auto_pad SAME: what the last window lacks, the odd one at the end or the
+ * start. */
 static void
 same_padding(fg_node *n, window *w, fg_reg x)
 {
     fg_exprs *t = n->ex;
 
     for (int a = 0; a < w->ns; a++) {
-        fg_expr d = fg_dim(n, x, 2 + a), s = fg_c(n, w->stride[a]), two = fg_c(n, 2), total;
+        fg_expr d = fg_dim(n, x, 2 + a), s = fg_c(n, w->stride[a]), two = fg_c(n, 2),
+                total;
         fg_expr steps = fg_ediv(t, fg_esub(t, d, fg_c(n, 1)), s);
         total = fg_esub(t, fg_eadd(t, fg_emul(t, steps, s), fg_c(n, reach(w, a))), d);
         total = fg_emax(t, total, fg_c(n, 0));
@@ -82,14 +84,17 @@ paddings(fg_node *n, window *w, fg_reg x)
         bool given = notset && count >= 0;
         w->before[a] = fg_c(n, given ? pads[a] : 0);
         w->after[a] = fg_c(n, given ? pads[w->ns + a] : 0);
-        if (given && (pads[a] < 0 || pads[w->ns + a] < 0 || pads[a] > INT32_MAX || pads[w->ns + a] > INT32_MAX))
-            return fg_node_error(n, "padding %lld, %lld", (long long)pads[a], (long long)pads[w->ns + a]);
+        if (given && (pads[a] < 0 || pads[w->ns + a] < 0 || pads[a] > INT32_MAX ||
+                      pads[w->ns + a] > INT32_MAX))
+            return fg_node_error(n, "padding %lld, %lld", (long long)pads[a],
+                                 (long long)pads[w->ns + a]);
     }
     if (w->same)
         same_padding(n, w, x);
     w->fixed = true;
     for (int a = 0; a < w->ns; a++)
-        w->fixed = w->fixed && fg_e_const(n->ex, w->before[a], &v) && fg_e_const(n->ex, w->after[a], &v);
+        w->fixed = w->fixed && fg_e_const(n->ex, w->before[a], &v) &&
+                   fg_e_const(n->ex, w->after[a], &v);
     return true;
 }
 
@@ -98,10 +103,12 @@ window_axes(fg_node *n, window *w, fg_reg x)
 {
     w->ns = fg_rank(n, x) - 2;
     if (w->ns < 1)
-        return fg_node_error(n, "%s has no spatial axes", fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "%s has no spatial axes",
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     if (w->ns > MAXSPATIAL)
         return fg_node_unsupported(n, "%d spatial axes", w->ns);
-    return per_axis(n, "strides", w->ns, w->stride) && per_axis(n, "dilations", w->ns, w->dilation);
+    return per_axis(n, "strides", w->ns, w->stride) &&
+           per_axis(n, "dilations", w->ns, w->dilation);
 }
 
 /* Kernel size from the weights, which attribute kernel_shape must agree with. */
@@ -150,19 +157,21 @@ pad_spatial(fg_node *n, fg_reg x, const window *w, const fg_expr *extra, fg_reg 
     return fg_inst_finish(n->b, i, NULL, 0) ? i->out[0] : 0;
 }
 
-/* ---- convolution ------------------------------------------------------------------------------------ */
+/* ---- convolution ----------------------------------------------------------------- */
 
 fg_reg
 fg_conv(fg_node *n, fg_reg x, fg_reg w, fg_reg bias)
 {
-    int64_t before[MAXSPATIAL] = {0}, after[MAXSPATIAL] = {0}, group = fg_attr_int(n, "group", 1);
+    int64_t before[MAXSPATIAL] = {0}, after[MAXSPATIAL] = {0},
+            group = fg_attr_int(n, "group", 1);
     window win;
 
     if (!x || !w)
         return 0;
     if (fg_rank(n, w) != fg_rank(n, x) || group < 1) {
-        fg_node_error(n, "kernel %s, group %lld for %s", fg_type_text(n->m, fg_rt(n->m, w)),
-                      (long long)group, fg_type_text(n->m, fg_rt(n->m, x)));
+        fg_node_error(n, "kernel %s, group %lld for %s",
+                      fg_type_text(n->m, fg_rt(n->m, w)), (long long)group,
+                      fg_type_text(n->m, fg_rt(n->m, x)));
         return 0;
     }
     if (!window_axes(n, &win, x) || !kernel_of(n, &win, w) || !paddings(n, &win, x))
@@ -190,8 +199,8 @@ fg_onnx_conv(fg_node *n)
     return fg_yield(n, fg_conv(n, fg_need(n, 0), fg_need(n, 1), fg_in(n, 2)));
 }
 
-/* Sizes of a transposed convolution: out = stride (in - 1) + output_padding + reach - pads, where
- * output_shape, or auto_pad's in * stride, settles the pads instead. */
+/* Sizes of a transposed convolution: out = stride (in - 1) + output_padding + reach -
+ * pads, where output_shape, or auto_pad's in * stride, settles the pads instead. */
 static bool
 transposed_size(fg_node *n, window *w, fg_reg x, int64_t *before, fg_expr *out)
 {
@@ -200,7 +209,8 @@ transposed_size(fg_node *n, window *w, fg_reg x, int64_t *before, fg_expr *out)
     int nextra = fg_attr_ints(n, "output_padding", &extra);
     fg_exprs *t = n->ex;
 
-    if ((nshape >= 0 && nshape != w->ns && nshape != w->ns + 2) || (nextra >= 0 && nextra != w->ns))
+    if ((nshape >= 0 && nshape != w->ns && nshape != w->ns + 2) ||
+        (nextra >= 0 && nextra != w->ns))
         return fg_node_error(n, "output_shape or output_padding has the wrong length");
     for (int a = 0; a < w->ns; a++) {
         if (nextra >= 0 && (extra[a] < 0 || extra[a] > INT32_MAX))
@@ -237,15 +247,17 @@ fg_onnx_conv_transpose(fg_node *n)
     if (!x || !w)
         return false;
     if (fg_rank(n, w) != fg_rank(n, x) || group < 1)
-        return fg_node_error(n, "kernel %s, group %lld for %s", fg_type_text(n->m, fg_rt(n->m, w)),
-                             (long long)group, fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "kernel %s, group %lld for %s",
+                             fg_type_text(n->m, fg_rt(n->m, w)), (long long)group,
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     if (!window_axes(n, &win, x) || !kernel_of(n, &win, w) || !paddings(n, &win, x) ||
         !transposed_size(n, &win, x, before, dim + 2))
         return false;
     dim[0] = fg_dim(n, x, 0);
     dim[1] = fg_emul(n->ex, fg_dim(n, w, 1), fg_c(n, group));
     fg_type type = fg_type_make(fg_elem(n, x), win.ns + 2, dim);
-    fg_inst *i = fg_inst_begin(n->b, FG_OP_conv_transpose, bias ? 3 : 2, (fg_reg[]){x, w, bias});
+    fg_inst *i =
+        fg_inst_begin(n->b, FG_OP_conv_transpose, bias ? 3 : 2, (fg_reg[]){x, w, bias});
     fg_set_ints(n->m, &FG_SET(i, conv_transpose, stride), win.ns, win.stride);
     fg_set_ints(n->m, &FG_SET(i, conv_transpose, dilation), win.ns, win.dilation);
     fg_set_ints(n->m, &FG_SET(i, conv_transpose, before), win.ns, before);
@@ -253,10 +265,10 @@ fg_onnx_conv_transpose(fg_node *n)
     return fg_inst_finish(n->b, i, &type, 1) && fg_yield(n, i->out[0]);
 }
 
-/* ---- pooling ------------------------------------------------------------------------------------------ */
+/* ---- pooling --------------------------------------------------------------------- */
 
-/* Number of windows per axis. With ceil_mode a last window that would begin in the padding
- * behind the data does not count. */
+/* Number of windows per axis. With ceil_mode a last window that would begin in the
+ * padding behind the data does not count. */
 static bool
 pooled_size(fg_node *n, const window *w, fg_reg x, fg_expr *dim)
 {
@@ -266,12 +278,14 @@ pooled_size(fg_node *n, const window *w, fg_reg x, fg_expr *dim)
     dim[0] = fg_dim(n, x, 0);
     dim[1] = fg_dim(n, x, 1);
     for (int a = 0; a < w->ns; a++) {
-        fg_expr d = fg_dim(n, x, 2 + a), s = fg_c(n, w->stride[a]), one = fg_c(n, 1), room, count;
+        fg_expr d = fg_dim(n, x, 2 + a), s = fg_c(n, w->stride[a]), one = fg_c(n, 1),
+                room, count;
         if (w->same) {
             dim[2 + a] = fg_eadd(t, fg_ediv(t, fg_esub(t, d, one), s), one);
             continue;
         }
-        room = fg_eadd(t, fg_eadd(t, d, w->before[a]), fg_esub(t, w->after[a], fg_c(n, reach(w, a))));
+        room = fg_eadd(t, fg_eadd(t, d, w->before[a]),
+                       fg_esub(t, w->after[a], fg_c(n, reach(w, a))));
         if (ceiling)
             room = fg_eadd(t, room, fg_c(n, w->stride[a] - 1));
         count = fg_eadd(t, fg_ediv(t, room, s), one);
@@ -302,7 +316,8 @@ pool_window(fg_node *n, fg_reg x, window *w, fg_expr *dim)
 
 /* The elements that all windows hold at one place: a strided slice of the padded data. */
 static fg_reg
-window_place(fg_node *n, const window *w, fg_reg padded, const fg_expr *dim, int64_t place)
+window_place(fg_node *n, const window *w, fg_reg padded, const fg_expr *dim,
+             int64_t place)
 {
     fg_expr start[MAXSPATIAL + 2];
     int64_t step[MAXSPATIAL + 2];
@@ -324,7 +339,8 @@ window_ends(fg_node *n, const window *w, fg_reg x, const fg_expr *dim, fg_expr *
     fg_exprs *t = n->ex;
 
     for (int a = 0; a < w->ns; a++) {
-        fg_expr last = fg_emul(t, fg_esub(t, dim[2 + a], fg_c(n, 1)), fg_c(n, w->stride[a]));
+        fg_expr last =
+            fg_emul(t, fg_esub(t, dim[2 + a], fg_c(n, 1)), fg_c(n, w->stride[a]));
         fg_expr need = fg_eadd(t, last, fg_c(n, reach(w, a)));
         after[a] = fg_esub(t, need, fg_eadd(t, w->before[a], fg_dim(n, x, 2 + a)));
         after[a] = fg_emax(t, after[a], fg_c(n, 0));
@@ -375,8 +391,9 @@ max_pool_indices(fg_node *n, fg_reg x, const window *w, const fg_expr *dim)
         return false;
     window_ends(n, w, x, dim, after);
     fg_reg data = pad_spatial(n, x, w, after, 0), best = 0, index = 0;
-    fg_reg at = pad_spatial(n, flat_positions(n, x, fg_attr_int(n, "storage_order", 0) != 0), w, after,
-                            fg_emit_f(n->b, FG_i64, -1));
+    fg_reg at =
+        pad_spatial(n, flat_positions(n, x, fg_attr_int(n, "storage_order", 0) != 0), w,
+                    after, fg_emit_f(n->b, FG_i64, -1));
     for (int64_t k = 0; data && at && k < places; k++) {
         fg_reg v = window_place(n, w, data, dim, k), i = window_place(n, w, at, dim, k);
         if (!best) {
@@ -467,19 +484,22 @@ bool
 fg_onnx_global_pool(fg_node *n)
 {
     fg_reg x = fg_need(n, 0), y;
-    bool max = !strcmp(n->op, "GlobalMaxPool"), mean = !strcmp(n->op, "GlobalAveragePool");
+    bool max = !strcmp(n->op, "GlobalMaxPool"),
+         mean = !strcmp(n->op, "GlobalAveragePool");
     int64_t axes[FG_MAXRANK], power = fg_attr_int(n, "p", 2);
 
     if (!x)
         return false;
     int count = fg_rank(n, x) - 2;
     if (count < 1)
-        return fg_node_error(n, "%s has no spatial axes", fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "%s has no spatial axes",
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     for (int a = 0; a < count; a++)
         axes[a] = 2 + a;
     if (max || mean)
-        return fg_yield(n, fg_emit_reduce(n->b, max ? FG_OP_reduce_max : FG_OP_reduce_mean, x, count,
-                                          axes, true));
+        return fg_yield(n,
+                        fg_emit_reduce(n->b, max ? FG_OP_reduce_max : FG_OP_reduce_mean,
+                                       x, count, axes, true));
     if (power < 1)
         return fg_node_error(n, "p = %lld", (long long)power);
     fg_reg w = fg_widen(n, x), p = fg_num(n, w, (double)power);

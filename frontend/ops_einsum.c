@@ -16,17 +16,17 @@ enum { ELLIPSIS = 52, NLETTERS = ELLIPSIS + FG_MAXRANK };
 /* A tensor whose axis i is letter axis[i]. */
 typedef struct term {
     fg_reg r;
-    int    rank;
-    int    axis[FG_MAXRANK];
+    int rank;
+    int axis[FG_MAXRANK];
 } term;
 
 typedef struct einsum {
     fg_node *n;
-    int      nterm, nout;
-    term    *term;
-    int      out[FG_MAXRANK];
-    int      uses[NLETTERS];    /* terms that have the letter, and the result */
-    fg_expr  size[NLETTERS];
+    int nterm, nout;
+    term *term;
+    int out[FG_MAXRANK];
+    int uses[NLETTERS]; /* terms that have the letter, and the result */
+    fg_expr size[NLETTERS];
 } einsum;
 
 static int
@@ -55,7 +55,8 @@ read_labels(fg_node *n, const char **s, int dots, int *axis, int *rank)
             continue;
         }
         if (k < 0 || *rank == FG_MAXRANK)
-            return fg_node_error(n, "equation \"%s\" cannot be read", fg_attr_str(n, "equation", ""));
+            return fg_node_error(n, "equation \"%s\" cannot be read",
+                                 fg_attr_str(n, "equation", ""));
         axis[(*rank)++] = k;
     }
     return true;
@@ -176,10 +177,11 @@ parse(einsum *e)
         s += 2;
         if (!read_labels(n, &s, most, e->out, &e->nout))
             return false;
-    } else if (!*s) {           /* implicit: the ellipsis, then letters that occur once */
+    } else if (!*s) { /* implicit: the ellipsis, then letters that occur once */
         for (int i = 0; i < most; i++)
             e->out[e->nout++] = ELLIPSIS + FG_MAXRANK - most + i;
-        for (const char *c = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"; *c; c++) {
+        for (const char *c = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"; *c;
+             c++) {
             int seen = 0;
             for (const char *q = fg_attr_str(n, "equation", ""); *q; q++)
                 seen += *q == *c;
@@ -242,7 +244,8 @@ sum_out(einsum *e, term *t)
 
 /* The axes of one operand of a product flattened to [batch.., rows, inner]. */
 static fg_reg
-matrix(einsum *e, const term *t, int nb, const int *batch, int no, const int *own, int nk, const int *inner)
+matrix(einsum *e, const term *t, int nb, const int *batch, int no, const int *own, int nk,
+       const int *inner)
 {
     fg_node *n = e->n;
     int names[FG_MAXRANK], count = 0;
@@ -271,7 +274,7 @@ matrix(einsum *e, const term *t, int nb, const int *batch, int no, const int *ow
     return fg_emit_reshape(n->b, x, nb + 2, dim);
 }
 
-/* x joined with y into x. Letters of both: summed when nobody else has them, else batch. */
+/* x joined with y into x. Letters of both: summed if nobody else has them, else batch. */
 static bool
 join(einsum *e, term *x, const term *y)
 {

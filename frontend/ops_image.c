@@ -1,9 +1,9 @@
 /* ops_image.c - ONNX operators that sample and unfold images.
  *
- *     GridSample x, g      ->  per place in the window: gather_elements of x[N,C,pixels] at
- *                              flat indices, times a weight; summed
- *     AffineGrid theta     ->  matmul of the pixel centres [H W, 3] with theta
- *     CenterCropPad x      ->  slice, pad
+ *     GridSample x, g   ->  per neighbour: gather_elements of x[N,C,pixels] at flat
+ *                           indices, times a weight; summed
+ *     AffineGrid theta  ->  matmul of the pixel centres [H W, 3] with theta
+ *     CenterCropPad x   ->  slice, pad
  */
 #include "frontend/ops.h"
 
@@ -11,17 +11,17 @@
 
 enum { MAXSPATIAL = 3 };
 
-/* ---- GridSample ----------------------------------------------------------------------------- */
+/* ---- GridSample ------------------------------------------------------------------ */
 
 typedef enum { PAD_ZEROS, PAD_BORDER, PAD_REFLECTION } padding;
 
 typedef struct grid {
-    int     ns, taps;           /* spatial axes; neighbours per axis: 1, 2 or 4 */
-    bool    corners;
+    int ns, taps; /* spatial axes; neighbours per axis: 1, 2 or 4 */
+    bool corners;
     padding pad;
-    fg_reg  pixels;             /* [N,C,P] */
-    fg_reg  at[MAXSPATIAL];     /* [N,1,L]: position per axis, in pixels */
-    fg_reg  floor[MAXSPATIAL];  /* the same rounded down */
+    fg_reg pixels;            /* [N,C,P] */
+    fg_reg at[MAXSPATIAL];    /* [N,1,L]: position per axis, in pixels */
+    fg_reg floor[MAXSPATIAL]; /* the same rounded down */
     fg_expr size[MAXSPATIAL];
 } grid;
 
@@ -38,10 +38,12 @@ word(const char *s, const char *const *list)
 static bool
 grid_attributes(fg_node *n, grid *g)
 {
-    static const char *const modes[] = {"nearest", "linear", "bilinear", "cubic", "bicubic", NULL};
+    static const char *const modes[] = {"nearest", "linear",  "bilinear",
+                                        "cubic",   "bicubic", NULL};
     static const char *const pads[] = {"zeros", "border", "reflection", NULL};
     static const int taps[] = {1, 2, 2, 4, 4};
-    const char *mode = fg_attr_str(n, "mode", "linear"), *pad = fg_attr_str(n, "padding_mode", "zeros");
+    const char *mode = fg_attr_str(n, "mode", "linear"),
+               *pad = fg_attr_str(n, "padding_mode", "zeros");
     int m = word(mode, modes), p = word(pad, pads);
 
     if (m < 0 || p < 0)
@@ -57,8 +59,9 @@ static fg_reg
 reflect(fg_node *n, const grid *g, int a, fg_reg x)
 {
     double low = g->corners ? 0 : -0.5;
-    fg_reg span = fg_sym_scalar(n, g->corners ? fg_esub(n->ex, g->size[a], fg_c(n, 1)) : g->size[a],
-                                x ? fg_elem(n, x) : FG_f32);
+    fg_reg span =
+        fg_sym_scalar(n, g->corners ? fg_esub(n->ex, g->size[a], fg_c(n, 1)) : g->size[a],
+                      x ? fg_elem(n, x) : FG_f32);
     fg_reg least = fg_num(n, x, low), twice = E2(add, span, span), u;
 
     u = E2(mod, E2(sub, x, least), twice);
@@ -72,18 +75,22 @@ static fg_reg
 grid_position(fg_node *n, const grid *g, int a, fg_reg v)
 {
     fg_dtype d = fg_elem(n, v);
-    fg_reg one = fg_num(n, v, 1), two = fg_num(n, v, 2), size = fg_sym_scalar(n, g->size[a], d);
+    fg_reg one = fg_num(n, v, 1), two = fg_num(n, v, 2),
+           size = fg_sym_scalar(n, g->size[a], d);
     fg_reg end = E2(sub, size, one), x;
 
     v = E2(add, v, one);
-    x = g->corners ? E2(mul, E2(div, v, two), end) : E2(div, E2(sub, E2(mul, v, size), one), two);
+    x = g->corners ? E2(mul, E2(div, v, two), end)
+                   : E2(div, E2(sub, E2(mul, v, size), one), two);
     if (g->taps == 1)
         x = E1(round, x);
     if (!x || g->pad == PAD_ZEROS)
         return x;
     double edge = g->corners ? 0 : 0.5;
-    fg_reg outside = E2(or, E2(lt, x, fg_num(n, x, -edge)), E2(gt, x, E2(add, end, fg_num(n, x, edge))));
-    fg_reg in = g->pad == PAD_BORDER ? E2(min, E2(max, x, fg_num(n, x, 0)), end) : reflect(n, g, a, x);
+    fg_reg outside = E2(or, E2(lt, x, fg_num(n, x, -edge)),
+                        E2(gt, x, E2(add, end, fg_num(n, x, edge))));
+    fg_reg in = g->pad == PAD_BORDER ? E2(min, E2(max, x, fg_num(n, x, 0)), end)
+                                     : reflect(n, g, a, x);
     return E3(where, outside, in, x);
 }
 
@@ -97,7 +104,8 @@ cubic_weight(fg_node *n, fg_reg d)
     near = E2(sub, E2(mul, d, fg_num(n, d, a + 2)), fg_num(n, d, a + 3));
     near = E2(add, E2(mul, E2(mul, near, d), d), fg_num(n, d, 1));
     far = E2(sub, E2(mul, d, fg_num(n, d, a)), fg_num(n, d, 5 * a));
-    far = E2(sub, E2(mul, E2(add, E2(mul, far, d), fg_num(n, d, 8 * a)), d), fg_num(n, d, 4 * a));
+    far = E2(sub, E2(mul, E2(add, E2(mul, far, d), fg_num(n, d, 8 * a)), d),
+             fg_num(n, d, 4 * a));
     return E3(where, E2(le, d, fg_num(n, d, 1)), near, far);
 }
 
@@ -106,13 +114,15 @@ static bool
 tap(fg_node *n, const grid *g, int a, int k, fg_reg *weight, fg_reg *index)
 {
     fg_reg i = E2(add, g->floor[a], fg_num(n, g->floor[a], k)), valid = 0;
-    fg_reg d = E2(sub, g->at[a], i), last = fg_sym_scalar(n, fg_esub(n->ex, g->size[a], fg_c(n, 1)), FG_i64);
+    fg_reg d = E2(sub, g->at[a], i),
+           last = fg_sym_scalar(n, fg_esub(n->ex, g->size[a], fg_c(n, 1)), FG_i64);
     fg_reg zero = fg_emit_f(n->b, FG_i64, 0);
 
     if (!d)
         return false;
-    *weight = g->taps == 1 ? fg_num(n, d, 1) : g->taps == 4 ? cubic_weight(n, d)
-                                                            : E2(sub, fg_num(n, d, 1), E1(abs, d));
+    *weight = g->taps == 1   ? fg_num(n, d, 1)
+              : g->taps == 4 ? cubic_weight(n, d)
+                             : E2(sub, fg_num(n, d, 1), E1(abs, d));
     if (g->pad == PAD_REFLECTION)
         i = reflect(n, g, a, i);
     i = i ? fg_emit_cast(n->b, i, FG_i64) : 0;
@@ -156,7 +166,9 @@ grid_sum(fg_node *n, const grid *g)
         for (int a = 0, rest = t; a < g->ns; a++, rest /= g->taps) {
             int k = rest % g->taps;
             w = w ? E2(mul, w, weight[a][k]) : weight[a][k];
-            at = at ? E2(add, E2(mul, at, fg_sym_scalar(n, g->size[a], FG_i64)), index[a][k]) : index[a][k];
+            at = at ? E2(add, E2(mul, at, fg_sym_scalar(n, g->size[a], FG_i64)),
+                         index[a][k])
+                    : index[a][k];
         }
         fg_reg v = E2(mul, pixels_at(n, g, at), w);
         sum = sum ? E2(add, sum, v) : v;
@@ -178,7 +190,8 @@ fg_onnx_grid_sample(fg_node *n)
         !fg_e_is(n->ex, fg_dim(n, v, g.ns + 1), g.ns))
         return fg_node_error(n, "grid %s for %s", fg_type_text(n->m, fg_rt(n->m, v)),
                              fg_type_text(n->m, fg_rt(n->m, x)));
-    fg_expr flat[3] = {fg_dim(n, x, 0), fg_dim(n, x, 1), fg_dims_product(n, x, 2, g.ns + 2)};
+    fg_expr flat[3] = {fg_dim(n, x, 0), fg_dim(n, x, 1),
+                       fg_dims_product(n, x, 2, g.ns + 2)};
     fg_expr places[3] = {flat[0], fg_c(n, 1), fg_dims_product(n, v, 1, g.ns + 1)};
     fg_reg w = fg_widen(n, x), where_at = fg_widen(n, v);
     if (!fg_is_float(fg_elem(n, x)))
@@ -201,13 +214,14 @@ fg_onnx_grid_sample(fg_node *n)
     return fg_yield(n, y ? fg_narrow(n, fg_emit_reshape(n->b, y, g.ns + 2, out), x) : 0);
 }
 
-/* ---- AffineGrid ------------------------------------------------------------------------------- */
+/* ---- AffineGrid ------------------------------------------------------------------ */
 
 /* Centres of the pixels along an axis of size d, as [1,..,d,..,1,1]. */
 static fg_reg
 centres(fg_node *n, fg_dtype type, fg_expr d, int axis, int ns, bool corners)
 {
-    fg_reg i = fg_iota_along(n, d, axis, ns + 1, FG_i64), size = fg_sym_scalar(n, d, type), one, two;
+    fg_reg i = fg_iota_along(n, d, axis, ns + 1, FG_i64),
+           size = fg_sym_scalar(n, d, type), one, two;
 
     if (!i || !size)
         return 0;
@@ -231,9 +245,11 @@ fg_onnx_affine_grid(fg_node *n)
     if (!theta || !fg_in_clamped(n, 1, 1, INT32_MAX, &size, &count))
         return false;
     int ns = count - 2;
-    if (ns < 2 || ns > 3 || fg_rank(n, theta) != 3 || !fg_e_is(n->ex, fg_dim(n, theta, 1), ns) ||
+    if (ns < 2 || ns > 3 || fg_rank(n, theta) != 3 ||
+        !fg_e_is(n->ex, fg_dim(n, theta, 1), ns) ||
         !fg_e_is(n->ex, fg_dim(n, theta, 2), ns + 1))
-        return fg_node_error(n, "theta %s for %d sizes", fg_type_text(n->m, fg_rt(n->m, theta)), count);
+        return fg_node_error(n, "theta %s for %d sizes",
+                             fg_type_text(n->m, fg_rt(n->m, theta)), count);
     fg_reg wide = fg_widen(n, theta);
     fg_expr all = fg_c(n, 1);
     for (int a = 0; a < ns; a++) {
@@ -241,7 +257,7 @@ fg_onnx_affine_grid(fg_node *n)
         all = fg_emul(n->ex, all, dim[a]);
     }
     dim[ns] = fg_c(n, 1);
-    for (int a = 0; a <= ns; a++) {             /* the last axis comes first: x, y, z, 1 */
+    for (int a = 0; a <= ns; a++) { /* the last axis comes first: x, y, z, 1 */
         int axis = ns - 1 - a;
         part[a] = a == ns ? fg_num(n, wide, 1)
                           : centres(n, fg_elem(n, wide), dim[axis], axis, ns, corners);
@@ -256,10 +272,11 @@ fg_onnx_affine_grid(fg_node *n)
     for (int a = 0; a < ns; a++)
         out[1 + a] = dim[a];
     out[ns + 1] = fg_c(n, ns);
-    return fg_yield(n, base ? fg_narrow(n, fg_emit_reshape(n->b, base, ns + 2, out), theta) : 0);
+    return fg_yield(
+        n, base ? fg_narrow(n, fg_emit_reshape(n->b, base, ns + 2, out), theta) : 0);
 }
 
-/* ---- cropping and unpooling ---------------------------------------------------------------------- */
+/* ---- cropping and unpooling ------------------------------------------------------ */
 
 bool
 fg_onnx_center_crop_pad(fg_node *n)
@@ -274,7 +291,8 @@ fg_onnx_center_crop_pad(fg_node *n)
     if (!x || !fg_in_clamped(n, 1, 0, INT32_MAX, &size, &count))
         return false;
     if (count != (naxes < 0 ? fg_rank(n, x) : naxes))
-        return fg_node_error(n, "%d sizes for %d axes", count, naxes < 0 ? fg_rank(n, x) : naxes);
+        return fg_node_error(n, "%d sizes for %d axes", count,
+                             naxes < 0 ? fg_rank(n, x) : naxes);
     for (a = 0; a < fg_rank(n, x); a++)
         before[a] = after[a] = zero;
     for (int i = 0; x && i < count; i++) {
@@ -321,10 +339,11 @@ fg_onnx_max_unpool(fg_node *n)
         return false;
     int rank = fg_rank(n, x), ns = rank - 2;
     if (ns < 1 || ns > MAXSPATIAL || fg_rank(n, index) != rank)
-        return fg_node_error(n, "indices %s for %s", fg_type_text(n->m, fg_rt(n->m, index)),
+        return fg_node_error(n, "indices %s for %s",
+                             fg_type_text(n->m, fg_rt(n->m, index)),
                              fg_type_text(n->m, fg_rt(n->m, x)));
-    if (!ints_or(n, "kernel_shape", ns, 1, kernel) || !ints_or(n, "strides", ns, 1, stride) ||
-        !ints_or(n, "pads", 2 * ns, 0, pads))
+    if (!ints_or(n, "kernel_shape", ns, 1, kernel) ||
+        !ints_or(n, "strides", ns, 1, stride) || !ints_or(n, "pads", 2 * ns, 0, pads))
         return false;
     if (fg_in(n, 2) && !fg_in_clamped(n, 2, 0, INT32_MAX, &want, &count))
         return false;
@@ -344,7 +363,8 @@ fg_onnx_max_unpool(fg_node *n)
     }
     fg_expr values = fg_dims_product(n, x, 0, rank);
     fg_reg in[3] = {fg_emit_expand(n->b, fg_num(n, x, 0), 1, &all),
-                    fg_emit_reshape(n->b, index, 1, &values), fg_emit_reshape(n->b, x, 1, &values)};
+                    fg_emit_reshape(n->b, index, 1, &values),
+                    fg_emit_reshape(n->b, x, 1, &values)};
     if (!in[0] || !in[1] || !in[2])
         return false;
     fg_inst *i = fg_inst_begin(n->b, FG_OP_scatter_elements, 3, in);

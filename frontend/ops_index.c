@@ -10,7 +10,7 @@
 
 #include <math.h>
 
-/* ---- shapes and constants ------------------------------------------------------------------- */
+/* ---- shapes and constants -------------------------------------------------------- */
 
 static int
 clamp_axis(int64_t a, int rank)
@@ -29,7 +29,8 @@ fg_onnx_shape(fg_node *n)
     int rank = fg_rank(n, x), start = clamp_axis(fg_attr_int(n, "start", 0), rank);
     int end = clamp_axis(fg_attr_int(n, "end", rank), rank);
     const fg_type t = *fg_rt(n->m, x);
-    return fg_yield(n, fg_emit_symvec(n->b, end > start ? end - start : 0, t.dim + start, FG_i64, false));
+    return fg_yield(n, fg_emit_symvec(n->b, end > start ? end - start : 0, t.dim + start,
+                                      FG_i64, false));
 }
 
 bool
@@ -37,7 +38,8 @@ fg_onnx_size(fg_node *n)
 {
     fg_reg x = fg_need(n, 0);
 
-    return x && fg_yield(n, fg_sym_scalar(n, fg_dims_product(n, x, 0, fg_rank(n, x)), FG_i64));
+    return x &&
+           fg_yield(n, fg_sym_scalar(n, fg_dims_product(n, x, 0, fg_rank(n, x)), FG_i64));
 }
 
 bool
@@ -80,14 +82,16 @@ fg_onnx_constant_of_shape(fg_node *n)
     for (int a = 0; a < count; a++)
         if (fg_e_const(n->ex, e[a], &v) && v < 0)
             return fg_node_error(n, "size %lld is negative", (long long)v);
-    fg_reg value = fg_attr_has(n, "value") ? fg_scalar(n, fg_attr_tensor(n, "value"), "value")
-                                          : fg_emit_f(n->b, FG_f32, 0);
+    fg_reg value = fg_attr_has(n, "value")
+                       ? fg_scalar(n, fg_attr_tensor(n, "value"), "value")
+                       : fg_emit_f(n->b, FG_f32, 0);
     return fg_yield(n, value ? fg_emit_expand(n->b, value, count, e) : 0);
 }
 
-/* ---- ranges ----------------------------------------------------------------------------------- */
+/* ---- ranges ---------------------------------------------------------------------- */
 
-/* Elements of start, start+delta, .. before limit: max(0, ceil((limit - start) / delta)). */
+/* Elements of start, start+delta, .. before limit: max(0, ceil((limit - start) /
+ * delta)). */
 static bool
 range_exprs(fg_node *n, fg_dtype d)
 {
@@ -108,9 +112,11 @@ range_exprs(fg_node *n, fg_dtype d)
     fg_expr len = fg_ediv(n->ex, fg_esub(n->ex, v[0], v[1]), v[2]);
     len = fg_emax(n->ex, fg_esub(n->ex, fg_c(n, 0), len), fg_c(n, 0));
     if (fg_e_const(n->ex, v[2], &step))
-        return fg_yield(n, fg_emit_cast(n->b, fg_emit_iota(n->b, len, v[0], step, FG_i64), d));
+        return fg_yield(
+            n, fg_emit_cast(n->b, fg_emit_iota(n->b, len, v[0], step, FG_i64), d));
     fg_reg i = fg_emit_iota(n->b, len, fg_c(n, 0), 1, FG_i64);
-    i = E2(add, E2(mul, i, fg_sym_scalar(n, v[2], FG_i64)), fg_sym_scalar(n, v[0], FG_i64));
+    i = E2(add, E2(mul, i, fg_sym_scalar(n, v[2], FG_i64)),
+           fg_sym_scalar(n, v[0], FG_i64));
     return fg_yield(n, fg_emit_cast(n->b, i, d));
 }
 
@@ -146,11 +152,12 @@ fg_onnx_range(fg_node *n)
     if (len == FG_E_BAD)
         return false;
     fg_reg start = fg_widen(n, v[0]), delta = fg_widen(n, v[2]);
-    fg_reg i = fg_emit_cast(n->b, fg_emit_iota(n->b, len, fg_c(n, 0), 1, FG_i64), fg_elem(n, start));
+    fg_reg i = fg_emit_cast(n->b, fg_emit_iota(n->b, len, fg_c(n, 0), 1, FG_i64),
+                            fg_elem(n, start));
     return fg_yield(n, fg_narrow(n, E2(add, start, E2(mul, i, delta)), v[0]));
 }
 
-/* ---- masks from positions ------------------------------------------------------------------------ */
+/* ---- masks from positions -------------------------------------------------------- */
 
 bool
 fg_onnx_trilu(fg_node *n)
@@ -161,7 +168,8 @@ fg_onnx_trilu(fg_node *n)
         return false;
     int rank = fg_rank(n, x);
     if (rank < 2)
-        return fg_node_error(n, "%s has no last two axes", fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "%s has no last two axes",
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     fg_reg row = fg_iota_along(n, fg_dim(n, x, rank - 2), 0, 2, FG_i64);
     fg_reg col = fg_iota_along(n, fg_dim(n, x, rank - 1), 1, 2, FG_i64);
     if (k)
@@ -179,10 +187,12 @@ fg_onnx_eye_like(fg_node *n)
         return false;
     if (fg_rank(n, x) != 2)
         return fg_node_error(n, "%s is not a matrix", fg_type_text(n->m, fg_rt(n->m, x)));
-    fg_dtype d = fg_attr_has(n, "dtype") ? fg_dtype_by_onnx((int)fg_attr_int(n, "dtype", 0))
-                                         : fg_elem(n, x);
+    fg_dtype d = fg_attr_has(n, "dtype")
+                     ? fg_dtype_by_onnx((int)fg_attr_int(n, "dtype", 0))
+                     : fg_elem(n, x);
     if (!d)
-        return fg_node_unsupported(n, "element type %lld", (long long)fg_attr_int(n, "dtype", 0));
+        return fg_node_unsupported(n, "element type %lld",
+                                   (long long)fg_attr_int(n, "dtype", 0));
     fg_reg row = fg_iota_along(n, fg_dim(n, x, 0), 0, 2, FG_i64);
     fg_reg col = fg_iota_along(n, fg_dim(n, x, 1), 1, 2, FG_i64);
     row = E2(add, row, fg_emit_f(n->b, FG_i64, (double)fg_attr_int(n, "k", 0)));
@@ -213,7 +223,7 @@ fg_onnx_one_hot(fg_node *n)
     return fg_yield(n, E3(where, E2(eq, i, at), on, off));
 }
 
-/* ---- gather ----------------------------------------------------------------------------------------- */
+/* ---- gather ---------------------------------------------------------------------- */
 
 bool
 fg_onnx_gather(fg_node *n)
@@ -235,7 +245,8 @@ fg_onnx_gather_elements(fg_node *n)
     fg_reg in[2] = {fg_need(n, 0), fg_need(n, 1)};
     int axis;
 
-    if (!in[0] || !in[1] || !fg_axis(n, fg_attr_int(n, "axis", 0), fg_rank(n, in[0]), &axis))
+    if (!in[0] || !in[1] ||
+        !fg_axis(n, fg_attr_int(n, "axis", 0), fg_rank(n, in[0]), &axis))
         return false;
     fg_inst *i = fg_inst_begin(n->b, FG_OP_gather_elements, 2, in);
     FG_SET(i, gather_elements, axis).i = axis;
@@ -251,7 +262,8 @@ fg_onnx_gather_nd(fg_node *n)
     if (!in[0] || !in[1])
         return false;
     if (batch < 0 || batch >= fg_rank(n, in[0]) || batch >= fg_rank(n, in[1]))
-        return fg_node_error(n, "batch_dims %lld does not fit the ranks", (long long)batch);
+        return fg_node_error(n, "batch_dims %lld does not fit the ranks",
+                             (long long)batch);
     fg_inst *i = fg_inst_begin(n->b, FG_OP_gather_nd, 2, in);
     FG_SET(i, gather_nd, batch).i = batch;
     return fg_inst_finish(n->b, i, NULL, 0) && fg_yield(n, i->out[0]);
@@ -301,7 +313,7 @@ fg_onnx_nonzero(fg_node *n)
     return fg_yield(n, fg_nonzero(n, fg_need(n, 0)));
 }
 
-/* ---- scatter ------------------------------------------------------------------------------------------ */
+/* ---- scatter --------------------------------------------------------------------- */
 
 static bool
 scatter_how(fg_node *n, const char **how)
@@ -350,10 +362,12 @@ fg_onnx_scatter_nd(fg_node *n)
            fg_yield(n, scatter_nd(n, fg_need(n, 0), fg_need(n, 1), fg_need(n, 2), how));
 }
 
-/* Rows start[b] + s of axis `axis` become row s of update. The index tuples name all axes up
- * to it, so that each update row is one run in memory and the cache can change in place. */
+/* Rows start[b] + s of axis `axis` become row s of update. The index tuples name all
+ * axes up to it, so that each update row is one run in memory and the cache can change
+ * in place. */
 fg_reg
-fg_cache_write(fg_node *n, fg_reg cache, fg_reg update, fg_reg start, int axis, bool circular)
+fg_cache_write(fg_node *n, fg_reg cache, fg_reg update, fg_reg start, int axis,
+               bool circular)
 {
     fg_expr dim[FG_MAXRANK];
     fg_reg part[FG_MAXRANK];
@@ -407,7 +421,8 @@ bool
 fg_onnx_reverse_sequence(fg_node *n)
 {
     fg_reg x = fg_need(n, 0), length = fg_need(n, 1);
-    int64_t batch = fg_attr_int(n, "batch_axis", 1), time = fg_attr_int(n, "time_axis", 0);
+    int64_t batch = fg_attr_int(n, "batch_axis", 1),
+            time = fg_attr_int(n, "time_axis", 0);
 
     if (!x || !length)
         return false;
@@ -425,7 +440,7 @@ fg_onnx_reverse_sequence(fg_node *n)
     return fg_inst_finish(n->b, i, NULL, 0) && fg_yield(n, i->out[0]);
 }
 
-/* ---- optional values, which are tensors or absent ------------------------------------------------ */
+/* ---- optional values, which are tensors or absent -------------------------------- */
 
 bool
 fg_onnx_optional_has(fg_node *n)

@@ -8,7 +8,7 @@
  */
 #include "frontend/ops.h"
 
-/* ---- one shape for another ---------------------------------------------------------------- */
+/* ---- one shape for another ------------------------------------------------------- */
 
 /* True when e is a size as it stands, neither a code (0, -1) nor possibly one. */
 static bool
@@ -16,12 +16,14 @@ plain_size(fg_node *n, fg_expr e)
 {
     int64_t v;
 
-    return fg_e_const(n->ex, e, &v) || fg_e_lo(n->ex, e) >= 0 || !fg_e_mentions(n->ex, e, FG_SYM_RUN);
+    return fg_e_const(n->ex, e, &v) || fg_e_lo(n->ex, e) >= 0 ||
+           !fg_e_mentions(n->ex, e, FG_SYM_RUN);
 }
 
 /* Sizes from expressions; -1 is what the others leave. */
 static bool
-resolve_sizes(fg_node *n, fg_reg x, bool allowzero, int count, const fg_expr *e, fg_expr *dim)
+resolve_sizes(fg_node *n, fg_reg x, bool allowzero, int count, const fg_expr *e,
+              fg_expr *dim)
 {
     fg_exprs *t = n->ex;
     fg_expr rest = fg_c(n, 1);
@@ -69,7 +71,8 @@ read_sizes(fg_node *n, fg_reg x, fg_reg shape, bool allowzero, int count, fg_exp
         s = E3(where, E2(eq, s, fg_emit_f(n->b, FG_i64, 0)), copy, s);
     }
     fg_reg open = E2(eq, s, fg_emit_f(n->b, FG_i64, -1));
-    fg_reg rest = fg_emit_reduce(n->b, FG_OP_reduce_prod, E3(where, open, one, s), 1, &axis, false);
+    fg_reg rest =
+        fg_emit_reduce(n->b, FG_OP_reduce_prod, E3(where, open, one, s), 1, &axis, false);
     fg_reg size = E2(div, fg_sym_scalar(n, total, FG_i64), rest);
     s = E3(where, open, size, s);
     for (int i = 0; s && i < count; i++)
@@ -158,7 +161,8 @@ fg_onnx_squeeze(fg_node *n)
             return false;
     }
     const fg_type t = *fg_rt(n->m, x);
-    return fg_axisset_drop(n, &s, t.dim, dim) && fg_yield(n, fg_emit_reshape(n->b, x, s.rank - s.count, dim));
+    return fg_axisset_drop(n, &s, t.dim, dim) &&
+           fg_yield(n, fg_emit_reshape(n->b, x, s.rank - s.count, dim));
 }
 
 bool
@@ -192,7 +196,8 @@ fg_onnx_unsqueeze(fg_node *n)
     if (s.count != count)
         return fg_node_error(n, "an axis is named twice");
     const fg_type t = *fg_rt(n->m, x);
-    return fg_axisset_insert(n, &s, t.dim, dim) && fg_yield(n, fg_emit_reshape(n->b, x, s.rank, dim));
+    return fg_axisset_insert(n, &s, t.dim, dim) &&
+           fg_yield(n, fg_emit_reshape(n->b, x, s.rank, dim));
 }
 
 bool
@@ -219,7 +224,7 @@ fg_onnx_transpose(fg_node *n)
     return fg_yield(n, fg_emit_transpose(n->b, x, perm));
 }
 
-/* ---- repetition --------------------------------------------------------------------------- */
+/* ---- repetition ------------------------------------------------------------------ */
 
 /* One axis of Expand: either side may be 1. A run-time target beside a fixed size is 1 or
  * that size; anything else is a fault of the data and found by the launch. */
@@ -228,8 +233,8 @@ expand_dim(fg_node *n, fg_expr d, fg_expr to, fg_expr *out)
 {
     int64_t v;
 
-    if (fg_e_is(n->ex, to, 1) || (fg_e_const(n->ex, d, &v) && v != 1 &&
-                                  fg_e_mentions(n->ex, to, FG_SYM_RUN)))
+    if (fg_e_is(n->ex, to, 1) ||
+        (fg_e_const(n->ex, d, &v) && v != 1 && fg_e_mentions(n->ex, to, FG_SYM_RUN)))
         *out = d;
     else if (fg_e_is(n->ex, d, 1))
         *out = to;
@@ -301,7 +306,8 @@ fg_onnx_tile(fg_node *n)
     if (!x || !fg_in_clamped(n, 1, 0, INT64_MAX, &e, &count))
         return false;
     if (count != fg_rank(n, x))
-        return fg_node_error(n, "%d repeats for %s", count, fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "%d repeats for %s", count,
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     for (int a = 0; a < count; a++)
         if (fg_e_const(n->ex, e[a], &v) && v < 0)
             return fg_node_error(n, "repeat %lld is negative", (long long)v);
@@ -326,7 +332,7 @@ fg_onnx_concat(fg_node *n)
     return fg_yield(n, n->nin == 1 ? x[0] : fg_emit_concat(n->b, n->nin, x, axis));
 }
 
-/* ---- parts ----------------------------------------------------------------------------------- */
+/* ---- parts ----------------------------------------------------------------------- */
 
 /* A bound of Slice as a position: counted from the end when negative, then within lo..hi.
  * Constants as large as INT32_MAX are the exporters' words for "the end". */
@@ -348,9 +354,11 @@ typedef struct slicing {
     fg_expr start[FG_MAXRANK], size[FG_MAXRANK], step[FG_MAXRANK];
 } slicing;
 
-/* Bounds of one axis of size d as ONNX says: step > 0 clamps to 0..d, step < 0 to -1..d-1. */
+/* Bounds of one axis of size d as ONNX says: step > 0 clamps to 0..d, step < 0 to
+ * -1..d-1. */
 static void
-slice_axis(fg_node *n, slicing *s, int a, fg_expr d, fg_expr from, fg_expr to, fg_expr step)
+slice_axis(fg_node *n, slicing *s, int a, fg_expr d, fg_expr from, fg_expr to,
+           fg_expr step)
 {
     fg_exprs *t = n->ex;
     fg_expr zero = fg_c(n, 0), back = fg_elt(t, step, zero), hi = fg_esub(t, d, back);
@@ -391,7 +399,7 @@ slice_emit(fg_node *n, fg_reg x, const slicing *s)
 /* The operands of Slice, or the attributes of its first version. */
 typedef struct bounds {
     const fg_expr *from, *to, *axis, *step;
-    int            count;
+    int count;
 } bounds;
 
 static bool
@@ -407,7 +415,8 @@ slice_attrs(fg_node *n, bounds *b)
         if (k == 0)
             b->count = count;
         if (count != b->count && !(k == 2 && count < 0))
-            return fg_node_error(n, "%s has %d entries, starts %d", name[k], count, b->count);
+            return fg_node_error(n, "%s has %d entries, starts %d", name[k], count,
+                                 b->count);
         e[k] = FG_NEWN(n->m->a, fg_expr, (size_t)(count > 0 ? count : 1));
         for (int i = 0; i < b->count; i++)
             e[k][i] = fg_c(n, count < 0 ? i : v[i]);
@@ -426,13 +435,14 @@ slice_operands(fg_node *n, int rank, bounds *b)
         int count;
         if (k > 2 && !fg_in(n, k))
             continue;
-        if (!fg_in_clamped(n, k, k == 3 ? -rank : INT64_MIN, k == 3 ? rank - 1 : INT64_MAX,
-                           e[k - 1], &count))
+        if (!fg_in_clamped(n, k, k == 3 ? -rank : INT64_MIN,
+                           k == 3 ? rank - 1 : INT64_MAX, e[k - 1], &count))
             return false;
         if (k == 1)
             b->count = count;
         if (count != b->count)
-            return fg_node_error(n, "operand %d has %d entries, starts %d", k, count, b->count);
+            return fg_node_error(n, "operand %d has %d entries, starts %d", k, count,
+                                 b->count);
     }
     return true;
 }
@@ -447,11 +457,13 @@ slice_entry(fg_node *n, const bounds *b, int rank, int i, fg_expr *flag)
 
     if (known && !fg_axis(n, v, rank, &axis))
         return false;
-    if (b->step && fg_e_const(n->ex, b->step[i], &step) && (step == 0 || step == INT64_MIN))
+    if (b->step && fg_e_const(n->ex, b->step[i], &step) &&
+        (step == 0 || step == INT64_MIN))
         return fg_node_error(n, "step %lld", (long long)step);
     for (int a = 0; a < rank; a++)
-        flag[a] = known ? fg_c(n, a == axis)
-                        : fg_eeq(n->ex, fg_emod(n->ex, b->axis[i], fg_c(n, rank)), fg_c(n, a));
+        flag[a] =
+            known ? fg_c(n, a == axis)
+                  : fg_eeq(n->ex, fg_emod(n->ex, b->axis[i], fg_c(n, rank)), fg_c(n, a));
     return true;
 }
 
@@ -470,7 +482,8 @@ fg_onnx_slice(fg_node *n)
     if (!(n->opset < 10 ? slice_attrs(n, &b) : slice_operands(n, rank, &b)))
         return false;
     if (b.count > rank)
-        return fg_node_error(n, "%d starts for %s", b.count, fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "%d starts for %s", b.count,
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     for (int a = 0; a < rank; a++) {
         from[a] = fg_c(n, 0);
         to[a] = fg_c(n, INT64_MAX);
@@ -489,7 +502,8 @@ fg_onnx_slice(fg_node *n)
             to[a] = fg_e_is(n->ex, flag[a], 1)
                         ? b.to[i]
                         : fg_eselect(n->ex, flag[a], b.to[i],
-                                     fg_e_is(n->ex, to[a], INT64_MAX) ? fg_dim(n, x, a) : to[a]);
+                                     fg_e_is(n->ex, to[a], INT64_MAX) ? fg_dim(n, x, a)
+                                                                      : to[a]);
             if (b.step)
                 step[a] = fg_eselect(n->ex, flag[a], b.step[i], step[a]);
         }
@@ -525,11 +539,13 @@ split_sizes(fg_node *n, fg_expr d, int parts, const fg_expr **size)
             sum = fg_eadd(n->ex, sum, (*size)[i]);
             run = run || fg_e_mentions(n->ex, (*size)[i], FG_SYM_RUN);
         }
-        return run || fg_unify(n->m, sum, d) || fg_node_error(n, "the sizes do not add up to axis size");
+        return run || fg_unify(n->m, sum, d) ||
+               fg_node_error(n, "the sizes do not add up to axis size");
     }
     v = fg_attr_int(n, "num_outputs", parts);
     if (v != parts)
-        return fg_node_error(n, "num_outputs is %lld, there are %d outputs", (long long)v, parts);
+        return fg_node_error(n, "num_outputs is %lld, there are %d outputs", (long long)v,
+                             parts);
     *size = e = FG_NEWN(n->m->a, fg_expr, (size_t)parts);
     each = fg_ediv(n->ex, fg_eadd(n->ex, d, fg_c(n, parts - 1)), fg_c(n, parts));
     if (fg_e_divides(n->ex, parts, d))
@@ -561,7 +577,7 @@ fg_onnx_split(fg_node *n)
     return true;
 }
 
-/* ---- padding --------------------------------------------------------------------------------- */
+/* ---- padding --------------------------------------------------------------------- */
 
 static fg_reg
 pad(fg_node *n, fg_reg x, fg_reg value, const fg_expr *before, const fg_expr *after,
@@ -618,7 +634,8 @@ fg_onnx_pad(fg_node *n)
         return false;
     int rank = fg_rank(n, x);
     naxes = rank;
-    if (n->opset >= 18 && fg_in(n, 3) && !fg_in_clamped(n, 3, -rank, rank - 1, &b.axis, &naxes))
+    if (n->opset >= 18 && fg_in(n, 3) &&
+        !fg_in_clamped(n, 3, -rank, rank - 1, &b.axis, &naxes))
         return false;
     if (count != 2 * naxes || naxes > rank)
         return fg_node_error(n, "%d pads for %d axes of rank %d", count, naxes, rank);
@@ -629,7 +646,8 @@ fg_onnx_pad(fg_node *n)
             return false;
         for (int a = 0; a < rank; a++) {
             before[a] = fg_eadd(n->ex, before[a], fg_emul(n->ex, flag[a], b.from[i]));
-            after[a] = fg_eadd(n->ex, after[a], fg_emul(n->ex, flag[a], b.from[naxes + i]));
+            after[a] =
+                fg_eadd(n->ex, after[a], fg_emul(n->ex, flag[a], b.from[naxes + i]));
         }
     }
     if (m == 0 && n->opset >= 11 && fg_in(n, 2))
@@ -639,14 +657,15 @@ fg_onnx_pad(fg_node *n)
     return fg_yield(n, pad(n, x, value, before, after, mode));
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------ */
+/* ---- blocks ---------------------------------------------------------------------- */
 
 static bool
 block_size(fg_node *n, fg_reg x, int64_t *bs)
 {
     *bs = fg_attr_int(n, "blocksize", 0);
     if (fg_rank(n, x) != 4)
-        return fg_node_error(n, "%s is not of rank 4", fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "%s is not of rank 4",
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     if (*bs < 1 || *bs > 65536)
         return fg_node_error(n, "blocksize %lld", (long long)*bs);
     return true;
@@ -671,7 +690,8 @@ fg_onnx_depth_to_space(fg_node *n)
     fg_expr dcr_dim[6] = {batch, b, b, c, h, w}, crd_dim[6] = {batch, c, b, b, h, w};
     fg_expr out[4] = {batch, c, fg_emul(n->ex, h, b), fg_emul(n->ex, w, b)};
     x = fg_emit_reshape(n->b, x, 6, crd ? crd_dim : dcr_dim);
-    x = fg_emit_transpose(n->b, x, crd ? (int64_t[]){0, 1, 4, 2, 5, 3} : (int64_t[]){0, 3, 4, 1, 5, 2});
+    x = fg_emit_transpose(
+        n->b, x, crd ? (int64_t[]){0, 1, 4, 2, 5, 3} : (int64_t[]){0, 3, 4, 1, 5, 2});
     return fg_yield(n, fg_emit_reshape(n->b, x, 4, out));
 }
 
@@ -687,13 +707,16 @@ fg_onnx_space_to_depth(fg_node *n)
         return false;
     if (!crd && strcmp(mode, "DCR"))
         return fg_node_error(n, "mode \"%s\" is neither DCR nor CRD", mode);
-    if (!fg_e_divides(n->ex, bs, fg_dim(n, x, 2)) || !fg_e_divides(n->ex, bs, fg_dim(n, x, 3)))
+    if (!fg_e_divides(n->ex, bs, fg_dim(n, x, 2)) ||
+        !fg_e_divides(n->ex, bs, fg_dim(n, x, 3)))
         return fg_node_error(n, "height and width are not multiples of blocksize");
     fg_expr b = fg_c(n, bs), c = fg_dim(n, x, 1), batch = fg_dim(n, x, 0);
-    fg_expr h = fg_ediv(n->ex, fg_dim(n, x, 2), b), w = fg_ediv(n->ex, fg_dim(n, x, 3), b);
+    fg_expr h = fg_ediv(n->ex, fg_dim(n, x, 2), b),
+            w = fg_ediv(n->ex, fg_dim(n, x, 3), b);
     fg_expr split[6] = {batch, c, h, b, w, b};
     fg_expr out[4] = {batch, fg_emul(n->ex, c, fg_c(n, bs * bs)), h, w};
     x = fg_emit_reshape(n->b, x, 6, split);
-    x = fg_emit_transpose(n->b, x, crd ? (int64_t[]){0, 1, 3, 5, 2, 4} : (int64_t[]){0, 3, 5, 1, 2, 4});
+    x = fg_emit_transpose(
+        n->b, x, crd ? (int64_t[]){0, 1, 3, 5, 2, 4} : (int64_t[]){0, 3, 5, 1, 2, 4});
     return fg_yield(n, fg_emit_reshape(n->b, x, 4, out));
 }

@@ -11,7 +11,10 @@
 
 #include <math.h>
 
-typedef struct { const char *onnx; fg_op op; } pair;
+typedef struct {
+    const char *onnx;
+    fg_op op;
+} pair;
 
 static fg_op
 find(const pair *p, const char *name)
@@ -21,18 +24,19 @@ find(const pair *p, const char *name)
     return p->op;
 }
 
-/* ---- one operand ---------------------------------------------------------------------- */
+/* ---- one operand ----------------------------------------------------------------- */
 
 static const pair unary_ops[] = {
-    {"Abs", FG_OP_abs}, {"Acos", FG_OP_acos}, {"Acosh", FG_OP_acosh}, {"Asin", FG_OP_asin},
-    {"Asinh", FG_OP_asinh}, {"Atan", FG_OP_atan}, {"Atanh", FG_OP_atanh},
-    {"BitwiseNot", FG_OP_bitnot}, {"Ceil", FG_OP_ceil}, {"Cos", FG_OP_cos},
-    {"Cosh", FG_OP_cosh}, {"Erf", FG_OP_erf}, {"Exp", FG_OP_exp}, {"Floor", FG_OP_floor},
-    {"IsNaN", FG_OP_isnan}, {"Log", FG_OP_log}, {"Neg", FG_OP_neg}, {"Not", FG_OP_not},
-    {"Reciprocal", FG_OP_recip}, {"Relu", FG_OP_relu}, {"Round", FG_OP_round},
-    {"Sigmoid", FG_OP_sigmoid}, {"Sign", FG_OP_sign}, {"Sin", FG_OP_sin},
-    {"Sinh", FG_OP_sinh}, {"Softplus", FG_OP_softplus}, {"Sqrt", FG_OP_sqrt},
-    {"Tan", FG_OP_tan}, {"Tanh", FG_OP_tanh}, {NULL, FG_OP_NONE},
+    {"Abs", FG_OP_abs},          {"Acos", FG_OP_acos},         {"Acosh", FG_OP_acosh},
+    {"Asin", FG_OP_asin},        {"Asinh", FG_OP_asinh},       {"Atan", FG_OP_atan},
+    {"Atanh", FG_OP_atanh},      {"BitwiseNot", FG_OP_bitnot}, {"Ceil", FG_OP_ceil},
+    {"Cos", FG_OP_cos},          {"Cosh", FG_OP_cosh},         {"Erf", FG_OP_erf},
+    {"Exp", FG_OP_exp},          {"Floor", FG_OP_floor},       {"IsNaN", FG_OP_isnan},
+    {"Log", FG_OP_log},          {"Neg", FG_OP_neg},           {"Not", FG_OP_not},
+    {"Reciprocal", FG_OP_recip}, {"Relu", FG_OP_relu},         {"Round", FG_OP_round},
+    {"Sigmoid", FG_OP_sigmoid},  {"Sign", FG_OP_sign},         {"Sin", FG_OP_sin},
+    {"Sinh", FG_OP_sinh},        {"Softplus", FG_OP_softplus}, {"Sqrt", FG_OP_sqrt},
+    {"Tan", FG_OP_tan},          {"Tanh", FG_OP_tanh},         {NULL, FG_OP_NONE},
 };
 
 bool
@@ -71,7 +75,8 @@ fg_onnx_dropout(fg_node *n)
         return false;
     if (fg_in(n, 2)) {
         int64_t train;
-        bool zero = fg_in(n, 1) && fg_const_splat(n->m, fg_in(n, 1), &ratio) && ratio == 0;
+        bool zero =
+            fg_in(n, 1) && fg_const_splat(n->m, fg_in(n, 1), &ratio) && ratio == 0;
         if (!zero && (!fg_const_i64(n->m, fg_in(n, 2), 0, &train) || train))
             return fg_node_unsupported(n, "training mode draws random numbers");
     }
@@ -83,20 +88,33 @@ fg_onnx_dropout(fg_node *n)
     return fg_yield(n, x);
 }
 
-/* ---- two operands ---------------------------------------------------------------------- */
+/* ---- two operands ---------------------------------------------------------------- */
 
 static const pair binary_ops[] = {
-    {"Add", FG_OP_add}, {"And", FG_OP_and}, {"BitwiseAnd", FG_OP_bitand},
-    {"BitwiseOr", FG_OP_bitor}, {"BitwiseXor", FG_OP_bitxor}, {"Div", FG_OP_div},
-    {"Equal", FG_OP_eq}, {"Greater", FG_OP_gt}, {"GreaterOrEqual", FG_OP_ge},
-    {"Less", FG_OP_lt}, {"LessOrEqual", FG_OP_le}, {"Mul", FG_OP_mul}, {"Or", FG_OP_or},
-    {"Pow", FG_OP_pow}, {"Sub", FG_OP_sub}, {"Xor", FG_OP_xor}, {NULL, FG_OP_NONE},
+    {"Add", FG_OP_add},
+    {"And", FG_OP_and},
+    {"BitwiseAnd", FG_OP_bitand},
+    {"BitwiseOr", FG_OP_bitor},
+    {"BitwiseXor", FG_OP_bitxor},
+    {"Div", FG_OP_div},
+    {"Equal", FG_OP_eq},
+    {"Greater", FG_OP_gt},
+    {"GreaterOrEqual", FG_OP_ge},
+    {"Less", FG_OP_lt},
+    {"LessOrEqual", FG_OP_le},
+    {"Mul", FG_OP_mul},
+    {"Or", FG_OP_or},
+    {"Pow", FG_OP_pow},
+    {"Sub", FG_OP_sub},
+    {"Xor", FG_OP_xor},
+    {NULL, FG_OP_NONE},
 };
 
 bool
 fg_onnx_binary(fg_node *n)
 {
-    return fg_yield(n, fg_emit2(n->b, find(binary_ops, n->op), fg_need(n, 0), fg_need(n, 1)));
+    return fg_yield(
+        n, fg_emit2(n->b, find(binary_ops, n->op), fg_need(n, 0), fg_need(n, 1)));
 }
 
 bool
@@ -104,7 +122,8 @@ fg_onnx_mod(fg_node *n)
 {
     bool f = fg_attr_int(n, "fmod", 0) != 0;
 
-    return fg_yield(n, fg_emit2(n->b, f ? FG_OP_fmod : FG_OP_mod, fg_need(n, 0), fg_need(n, 1)));
+    return fg_yield(
+        n, fg_emit2(n->b, f ? FG_OP_fmod : FG_OP_mod, fg_need(n, 0), fg_need(n, 1)));
 }
 
 bool
@@ -115,12 +134,13 @@ fg_onnx_bitshift(fg_node *n)
 
     if (!left && strcmp(dir, "RIGHT"))
         return fg_node_error(n, "direction \"%s\" is neither LEFT nor RIGHT", dir);
-    return fg_yield(n, fg_emit2(n->b, left ? FG_OP_shl : FG_OP_shr, fg_need(n, 0), fg_need(n, 1)));
+    return fg_yield(
+        n, fg_emit2(n->b, left ? FG_OP_shl : FG_OP_shr, fg_need(n, 0), fg_need(n, 1)));
 }
 
 static const pair nary_ops[] = {
-    {"Max", FG_OP_max}, {"Mean", FG_OP_add}, {"Min", FG_OP_min}, {"Sum", FG_OP_add},
-    {NULL, FG_OP_NONE},
+    {"Max", FG_OP_max}, {"Mean", FG_OP_add}, {"Min", FG_OP_min},
+    {"Sum", FG_OP_add}, {NULL, FG_OP_NONE},
 };
 
 bool
@@ -165,7 +185,7 @@ fg_onnx_clip(fg_node *n)
     return fg_yield(n, x);
 }
 
-/* ---- conversions ------------------------------------------------------------------------- */
+/* ---- conversions ----------------------------------------------------------------- */
 
 static bool
 element_type(fg_node *n, int64_t code, fg_dtype *d)
@@ -174,7 +194,7 @@ element_type(fg_node *n, int64_t code, fg_dtype *d)
     return *d || fg_node_unsupported(n, "element type %lld", (long long)code);
 }
 
-/* Four bits wrap, also from floats; wider integers saturate, as the cast operation does. */
+/* Four bits wrap, also from floats; wider integers saturate, as cast itself does. */
 static fg_reg
 convert(fg_node *n, fg_reg x, fg_dtype to)
 {
@@ -191,7 +211,8 @@ fg_onnx_cast(fg_node *n)
 
     if (!fg_attr_has(n, "to"))
         return fg_node_error(n, "attribute to is missing");
-    return x && element_type(n, fg_attr_int(n, "to", 0), &to) && fg_yield(n, convert(n, x, to));
+    return x && element_type(n, fg_attr_int(n, "to", 0), &to) &&
+           fg_yield(n, convert(n, x, to));
 }
 
 bool
@@ -220,7 +241,7 @@ fg_onnx_bitcast(fg_node *n)
     return fg_inst_finish(n->b, i, NULL, 0) && fg_yield(n, i->out[0]);
 }
 
-/* ---- activations --------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------- */
 
 /* Each takes x in f32 or f64 and the operator's two numbers. */
 typedef fg_reg formula(fg_node *n, fg_reg x, double alpha, double beta);
@@ -342,10 +363,10 @@ scaled_tanh(fg_node *n, fg_reg x, double alpha, double beta)
 
 static const struct {
     const char *name;
-    formula    *f;              /* NULL: the operation op */
-    fg_op       op;
+    formula *f; /* NULL: the operation op */
+    fg_op op;
     const char *first, *second; /* attributes and their defaults */
-    double      alpha, beta;
+    double alpha, beta;
 } activations[] = {
     {"Affine", affine, FG_OP_NONE, "alpha", "beta", 1, 0},
     {"Celu", celu, FG_OP_NONE, "alpha", NULL, 1, 0},
@@ -382,7 +403,7 @@ fg_activation(fg_node *n, const char *name, fg_reg x, double alpha, double beta)
     if (!activations[k].f)
         return fg_emit1(n->b, activations[k].op, x);
     fg_reg wide = fg_is_float(x ? fg_elem(n, x) : FG_f32) ? fg_widen(n, x)
-                                                         : fg_emit_cast(n->b, x, FG_f64);
+                                                          : fg_emit_cast(n->b, x, FG_f64);
     alpha = isnan(alpha) ? activations[k].alpha : alpha;
     beta = isnan(beta) ? activations[k].beta : beta;
     return fg_narrow(n, activations[k].f(n, wide, alpha, beta), x);
@@ -411,7 +432,8 @@ fg_onnx_gelu(fg_node *n)
 
     if (!tanh_form && strcmp(how, "none"))
         return fg_node_error(n, "approximate \"%s\" is neither none nor tanh", how);
-    return fg_yield(n, fg_emit1(n->b, tanh_form ? FG_OP_gelu_tanh : FG_OP_gelu, fg_need(n, 0)));
+    return fg_yield(
+        n, fg_emit1(n->b, tanh_form ? FG_OP_gelu_tanh : FG_OP_gelu, fg_need(n, 0)));
 }
 
 bool

@@ -1,12 +1,12 @@
 /* ops_ms.c - com.microsoft: fused normalisations, activations and products.
  *
- *     SkipLayerNormalization x, skip, g, b   ->  %s = add x, skip
- *                                                %y = layernorm %s, g, b       (result 3 is %s)
+ *     SkipLayerNormalization x, skip, g, b   ->  %s = add x, skip      (is result 3)
+ *                                                %y = layernorm %s, g, b
  *     FastGelu x, b                          ->  gelu_tanh(add x, b)
  *     FusedMatMul a, b {transB=1 alpha=.5}   ->  mul(matmul(a, b) {trans_b=1}, .5)
  *
- * Written by graph optimisers around operators that already exist, so each comes apart into
- * the same operations as the graph it was made from.
+ * Written by graph optimisers around operators that already exist, so each comes apart
+ * into the same operations as the graph it was made from.
  */
 #include "frontend/ops.h"
 
@@ -25,7 +25,7 @@ fg_onnx_ms_alias(fg_node *n)
     return as_onnx(n, 17);
 }
 
-/* ---- normalisations ------------------------------------------------------------------------- */
+/* ---- normalisations -------------------------------------------------------------- */
 
 /* Results of a skip normalisation: y, mean, inverse deviation, sum. */
 static bool
@@ -67,7 +67,8 @@ fg_onnx_ms_skip_layer_norm(fg_node *n)
 
     if (!s || !gamma)
         return false;
-    return skip_results(n, fg_layernorm(n, s, gamma, fg_in(n, 3), fg_rank(n, s) - 1, eps), s, true, eps);
+    return skip_results(n, fg_layernorm(n, s, gamma, fg_in(n, 3), fg_rank(n, s) - 1, eps),
+                        s, true, eps);
 }
 
 bool
@@ -78,37 +79,45 @@ fg_onnx_ms_skip_rms_norm(fg_node *n)
 
     if (!s || !gamma)
         return false;
-    return skip_results(n, fg_rmsnorm(n, s, gamma, fg_rank(n, s) - 1, eps), s, false, eps);
+    return skip_results(n, fg_rmsnorm(n, s, gamma, fg_rank(n, s) - 1, eps), s, false,
+                        eps);
 }
 
-/* Word, position and segment rows added and normalised; result 1 counts the valid tokens. */
+/* Word, position and segment rows added and normalised; result 1 counts the valid
+ * tokens. */
 bool
 fg_onnx_ms_embed_layer_norm(fg_node *n)
 {
-    fg_reg ids = fg_need(n, 0), word = fg_need(n, 2), pos = fg_need(n, 3), gamma = fg_need(n, 5);
-    fg_reg segment = fg_in(n, 1), table = fg_in(n, 4), mask = fg_in(n, 7), where_at = fg_in(n, 8), count;
+    fg_reg ids = fg_need(n, 0), word = fg_need(n, 2), pos = fg_need(n, 3),
+           gamma = fg_need(n, 5);
+    fg_reg segment = fg_in(n, 1), table = fg_in(n, 4), mask = fg_in(n, 7),
+           where_at = fg_in(n, 8), count;
     int64_t last = 1;
 
     if (!ids || !word || !pos || !gamma)
         return false;
     if (fg_rank(n, ids) != 2 || fg_rank(n, word) != 2 || fg_rank(n, pos) != 2)
         return fg_node_error(n, "ids, word and position tables must be of rank 2");
-    fg_reg rows = where_at ? fg_emit_gather(n->b, pos, where_at, 0)
-                           : fg_emit_slice_axis(n->b, pos, 0, fg_c(n, 0), fg_dim(n, ids, 1));
+    fg_reg rows = where_at
+                      ? fg_emit_gather(n->b, pos, where_at, 0)
+                      : fg_emit_slice_axis(n->b, pos, 0, fg_c(n, 0), fg_dim(n, ids, 1));
     fg_reg sum = E2(add, fg_emit_gather(n->b, word, ids, 0), rows);
     if (segment && table)
         sum = E2(add, sum, fg_emit_gather(n->b, table, segment, 0));
     if (fg_wants(n, 1)) {
         if (mask)
-            count = fg_emit_reduce(n->b, FG_OP_reduce_sum, fg_emit_cast(n->b, mask, FG_i32), 1, &last, false);
+            count = fg_emit_reduce(n->b, FG_OP_reduce_sum,
+                                   fg_emit_cast(n->b, mask, FG_i32), 1, &last, false);
         else
-            count = fg_emit_expand(n->b, fg_emit_f(n->b, FG_i32, 0), 1, (fg_expr[]){fg_dim(n, ids, 0)});
+            count = fg_emit_expand(n->b, fg_emit_f(n->b, FG_i32, 0), 1,
+                                   (fg_expr[]){fg_dim(n, ids, 0)});
         if (!fg_yield_at(n, 1, count))
             return false;
     }
     if (!sum || !fg_yield_at(n, 2, sum))
         return false;
-    return fg_yield(n, fg_layernorm(n, sum, gamma, fg_in(n, 6), 2, fg_attr_float(n, "epsilon", 1e-12)));
+    return fg_yield(n, fg_layernorm(n, sum, gamma, fg_in(n, 6), 2,
+                                    fg_attr_float(n, "epsilon", 1e-12)));
 }
 
 /* x / sqrt(mean x^2 + eps) scale silu(gate), per group of the last axis. */
@@ -121,13 +130,19 @@ fg_onnx_ms_gated_rms_norm(fg_node *n)
     if (!x || !gate || !scale)
         return false;
     fg_reg y = fg_rmsnorm(n, x, scale, fg_rank(n, x) - 1, eps);
-    return fg_yield(n, fg_narrow(n, E2(mul, fg_widen(n, y), E1(silu, fg_widen(n, gate))), x));
+    return fg_yield(
+        n, fg_narrow(n, E2(mul, fg_widen(n, y), E1(silu, fg_widen(n, gate))), x));
 }
 
-/* ---- activations ------------------------------------------------------------------------------ */
+/* ---- activations ----------------------------------------------------------------- */
 
-static const struct { const char *name; fg_op op; } bias_gelus[] = {
-    {"BiasGelu", FG_OP_gelu}, {"FastGelu", FG_OP_gelu_tanh}, {"GemmFastGelu", FG_OP_gelu_tanh},
+static const struct {
+    const char *name;
+    fg_op op;
+} bias_gelus[] = {
+    {"BiasGelu", FG_OP_gelu},
+    {"FastGelu", FG_OP_gelu_tanh},
+    {"GemmFastGelu", FG_OP_gelu_tanh},
 };
 
 bool
@@ -163,7 +178,8 @@ fg_onnx_ms_bias_split_gelu(fg_node *n)
         return false;
     int last = fg_rank(n, x) - 1;
     if (last < 0 || !fg_e_divides(n->ex, 2, fg_dim(n, x, last)))
-        return fg_node_error(n, "the last axis of %s is odd", fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "the last axis of %s is odd",
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     fg_expr half = fg_ediv(n->ex, fg_dim(n, x, last), fg_c(n, 2));
     fg_reg left = fg_emit_slice_axis(n->b, x, last, fg_c(n, 0), half);
     fg_reg right = fg_emit_slice_axis(n->b, x, last, half, half);
@@ -176,7 +192,7 @@ fg_onnx_ms_bias_add(fg_node *n)
     return fg_yield(n, E2(add, E2(add, fg_need(n, 0), fg_need(n, 1)), fg_need(n, 2)));
 }
 
-/* ---- products ------------------------------------------------------------------------------------ */
+/* ---- products -------------------------------------------------------------------- */
 
 /* Axes as op(x) of FusedMatMul: batch first, then rows and columns. */
 static fg_reg
@@ -234,11 +250,13 @@ fg_onnx_ms_fused_matmul_activation(fg_node *n)
 
     if (!strcmp(name, "Softmax")) {
         int axis;
-        return z && fg_axis(n, fg_attr_int(n, "activation_axis", -1), fg_rank(n, z), &axis) &&
+        return z &&
+               fg_axis(n, fg_attr_int(n, "activation_axis", -1), fg_rank(n, z), &axis) &&
                fg_yield(n, fg_emit_softmax(n->b, z, axis));
     }
     double beta = param(n, "activation_beta"), gamma = param(n, "activation_gamma");
-    return fg_yield(n, fg_activation(n, name, z, param(n, "activation_alpha"), isnan(beta) ? gamma : beta));
+    return fg_yield(n, fg_activation(n, name, z, param(n, "activation_alpha"),
+                                     isnan(beta) ? gamma : beta));
 }
 
 bool
@@ -249,7 +267,8 @@ fg_onnx_ms_fused_gemm(fg_node *n)
     double beta = param(n, "activation_beta"), gamma = param(n, "activation_gamma");
 
     if (name[0])
-        y = fg_activation(n, name, y, param(n, "activation_alpha"), isnan(beta) ? gamma : beta);
+        y = fg_activation(n, name, y, param(n, "activation_alpha"),
+                          isnan(beta) ? gamma : beta);
     return fg_yield(n, y);
 }
 
@@ -274,7 +293,7 @@ fg_onnx_ms_fused_conv(fg_node *n)
     return fg_yield(n, y);
 }
 
-/* ---- mixture of experts ---------------------------------------------------------------------------- */
+/* ---- mixture of experts ---------------------------------------------------------- */
 
 /* Weight of every expert for every row, [T,E]: softmax over all, the k largest kept. */
 static fg_reg
@@ -292,7 +311,8 @@ expert_weights(fg_node *n, fg_reg logits, int64_t k)
         return 0;
     fg_reg best = i->out[0], at = i->out[1];
     if (fg_attr_int(n, "normalize_routing_weights", 0))
-        best = E2(div, best, fg_emit_reduce(n->b, FG_OP_reduce_sum, best, 1, &last, true));
+        best =
+            E2(div, best, fg_emit_reduce(n->b, FG_OP_reduce_sum, best, 1, &last, true));
     fg_reg in[3] = {fg_expand_like(n, fg_num(n, p, 0), p), at, best};
     if (!in[0] || !best)
         return 0;
@@ -305,7 +325,8 @@ expert_weights(fg_node *n, fg_reg logits, int64_t k)
 static fg_reg
 expert_swiglu(fg_node *n, fg_reg g, fg_reg l)
 {
-    double alpha = fg_attr_float(n, "activation_alpha", 1), beta = fg_attr_float(n, "activation_beta", 0);
+    double alpha = fg_attr_float(n, "activation_alpha", 1),
+           beta = fg_attr_float(n, "activation_beta", 0);
     double limit = fg_attr_float(n, "swiglu_limit", INFINITY);
 
     if (!g || !l)
@@ -344,8 +365,12 @@ expert_layer(fg_node *n, fg_reg x, fg_reg w, fg_reg bias)
     return h && bias ? E2(add, h, fg_insert1(n, fg_narrow(n, bias, x), 1, 1)) : h;
 }
 
-static const struct { const char *word, *name; } expert_activations[] = {
-    {"relu", "Relu"}, {"silu", "Swish"}, {NULL, NULL},
+static const struct {
+    const char *word, *name;
+} expert_activations[] = {
+    {"relu", "Relu"},
+    {"silu", "Swish"},
+    {NULL, NULL},
 };
 
 static fg_reg
@@ -358,7 +383,8 @@ expert_hidden(fg_node *n, fg_reg x, const fg_experts *e)
     int k = 0;
 
     if (!strcmp(act, "swiglu") && fusion)
-        return expert_swiglu(n, expert_half(n, h, fusion == 1, 0), expert_half(n, h, fusion == 1, 1));
+        return expert_swiglu(n, expert_half(n, h, fusion == 1, 0),
+                             expert_half(n, h, fusion == 1, 1));
     if (!strcmp(act, "swiglu"))
         return gate ? expert_swiglu(n, h, gate) : 0;
     while (expert_activations[k].word && strcmp(expert_activations[k].word, act))
@@ -386,9 +412,10 @@ fg_mixture(fg_node *n, fg_reg x, fg_reg logits, const fg_experts *e)
         fg_node_unsupported(n, "use_sparse_mixer");
         return 0;
     }
-    if (fg_rank(n, logits) != 2 || fg_rank(n, e->w[0]) != 3 || fg_rank(n, e->w[1]) != 3 || k < 1 ||
-        (fg_e_const(n->ex, fg_dim(n, logits, 1), &count) && k > count)) {
-        fg_node_error(n, "%lld experts of %s", (long long)k, fg_type_text(n->m, fg_rt(n->m, logits)));
+    if (fg_rank(n, logits) != 2 || fg_rank(n, e->w[0]) != 3 || fg_rank(n, e->w[1]) != 3 ||
+        k < 1 || (fg_e_const(n->ex, fg_dim(n, logits, 1), &count) && k > count)) {
+        fg_node_error(n, "%lld experts of %s", (long long)k,
+                      fg_type_text(n->m, fg_rt(n->m, logits)));
         return 0;
     }
     int rank = fg_rank(n, x);
@@ -400,7 +427,8 @@ fg_mixture(fg_node *n, fg_reg x, fg_reg logits, const fg_experts *e)
     if (!p || !y)
         return 0;
     p = fg_insert1(n, fg_emit_transpose(n->b, p, (int64_t[]){1, 0}), 2, 1);
-    y = fg_emit_reduce(n->b, FG_OP_reduce_sum, E2(mul, y, fg_narrow(n, p, y)), 1, &first, false);
+    y = fg_emit_reduce(n->b, FG_OP_reduce_sum, E2(mul, y, fg_narrow(n, p, y)), 1, &first,
+                       false);
     return fg_narrow(n, fg_like_shape(n, y, x), x);
 }
 

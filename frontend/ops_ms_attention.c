@@ -2,13 +2,14 @@
  *
  *     Attention x, w, b, mask            ->  matmul, add, three slices, heads, attention
  *     MultiHeadAttention q, k, v         ->  heads, attention
- *     GroupQueryAttention q, k, v,       ->  rope on q and k, new rows written into the cache at
- *       past_k, past_v, seqlens_k, ..        start[b], attention {causal=1} with lengths
+ *     GroupQueryAttention q, k, v,       ->  rope on q and k, new rows written into the
+ *       past_k, past_v, seqlens_k, ..        cache at start[b], attention with lengths
  *
- * Padding is not cut off but adds mask_filter_value to the scores. Group query attention
- * keeps caches of a fixed or of a growing length: both are a buffer of max(P, total) rows
- * whose new rows begin at start[b] = max(0, seqlens_k[b] + 1 - S). In a padded first prompt
- * start is 0, and a row's keys are then told by causality alone: lengths max(., S).
+ * Padding is not cut off but adds mask_filter_value to the scores. Group query
+ * attention keeps caches of a fixed or of a growing length: both are a buffer of
+ * max(P, total) rows whose new rows begin at start[b] = max(0, seqlens_k[b] + 1 - S).
+ * In a padded first prompt start is 0, and a row's keys are then told by causality
+ * alone: lengths max(., S).
  */
 #include "frontend/ops.h"
 
@@ -39,7 +40,8 @@ bound(fg_node *n, fg_reg mask, fg_expr from, fg_expr batch)
 }
 
 /* A mask operand as something added to scores [B,N,S,T]; keys = T, query = S:
- * [B] lengths; [2B] ends, then starts; [3B+2] lengths first; [B,T]; [B,S,T]; [B,1,M,M]. */
+ * [B] lengths; [2B] ends, then starts; [3B+2] lengths first; [B,T]; [B,S,T];
+ * [B,1,M,M]. */
 static fg_reg
 padding_mask(fg_node *n, fg_reg mask, fg_expr batch, fg_expr query, fg_expr keys)
 {
@@ -86,12 +88,13 @@ scale_of(fg_node *n, fg_reg q, double *scale)
     return true;
 }
 
-/* Padding and bias both add to the scores; without S and H of their own they broadcast. */
+/* Padding and bias both add to the scores, and broadcast to them. */
 static bool
 add_masks(fg_node *n, fg_attention *a, fg_reg mask, fg_reg bias)
 {
     if (mask) {
-        fg_reg m = padding_mask(n, mask, fg_dim(n, a->q, 0), fg_dim(n, a->q, 2), fg_dim(n, a->k, 2));
+        fg_reg m = padding_mask(n, mask, fg_dim(n, a->q, 0), fg_dim(n, a->q, 2),
+                                fg_dim(n, a->k, 2));
         if (!m)
             return false;
         a->mask = bias ? E2(add, m, fg_emit_cast(n->b, bias, FG_f32)) : m;
@@ -125,7 +128,7 @@ pick(fg_node *n, fg_reg x, int axis, int64_t i)
     return fg_emit_reshape(n->b, x, r, dim);
 }
 
-/* ---- Attention and QAttention ------------------------------------------------------------------ */
+/* ---- Attention and QAttention ---------------------------------------------------- */
 
 /* From the projected [B,S,Hq+Hk+Hv] on. */
 static bool
@@ -145,8 +148,10 @@ attention_of(fg_node *n, fg_reg qkv, fg_reg mask, fg_reg past, fg_reg bias)
         return fg_node_unsupported(n, "do_rotary");
     for (int k = 0; k < 3; k++)
         size[k] = count == 3 ? given[k] : total / 3;
-    if (size[0] < 1 || size[0] != size[1] || size[2] < 1 || size[0] > total || size[2] != total - 2 * size[0])
-        return fg_node_error(n, "%lld columns are not those of query, key and value", (long long)total);
+    if (size[0] < 1 || size[0] != size[1] || size[2] < 1 || size[0] > total ||
+        size[2] != total - 2 * size[0])
+        return fg_node_error(n, "%lld columns are not those of query, key and value",
+                             (long long)total);
     for (int k = 0, at = 0; k < 3; at += (int)size[k++]) {
         part[k] = fg_part(n, qkv, 2, at, size[k]);
         if (!(part[k] = part[k] ? fg_heads_split(n, part[k], heads) : 0))
@@ -191,11 +196,12 @@ fg_onnx_ms_qattention(fg_node *n)
 
     if (!bias || !sx || !sw || !sum)
         return false;
-    fg_reg qkv = E2(mul, fg_emit_cast(n->b, sum, fg_elem(n, sx)), E2(mul, fg_scalar(n, sx, "input scale"), sw));
+    fg_reg qkv = E2(mul, fg_emit_cast(n->b, sum, fg_elem(n, sx)),
+                    E2(mul, fg_scalar(n, sx, "input scale"), sw));
     return attention_of(n, E2(add, qkv, bias), fg_in(n, 5), fg_in(n, 8), 0);
 }
 
-/* ---- MultiHeadAttention -------------------------------------------------------------------------- */
+/* ---- MultiHeadAttention ---------------------------------------------------------- */
 
 /* [B,S,N,c,D] to c tensors [B,N,S,D]. */
 static bool
@@ -302,12 +308,12 @@ fg_onnx_ms_multi_head_attention(fg_node *n)
     return fg_yield(n, fg_heads_merge(n, y));
 }
 
-/* ---- GroupQueryAttention ------------------------------------------------------------------------------ */
+/* ---- GroupQueryAttention --------------------------------------------------------- */
 
 typedef struct gqa {
     int64_t heads, groups;
-    fg_reg  start;              /* i64[B]: first row of the cache that this call writes */
-    fg_reg  lengths;            /* i64[B] */
+    fg_reg start;   /* i64[B]: first row of the cache that this call writes */
+    fg_reg lengths; /* i64[B] */
 } gqa;
 
 static bool
@@ -347,7 +353,8 @@ gqa_operands(fg_node *n, const gqa *g, fg_attention *a)
     }
     if (!v)
         return fg_node_error(n, "value is missing");
-    return (a->q = fg_heads_split(n, q, g->heads)) && (a->k = fg_heads_split(n, k, g->groups)) &&
+    return (a->q = fg_heads_split(n, q, g->heads)) &&
+           (a->k = fg_heads_split(n, k, g->groups)) &&
            (a->v = fg_heads_split(n, v, g->groups));
 }
 
@@ -383,17 +390,19 @@ gqa_rotate(fg_node *n, const gqa *g, fg_attention *a)
     return a->q && a->k;
 }
 
-/* The cache with the new rows in place: max(P, total) rows. When the total is the sum of the
- * past and the new rows, they lie side by side. */
+/* The cache with the new rows in place: max(P, total) rows. When the total is the sum
+ * of the past and the new rows, they lie side by side. */
 static fg_reg
 gqa_cache(fg_node *n, const gqa *g, fg_reg past, fg_reg x, fg_expr total)
 {
-    fg_expr zero = fg_c(n, 0), before[4] = {zero, zero, zero, zero}, after[4] = {zero, zero, zero, zero};
+    fg_expr zero = fg_c(n, 0), before[4] = {zero, zero, zero, zero},
+            after[4] = {zero, zero, zero, zero};
 
     if (!past || !x)
         return x;
     if (fg_rank(n, past) != 4) {
-        fg_node_error(n, "past %s is not of rank 4", fg_type_text(n->m, fg_rt(n->m, past)));
+        fg_node_error(n, "past %s is not of rank 4",
+                      fg_type_text(n->m, fg_rt(n->m, past)));
         return 0;
     }
     fg_expr p = fg_dim(n, past, 2);
@@ -408,7 +417,8 @@ gqa_cache(fg_node *n, const gqa *g, fg_reg past, fg_reg x, fg_expr total)
 bool
 fg_onnx_ms_group_query_attention(fg_node *n)
 {
-    gqa g = {.heads = fg_attr_int(n, "num_heads", 0), .groups = fg_attr_int(n, "kv_num_heads", 0)};
+    gqa g = {.heads = fg_attr_int(n, "num_heads", 0),
+             .groups = fg_attr_int(n, "kv_num_heads", 0)};
     fg_attention a = {.left = -1, .right = -1};
     int64_t window = fg_attr_int(n, "local_window_size", -1);
     double eps = fg_attr_float(n, "qk_norm_epsilon", 1e-6);
@@ -438,7 +448,8 @@ fg_onnx_ms_group_query_attention(fg_node *n)
     a.left = window > 0 ? window - 1 : -1;
     a.sink = fg_in(n, 11);
     if (!a.sink && fg_attr_int(n, "smooth_softmax", 0) > 0)
-        a.sink = fg_emit_expand(n->b, fg_num(n, a.q, 0), 1, (fg_expr[]){fg_c(n, g.heads)});
+        a.sink =
+            fg_emit_expand(n->b, fg_num(n, a.q, 0), 1, (fg_expr[]){fg_c(n, g.heads)});
     y = fg_wants(n, 3) ? fg_attention_open(n, &a, 0, &qk) : fg_attention_emit(n, &a);
     fg_yield_at(n, 1, a.k);
     fg_yield_at(n, 2, a.v);
@@ -446,13 +457,14 @@ fg_onnx_ms_group_query_attention(fg_node *n)
     return fg_yield(n, fg_heads_merge(n, y));
 }
 
-/* ---- RotaryEmbedding ------------------------------------------------------------------------------------- */
+/* ---- RotaryEmbedding ------------------------------------------------------------- */
 
 /* position_ids of one element is the position of the first token. */
 bool
 fg_onnx_ms_rotary_embedding(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), position = fg_need(n, 1), cos = fg_need(n, 2), sin = fg_need(n, 3), y;
+    fg_reg x = fg_need(n, 0), position = fg_need(n, 1), cos = fg_need(n, 2),
+           sin = fg_need(n, 3), y;
     int64_t heads = fg_attr_int(n, "num_heads", 0), hidden, half;
 
     if (!x || !position || !cos || !sin)
@@ -464,8 +476,8 @@ fg_onnx_ms_rotary_embedding(fg_node *n)
     if (fg_attr_int(n, "is_packed_batching", 0) || fg_attr_float(n, "scale", 1) != 1)
         return fg_node_unsupported(n, "packed batches or a scale");
     if (rank == 3 && heads == 0) {
-        if (!fg_e_const(n->ex, fg_dim(n, x, 2), &hidden) || !fg_e_const(n->ex, fg_dim(n, cos, 1), &half) ||
-            half < 1)
+        if (!fg_e_const(n->ex, fg_dim(n, x, 2), &hidden) ||
+            !fg_e_const(n->ex, fg_dim(n, cos, 1), &half) || half < 1)
             return fg_node_unsupported(n, "a number of heads that is not constant");
         heads = hidden / (2 * half);
     }
@@ -474,8 +486,9 @@ fg_onnx_ms_rotary_embedding(fg_node *n)
     if (!x)
         return false;
     if (fg_rank(n, position) < 2)
-        position = E2(add, fg_emit_reshape(n->b, fg_emit_cast(n->b, position, FG_i64), 2,
-                                           (fg_expr[]){fg_c(n, 1), fg_c(n, 1)}),
+        position = E2(add,
+                      fg_emit_reshape(n->b, fg_emit_cast(n->b, position, FG_i64), 2,
+                                      (fg_expr[]){fg_c(n, 1), fg_c(n, 1)}),
                       fg_iota_along(n, fg_dim(n, x, 2), 1, 2, FG_i64));
     y = fg_rope_cached(n, x, position, cos, sin, fg_attr_int(n, "interleaved", 0) != 0);
     return fg_yield(n, rank == 3 ? fg_heads_merge(n, y) : y);

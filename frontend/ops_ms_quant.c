@@ -1,18 +1,18 @@
 /* ops_ms_quant.c - quantised operators of com.microsoft.
  *
- *     MatMulNBits x, w, s, z {bits=4}   ->  %w = dequantize (w as u4[N,K]), s, z {axis=1 block=32}
+ *     MatMulNBits x, w, s, z            ->  %w = dequantize (w as u4[N,K]), s, z
  *                                           %y = matmul x, %w {trans_b=1}
  *     QLinearAdd a, .., b, .., y scale  ->  quantize(dequantize(a) + dequantize(b))
  *
- * Packed weights are a constant of bytes whose low bits come first, which is how u4 lies in
- * memory: the same bytes get another type and nothing is copied. Only 2-bit data, and
- * packed data that is computed, is taken apart by shifts.
+ * Packed weights are a constant of bytes whose low bits come first, which is how u4
+ * lies in memory: the same bytes get another type and nothing is copied. Only 2-bit
+ * data, and packed data that is computed, is taken apart by shifts.
  */
 #include "frontend/ops.h"
 
 #include <math.h>
 
-/* ---- packed data ----------------------------------------------------------------------------- */
+/* ---- packed data ----------------------------------------------------------------- */
 
 /* The constant w read as another shape or type of as many bytes. */
 static fg_reg
@@ -84,10 +84,10 @@ zero_points(fg_node *n, fg_dtype d, int rank, const int64_t *dim, int64_t v)
     return fg_emit_const(n->b, d, rank, dim, p);
 }
 
-/* ---- MatMulNBits and MatMulBnb4 ----------------------------------------------------------------- */
+/* ---- MatMulNBits and MatMulBnb4 -------------------------------------------------- */
 
 typedef struct nbits {
-    int64_t k, n, bits, block, blocks;  /* blocks per row */
+    int64_t k, n, bits, block, blocks; /* blocks per row */
 } nbits;
 
 static bool
@@ -96,23 +96,26 @@ nbits_read(fg_node *n, nbits *q)
     int64_t count, blob;
     fg_reg w = fg_need(n, 1);
 
-    *q = (nbits){.k = fg_attr_int(n, "K", 0), .n = fg_attr_int(n, "N", 0),
-                 .bits = fg_attr_int(n, "bits", 4), .block = fg_attr_int(n, "block_size", 0)};
+    *q = (nbits){.k = fg_attr_int(n, "K", 0),
+                 .n = fg_attr_int(n, "N", 0),
+                 .bits = fg_attr_int(n, "bits", 4),
+                 .block = fg_attr_int(n, "block_size", 0)};
     if (!w)
         return false;
     if (q->bits != 2 && q->bits != 4 && q->bits != 8)
         return fg_node_unsupported(n, "%lld bits", (long long)q->bits);
     if (q->k < 1 || q->n < 1 || q->k > INT32_MAX || q->n > INT32_MAX || q->block < 16 ||
         q->block > INT32_MAX || (q->block & (q->block - 1)))
-        return fg_node_error(n, "N %lld, K %lld, block_size %lld", (long long)q->n, (long long)q->k,
-                             (long long)q->block);
+        return fg_node_error(n, "N %lld, K %lld, block_size %lld", (long long)q->n,
+                             (long long)q->k, (long long)q->block);
     q->blocks = (q->k + q->block - 1) / q->block;
     blob = q->block * q->bits / 8;
     if (!fg_e_const(n->ex, fg_dims_product(n, w, 0, fg_rank(n, w)), &count) ||
         fg_elem(n, w) != FG_u8 || count != q->n * q->blocks * blob)
-        return fg_node_error(n, "weights %s do not hold %lld x %lld elements of %lld bits",
-                             fg_type_text(n->m, fg_rt(n->m, w)), (long long)q->n, (long long)q->k,
-                             (long long)q->bits);
+        return fg_node_error(n,
+                             "weights %s do not hold %lld x %lld elements of %lld bits",
+                             fg_type_text(n->m, fg_rt(n->m, w)), (long long)q->n,
+                             (long long)q->k, (long long)q->bits);
     return true;
 }
 
@@ -133,8 +136,9 @@ per_block(fg_node *n, fg_reg r, const nbits *q, int64_t columns)
     fg_expr want = fg_c(n, q->n * columns);
 
     if (r && fg_dims_product(n, r, 0, fg_rank(n, r)) != want) {
-        fg_node_error(n, "%s for %lld rows of %lld blocks", fg_type_text(n->m, fg_rt(n->m, r)),
-                      (long long)q->n, (long long)q->blocks);
+        fg_node_error(n, "%s for %lld rows of %lld blocks",
+                      fg_type_text(n->m, fg_rt(n->m, r)), (long long)q->n,
+                      (long long)q->blocks);
         return 0;
     }
     return r ? bytes_rows(n, r, q->n, columns) : 0;
@@ -145,7 +149,8 @@ static fg_reg
 nbits_zero(fg_node *n, const nbits *q, fg_reg given, fg_dtype d)
 {
     if (!given)
-        return zero_points(n, d, 2, (int64_t[]){q->n, q->blocks}, (int64_t)1 << (q->bits - 1));
+        return zero_points(n, d, 2, (int64_t[]){q->n, q->blocks},
+                           (int64_t)1 << (q->bits - 1));
     int64_t row = (q->blocks * q->bits + 7) / 8;
     given = per_block(n, given, q, row);
     given = given ? unpack_bits(n, bytes_rows(n, given, q->n, row), q->bits) : 0;
@@ -171,7 +176,8 @@ dequantize_float_zero(fg_node *n, const nbits *q, fg_reg data, fg_reg scale, fg_
 bool
 fg_onnx_ms_matmul_nbits(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), w = fg_need(n, 1), scale = fg_need(n, 2), zero = fg_in(n, 3), y;
+    fg_reg x = fg_need(n, 0), w = fg_need(n, 1), scale = fg_need(n, 2),
+           zero = fg_in(n, 3), y;
     nbits q;
 
     if (!x || !scale || !nbits_read(n, &q))
@@ -202,16 +208,34 @@ fg_onnx_ms_matmul_nbits(fg_node *n)
 }
 
 static const float fp4_values[16] = {
-    0.0f, 5.208333333e-03f, 0.66666667f, 1.0f, 0.33333333f, 0.5f, 0.16666667f, 0.25f,
-    -0.0f, -5.208333333e-03f, -0.66666667f, -1.0f, -0.33333333f, -0.5f, -0.16666667f, -0.25f,
+    0.0f,         5.208333333e-03f,
+    0.66666667f,  1.0f,
+    0.33333333f,  0.5f,
+    0.16666667f,  0.25f,
+    -0.0f,        -5.208333333e-03f,
+    -0.66666667f, -1.0f,
+    -0.33333333f, -0.5f,
+    -0.16666667f, -0.25f,
 };
 
 /* Quantiles of the normal distribution. */
 static const float nf4_values[16] = {
-    -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
-    -0.28444138169288635f, -0.18477343022823334f, -0.09105003625154495f, 0.0f,
-    0.07958029955625534f, 0.16093020141124725f, 0.24611230194568634f, 0.33791524171829224f,
-    0.44070982933044434f, 0.5626170039176941f, 0.7229568362236023f, 1.0f,
+    -1.0f,
+    -0.6961928009986877f,
+    -0.5250730514526367f,
+    -0.39491748809814453f,
+    -0.28444138169288635f,
+    -0.18477343022823334f,
+    -0.09105003625154495f,
+    0.0f,
+    0.07958029955625534f,
+    0.16093020141124725f,
+    0.24611230194568634f,
+    0.33791524171829224f,
+    0.44070982933044434f,
+    0.5626170039176941f,
+    0.7229568362236023f,
+    1.0f,
 };
 
 /* Table lookups, the high half of a byte first, times the block's largest magnitude. */
@@ -220,35 +244,44 @@ fg_onnx_ms_matmul_bnb4(fg_node *n)
 {
     fg_reg x = fg_need(n, 0), w = fg_need(n, 1), absmax = fg_need(n, 2), at[2], table;
     int64_t k = fg_attr_int(n, "K", 0), rows = fg_attr_int(n, "N", 0), count;
-    int64_t block = fg_attr_int(n, "block_size", 0), type = fg_attr_int(n, "quant_type", 1);
+    int64_t block = fg_attr_int(n, "block_size", 0),
+            type = fg_attr_int(n, "quant_type", 1);
 
     if (!x || !w || !absmax)
         return false;
-    if (k < 1 || rows < 1 || block < 1 || k > INT32_MAX || rows > INT32_MAX || (k * rows) % block ||
-        !fg_e_const(n->ex, fg_dims_product(n, w, 0, fg_rank(n, w)), &count) || count != k * rows / 2)
-        return fg_node_error(n, "N %lld, K %lld, block_size %lld for %s", (long long)rows, (long long)k,
-                             (long long)block, fg_type_text(n->m, fg_rt(n->m, w)));
+    if (k < 1 || rows < 1 || block < 1 || k > INT32_MAX || rows > INT32_MAX ||
+        (k * rows) % block ||
+        !fg_e_const(n->ex, fg_dims_product(n, w, 0, fg_rank(n, w)), &count) ||
+        count != k * rows / 2)
+        return fg_node_error(n, "N %lld, K %lld, block_size %lld for %s", (long long)rows,
+                             (long long)k, (long long)block,
+                             fg_type_text(n->m, fg_rt(n->m, w)));
     w = fg_emit_reshape(n->b, w, 2, (fg_expr[]){fg_c(n, count), fg_c(n, 1)});
     at[0] = E2(shr, w, fg_emit_f(n->b, FG_u8, 4));
     at[1] = E2(bitand, w, fg_emit_f(n->b, FG_u8, 15));
     if (!at[0] || !at[1])
         return false;
-    table = fg_emit_const(n->b, FG_f32, 1, (int64_t[]){16}, type ? nf4_values : fp4_values);
+    table =
+        fg_emit_const(n->b, FG_f32, 1, (int64_t[]){16}, type ? nf4_values : fp4_values);
     w = fg_emit_gather(n->b, table, fg_emit_concat(n->b, 2, at, 1), 0);
-    w = fg_emit_reshape(n->b, w, 2, (fg_expr[]){fg_c(n, k * rows / block), fg_c(n, block)});
+    w = fg_emit_reshape(n->b, w, 2,
+                        (fg_expr[]){fg_c(n, k * rows / block), fg_c(n, block)});
     w = E2(mul, w, fg_insert1(n, fg_widen(n, absmax), 1, 1));
     w = w ? fg_emit_reshape(n->b, w, 2, (fg_expr[]){fg_c(n, rows), fg_c(n, k)}) : 0;
     fg_reg wide = fg_widen(n, x);
-    return fg_yield(n, fg_narrow(n, w ? fg_emit_matmul(n->b, wide, w, false, true) : 0, x));
+    return fg_yield(n,
+                    fg_narrow(n, w ? fg_emit_matmul(n->b, wide, w, false, true) : 0, x));
 }
 
-/* ---- GatherBlockQuantized ---------------------------------------------------------------------------- */
+/* ---- GatherBlockQuantized -------------------------------------------------------- */
 
 bool
 fg_onnx_ms_gather_block_quantized(fg_node *n)
 {
-    fg_reg data = fg_need(n, 0), index = fg_need(n, 1), scale = fg_need(n, 2), zero = fg_in(n, 3);
-    int64_t block = fg_attr_int(n, "block_size", 128), bits = fg_attr_int(n, "bits", 4), dim[FG_MAXRANK];
+    fg_reg data = fg_need(n, 0), index = fg_need(n, 1), scale = fg_need(n, 2),
+           zero = fg_in(n, 3);
+    int64_t block = fg_attr_int(n, "block_size", 128), bits = fg_attr_int(n, "bits", 4),
+            dim[FG_MAXRANK];
     int gather, axis;
 
     if (!data || !index || !scale ||
@@ -256,9 +289,11 @@ fg_onnx_ms_gather_block_quantized(fg_node *n)
         !fg_axis(n, fg_attr_int(n, "quantize_axis", 1), fg_rank(n, data), &axis))
         return false;
     if (block < 16 || (block & (block - 1)) || (bits != 4 && bits != 8))
-        return fg_node_error(n, "block_size %lld, %lld bits", (long long)block, (long long)bits);
+        return fg_node_error(n, "block_size %lld, %lld bits", (long long)block,
+                             (long long)bits);
     if (gather == axis || fg_rank(n, scale) != fg_rank(n, data))
-        return fg_node_error(n, "scales %s for %s", fg_type_text(n->m, fg_rt(n->m, scale)),
+        return fg_node_error(n, "scales %s for %s",
+                             fg_type_text(n->m, fg_rt(n->m, scale)),
                              fg_type_text(n->m, fg_rt(n->m, data)));
     if (fg_elem(n, data) == FG_u8) {
         data = unpack_bits(n, data, bits);
@@ -266,9 +301,11 @@ fg_onnx_ms_gather_block_quantized(fg_node *n)
         if (!zero) {
             if (!data || !fg_type_static(n->ex, fg_rt(n->m, scale), dim))
                 return fg_node_unsupported(n, "scales of unknown size");
-            zero = zero_points(n, fg_elem(n, data), fg_rank(n, scale), dim, (int64_t)1 << (bits - 1));
+            zero = zero_points(n, fg_elem(n, data), fg_rank(n, scale), dim,
+                               (int64_t)1 << (bits - 1));
         } else if (fg_dim(n, zero, axis) != fg_dim(n, scale, axis)) {
-            zero = fg_emit_slice_axis(n->b, zero, axis, fg_c(n, 0), fg_dim(n, scale, axis));
+            zero =
+                fg_emit_slice_axis(n->b, zero, axis, fg_c(n, 0), fg_dim(n, scale, axis));
         }
         if (!zero)
             return false;
@@ -279,11 +316,12 @@ fg_onnx_ms_gather_block_quantized(fg_node *n)
     zero = zero ? fg_emit_gather(n->b, zero, index, gather) : 0;
     if (!data || !scale)
         return false;
-    return fg_yield(n, fg_dequantize(n, data, scale, zero, axis < gather ? axis : axis + shift, block,
+    return fg_yield(n, fg_dequantize(n, data, scale, zero,
+                                     axis < gather ? axis : axis + shift, block,
                                      fg_elem(n, scale)));
 }
 
-/* ---- integer products ----------------------------------------------------------------------------------- */
+/* ---- integer products ------------------------------------------------------------ */
 
 /* i32 sums times both scales, plus bias. */
 static fg_reg
@@ -314,11 +352,13 @@ fg_onnx_ms_matmul_integer_to_float(fg_node *n)
     return fg_yield(n, scaled_product(n, sum, fg_need(n, 2), fg_need(n, 3), fg_in(n, 6)));
 }
 
-/* alpha (a - za)(b - zb) sa sb + c sa sb alpha, requantised when there is a result scale. */
+/* alpha (a - za)(b - zb) sa sb + c sa sb alpha, requantised when there is a result
+ * scale. */
 bool
 fg_onnx_ms_qgemm(fg_node *n)
 {
-    fg_reg a = fg_need(n, 0), sa = fg_need(n, 1), b = fg_need(n, 3), sb = fg_need(n, 4), zy = fg_in(n, 8);
+    fg_reg a = fg_need(n, 0), sa = fg_need(n, 1), b = fg_need(n, 3), sb = fg_need(n, 4),
+           zy = fg_in(n, 8);
     double alpha = fg_attr_float(n, "alpha", 1);
 
     if (!a || !sa || !b || !sb)
@@ -335,12 +375,13 @@ fg_onnx_ms_qgemm(fg_node *n)
     if (alpha != 1)
         y = E2(mul, y, fg_num(n, y, alpha));
     if (fg_in(n, 7))
-        y = fg_quantize(n, y, fg_scalar(n, n->in[7], "the result's scale"), zy ? fg_scalar(n, zy, "zero") : 0,
-                        0, 0, zy ? fg_elem(n, zy) : FG_u8);
+        y = fg_quantize(n, y, fg_scalar(n, n->in[7], "the result's scale"),
+                        zy ? fg_scalar(n, zy, "zero") : 0, 0, 0,
+                        zy ? fg_elem(n, zy) : FG_u8);
     return fg_yield(n, y);
 }
 
-/* ---- one operator between dequantize and quantize ------------------------------------------------------- */
+/* ---- one operator between dequantize and quantize -------------------------------- */
 
 /* Operands k, k+1, k+2: data, scale, zero point, as floats. */
 static fg_reg
@@ -354,7 +395,8 @@ floats(fg_node *n, int k)
     return fg_dequantize(n, x, s, z ? fg_scalar(n, z, "a zero point") : 0, 0, 0, FG_f32);
 }
 
-/* y with scale and zero point from operands k and k+1; typed like the zero point or `like`. */
+/* y with scale and zero point from operands k and k+1; typed like the zero point or
+ * `like`. */
 static bool
 requantize(fg_node *n, fg_reg y, int k, fg_reg like)
 {
@@ -362,8 +404,9 @@ requantize(fg_node *n, fg_reg y, int k, fg_reg like)
 
     if (!y || !s || !like)
         return false;
-    return fg_yield(n, fg_quantize(n, y, fg_scalar(n, s, "a scale"), z ? fg_scalar(n, z, "a zero point") : 0,
-                                   0, 0, fg_elem(n, z ? z : like)));
+    return fg_yield(n, fg_quantize(n, y, fg_scalar(n, s, "a scale"),
+                                   z ? fg_scalar(n, z, "a zero point") : 0, 0, 0,
+                                   fg_elem(n, z ? z : like)));
 }
 
 bool
@@ -382,7 +425,8 @@ fg_onnx_ms_qlinear_unary(fg_node *n)
     bool leaky = !strcmp(n->op, "QLinearLeakyRelu");
     double alpha = leaky ? fg_attr_float(n, "alpha", 0.01) : NAN;
 
-    return requantize(n, fg_activation(n, leaky ? "LeakyRelu" : "Sigmoid", x, alpha, NAN), 3, fg_need(n, 0));
+    return requantize(n, fg_activation(n, leaky ? "LeakyRelu" : "Sigmoid", x, alpha, NAN),
+                      3, fg_need(n, 0));
 }
 
 bool
@@ -413,13 +457,15 @@ fg_onnx_ms_qlinear_concat(fg_node *n)
             return false;
     if (!fg_axis(n, fg_attr_int(n, "axis", 0), fg_rank(n, x[0]), &axis))
         return false;
-    return requantize(n, count == 1 ? x[0] : fg_emit_concat(n->b, count, x, axis), 0, n->in[2]);
+    return requantize(n, count == 1 ? x[0] : fg_emit_concat(n->b, count, x, axis), 0,
+                      n->in[2]);
 }
 
 bool
 fg_onnx_ms_qlinear_where(fg_node *n)
 {
-    return requantize(n, E3(where, fg_need(n, 0), floats(n, 1), floats(n, 4)), 7, fg_need(n, 1));
+    return requantize(n, E3(where, fg_need(n, 0), floats(n, 1), floats(n, 4)), 7,
+                      fg_need(n, 1));
 }
 
 /* QLinearReduceMean, QLinearGlobalAveragePool. */
@@ -437,7 +483,8 @@ fg_onnx_ms_qlinear_mean(fg_node *n)
         return false;
     int rank = fg_rank(n, x);
     if (global || count < 0) {
-        int from = global ? (channels_last ? 1 : 2) : 0, to = channels_last ? rank - 1 : rank;
+        int from = global ? (channels_last ? 1 : 2) : 0,
+            to = channels_last ? rank - 1 : rank;
         count = 0;
         for (a = from; a < to; a++)
             axes[count++] = a;
@@ -453,7 +500,8 @@ fg_onnx_ms_qlinear_mean(fg_node *n)
                 axes[count++] = a;
     }
     bool keep = global || fg_attr_int(n, "keepdims", 1);
-    return requantize(n, fg_emit_reduce(n->b, FG_OP_reduce_mean, x, count, axes, keep), 3, n->in[0]);
+    return requantize(n, fg_emit_reduce(n->b, FG_OP_reduce_mean, x, count, axes, keep), 3,
+                      n->in[0]);
 }
 
 bool
@@ -465,30 +513,33 @@ fg_onnx_ms_qlinear_average_pool(fg_node *n)
         return false;
     if (fg_attr_int(n, "channels_last", 0))
         return fg_node_unsupported(n, "channels_last");
-    return fg_import_as(n, "", "AveragePool", 19, 1, &x, 1, &y) && requantize(n, y, 3, n->in[0]);
+    return fg_import_as(n, "", "AveragePool", 19, 1, &x, 1, &y) &&
+           requantize(n, y, 3, n->in[0]);
 }
 
-/* ---- QMoE ----------------------------------------------------------------------------------------------- */
+/* ---- QMoE ------------------------------------------------------------------------ */
 
-/* Layer k of the experts: packed weights, scales, bias and zero points at the given operands. */
+/* Layer k of the experts: packed weights, scales, bias and zero points at the given
+ * operands. */
 static fg_reg
 expert_weight(fg_node *n, int w, int s, int z)
 {
     fg_reg data = fg_in(n, w), scale = fg_in(n, s), zero = fg_in(n, z);
-    int64_t bits = fg_attr_int(n, "expert_weight_bits", 4), block = fg_attr_int(n, "block_size", 0);
+    int64_t bits = fg_attr_int(n, "expert_weight_bits", 4),
+            block = fg_attr_int(n, "block_size", 0);
     int64_t dim[FG_MAXRANK], cols;
 
     if (!data || !scale)
         return 0;
     if ((bits != 2 && bits != 4 && bits != 8) || fg_rank(n, data) != 3 || block < 0) {
-        fg_node_error(n, "expert weights %s of %lld bits", fg_type_text(n->m, fg_rt(n->m, data)),
-                      (long long)bits);
+        fg_node_error(n, "expert weights %s of %lld bits",
+                      fg_type_text(n->m, fg_rt(n->m, data)), (long long)bits);
         return 0;
     }
     data = unpack_bits(n, data, bits);
     if (!data)
         return 0;
-    if (fg_rank(n, scale) == 2) {           /* one scale per row: one block */
+    if (fg_rank(n, scale) == 2) { /* one scale per row: one block */
         scale = fg_insert1(n, scale, 2, 1);
         block = 0;
     }
@@ -504,7 +555,8 @@ expert_weight(fg_node *n, int w, int s, int z)
         if (fg_rank(n, zero) == 2)
             zero = fg_insert1(n, zero, 2, 1);
         zero = unpack_bits(n, zero, bits);
-        zero = zero ? fg_emit_slice_axis(n->b, zero, 2, fg_c(n, 0), fg_dim(n, scale, 2)) : 0;
+        zero =
+            zero ? fg_emit_slice_axis(n->b, zero, 2, fg_c(n, 0), fg_dim(n, scale, 2)) : 0;
     } else if (fg_type_static(n->ex, fg_rt(n->m, scale), dim)) {
         zero = zero_points(n, fg_elem(n, data), 3, dim, (int64_t)1 << (bits - 1));
     } else {
@@ -520,10 +572,12 @@ fg_onnx_ms_qmoe(fg_node *n)
     fg_experts e = {{0}, {0}};
 
     if (strcmp(fg_attr_str(n, "quant_type", "int"), "int") != 0)
-        return fg_node_unsupported(n, "quant_type \"%s\"", fg_attr_str(n, "quant_type", "int"));
+        return fg_node_unsupported(n, "quant_type \"%s\"",
+                                   fg_attr_str(n, "quant_type", "int"));
     if (n->nin > 14)
         return fg_node_unsupported(n, "router weights or activation scales");
-    if (!x || !logits || !fg_need(n, 2) || !fg_need(n, 3) || !fg_need(n, 5) || !fg_need(n, 6))
+    if (!x || !logits || !fg_need(n, 2) || !fg_need(n, 3) || !fg_need(n, 5) ||
+        !fg_need(n, 6))
         return false;
     for (int k = 0; k < 3; k++) {
         e.w[k] = expert_weight(n, 2 + 3 * k, 3 + 3 * k, 11 + k);

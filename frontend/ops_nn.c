@@ -1,7 +1,7 @@
 /* ops_nn.c - ONNX products and normalisations.
  *
- *     Gemm x, w, b {transB=1}      ->  add(matmul(x, w) {trans_b=1}, b)
- *     InstanceNormalization x      ->  reshape to [N, C, rest], layernorm, scale per channel
+ *     Gemm x, w, b {transB=1}   ->  add(matmul(x, w) {trans_b=1}, b)
+ *     InstanceNormalization x   ->  reshape to [N, C, rest], layernorm, scale per channel
  *
  * Normalisations over a group of axes are layernorm over trailing axes of a reshape.
  */
@@ -9,9 +9,10 @@
 
 #include <math.h>
 
-/* ---- products ----------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------- */
 
-/* A vector is a row on the left, a column on the right, and its axis goes from the result. */
+/* A vector is a row on the left, a column on the right, and its axis goes from the
+ * result. */
 fg_reg
 fg_matmul_any(fg_node *n, fg_reg x, fg_reg y)
 {
@@ -71,14 +72,17 @@ fg_onnx_gemm(fg_node *n)
     return fg_yield(n, fg_gemm(n));
 }
 
-/* ---- normalisations ------------------------------------------------------------------------- */
+/* ---- normalisations -------------------------------------------------------------- */
 
 fg_reg
 fg_layernorm(fg_node *n, fg_reg x, fg_reg scale, fg_reg bias, int axis, double eps)
 {
     if (!x)
         return 0;
-    fg_inst *i = fg_inst_begin(n->b, FG_OP_layernorm, bias ? 3 : scale ? 2 : 1,
+    fg_inst *i = fg_inst_begin(n->b, FG_OP_layernorm,
+                               bias    ? 3
+                               : scale ? 2
+                                       : 1,
                                (fg_reg[]){x, scale, bias});
     FG_SET(i, layernorm, axis).i = axis;
     FG_SET(i, layernorm, eps).f = eps;
@@ -182,7 +186,8 @@ vectors(fg_node *n, int from, int to)
 {
     for (int k = from; k < to; k++) {
         fg_reg r = fg_need(n, k);
-        if (!r || (fg_rank(n, r) != 1 && !fg_node_error(n, "operand %d is not a vector", k)))
+        if (!r ||
+            (fg_rank(n, r) != 1 && !fg_node_error(n, "operand %d is not a vector", k)))
             return false;
     }
     return true;
@@ -196,8 +201,10 @@ fg_onnx_instance_norm(fg_node *n)
     if (!x || !channels(n, x) || !vectors(n, 1, 3))
         return false;
     fg_reg w = fg_widen(n, x);
-    fg_expr dim[3] = {fg_dim(n, x, 0), fg_dim(n, x, 1), fg_dims_product(n, x, 2, fg_rank(n, x))};
-    fg_reg y = fg_norm_part(n, fg_emit_reshape(n->b, w, 3, dim), 2, fg_attr_float(n, "epsilon", 1e-5));
+    fg_expr dim[3] = {fg_dim(n, x, 0), fg_dim(n, x, 1),
+                      fg_dims_product(n, x, 2, fg_rank(n, x))};
+    fg_reg y = fg_norm_part(n, fg_emit_reshape(n->b, w, 3, dim), 2,
+                            fg_attr_float(n, "epsilon", 1e-5));
     y = per_channel(n, fg_like_shape(n, y, w), n->in[1], n->in[2]);
     return fg_yield(n, fg_narrow(n, y, x));
 }
@@ -211,20 +218,23 @@ fg_onnx_group_norm(fg_node *n)
     if (!x || !channels(n, x) || !vectors(n, 1, 3))
         return false;
     if (groups < 1 || !fg_e_divides(n->ex, groups, fg_dim(n, x, 1)))
-        return fg_node_error(n, "%lld groups do not divide the channels of %s", (long long)groups,
-                             fg_type_text(n->m, fg_rt(n->m, x)));
+        return fg_node_error(n, "%lld groups do not divide the channels of %s",
+                             (long long)groups, fg_type_text(n->m, fg_rt(n->m, x)));
     fg_expr g = fg_c(n, groups), each = fg_ediv(n->ex, fg_dim(n, x, 1), g);
-    fg_expr dim[3] = {fg_dim(n, x, 0), g, fg_emul(n->ex, each, fg_dims_product(n, x, 2, fg_rank(n, x)))};
+    fg_expr dim[3] = {fg_dim(n, x, 0), g,
+                      fg_emul(n->ex, each, fg_dims_product(n, x, 2, fg_rank(n, x)))};
     /* Opset 18 had one scale and bias per group. */
     for (int k = 0; k < 2; k++) {
         p[k] = n->in[k + 1];
         if (n->opset < 21 && fg_e_is(n->ex, fg_dim(n, p[k], 0), groups)) {
             p[k] = fg_emit_expand(n->b, fg_along(n, p[k], 0, 2), 2, (fg_expr[]){g, each});
-            p[k] = p[k] ? fg_emit_reshape(n->b, p[k], 1, (fg_expr[]){fg_dim(n, x, 1)}) : 0;
+            p[k] =
+                p[k] ? fg_emit_reshape(n->b, p[k], 1, (fg_expr[]){fg_dim(n, x, 1)}) : 0;
         }
     }
     fg_reg w = fg_widen(n, x);
-    fg_reg y = fg_norm_part(n, fg_emit_reshape(n->b, w, 3, dim), 2, fg_attr_float(n, "epsilon", 1e-5));
+    fg_reg y = fg_norm_part(n, fg_emit_reshape(n->b, w, 3, dim), 2,
+                            fg_attr_float(n, "epsilon", 1e-5));
     y = per_channel(n, fg_like_shape(n, y, w), p[0], p[1]);
     return fg_yield(n, fg_narrow(n, y, x));
 }

@@ -1,27 +1,31 @@
 /* ops_quant.c - ONNX quantisation: linear, dynamic, integer products.
  *
- *     DynamicQuantizeLinear x  ->  lo = min(0, min x), hi = max(0, max x), s = (hi - lo) / 255
- *                                  z = saturate(round(-lo / s)), y = quantize(x, s, z)
+ *     DynamicQuantizeLinear x  ->  lo = min(0, min x), hi = max(0, max x),
+ *                                  s = (hi - lo) / 255, z = saturate(round(-lo / s)),
+ *                                  y = quantize(x, s, z)
  *     QLinearMatMul            ->  quantize(cast(matmul_int(a, b)) sa sb, sy, zy)
  */
 #include "frontend/ops.h"
 
-/* ---- quantize and dequantize ------------------------------------------------------------------- */
+/* ---- quantize and dequantize ----------------------------------------------------- */
 
 /* Axis of a scale that is not per tensor; a scale of one element is. */
 static fg_reg
 per_tensor(fg_node *n, fg_reg r)
 {
-    return r && fg_rank(n, r) == 1 && fg_e_is(n->ex, fg_dim(n, r, 0), 1) ? fg_emit_reshape(n->b, r, 0, NULL)
-                                                                        : r;
+    return r && fg_rank(n, r) == 1 && fg_e_is(n->ex, fg_dim(n, r, 0), 1)
+               ? fg_emit_reshape(n->b, r, 0, NULL)
+               : r;
 }
 
 fg_reg
-fg_quantize(fg_node *n, fg_reg x, fg_reg scale, fg_reg zero, int axis, int64_t block, fg_dtype to)
+fg_quantize(fg_node *n, fg_reg x, fg_reg scale, fg_reg zero, int axis, int64_t block,
+            fg_dtype to)
 {
     if (!x || !scale)
         return 0;
-    fg_inst *i = fg_inst_begin(n->b, FG_OP_quantize, zero ? 3 : 2, (fg_reg[]){x, scale, zero});
+    fg_inst *i =
+        fg_inst_begin(n->b, FG_OP_quantize, zero ? 3 : 2, (fg_reg[]){x, scale, zero});
     FG_SET(i, quantize, axis).i = axis;
     FG_SET(i, quantize, block).i = block;
     FG_SET(i, quantize, to).i = to;
@@ -29,11 +33,13 @@ fg_quantize(fg_node *n, fg_reg x, fg_reg scale, fg_reg zero, int axis, int64_t b
 }
 
 fg_reg
-fg_dequantize(fg_node *n, fg_reg x, fg_reg scale, fg_reg zero, int axis, int64_t block, fg_dtype to)
+fg_dequantize(fg_node *n, fg_reg x, fg_reg scale, fg_reg zero, int axis, int64_t block,
+              fg_dtype to)
 {
     if (!x || !scale)
         return 0;
-    fg_inst *i = fg_inst_begin(n->b, FG_OP_dequantize, zero ? 3 : 2, (fg_reg[]){x, scale, zero});
+    fg_inst *i =
+        fg_inst_begin(n->b, FG_OP_dequantize, zero ? 3 : 2, (fg_reg[]){x, scale, zero});
     FG_SET(i, dequantize, axis).i = axis;
     FG_SET(i, dequantize, block).i = block;
     FG_SET(i, dequantize, to).i = to == fg_elem(n, scale) ? FG_NODTYPE : to;
@@ -63,14 +69,17 @@ type_attr(fg_node *n, const char *name, fg_dtype dflt, fg_dtype *d)
 {
     int64_t code = fg_attr_int(n, name, 0);
 
-    *d = code == 0 ? dflt : code < 0 || code > 1000 ? FG_NODTYPE : fg_dtype_by_onnx((int)code);
+    *d = code == 0                 ? dflt
+         : code < 0 || code > 1000 ? FG_NODTYPE
+                                   : fg_dtype_by_onnx((int)code);
     return *d || fg_node_unsupported(n, "element type %lld", (long long)code);
 }
 
 bool
 fg_onnx_quantize_linear(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), scale = per_tensor(n, fg_need(n, 1)), zero = per_tensor(n, fg_in(n, 2));
+    fg_reg x = fg_need(n, 0), scale = per_tensor(n, fg_need(n, 1)),
+           zero = per_tensor(n, fg_in(n, 2));
     fg_dtype to;
     int64_t block;
     int axis;
@@ -92,7 +101,8 @@ fg_onnx_quantize_linear(fg_node *n)
 bool
 fg_onnx_dequantize_linear(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), scale = per_tensor(n, fg_need(n, 1)), zero = per_tensor(n, fg_in(n, 2));
+    fg_reg x = fg_need(n, 0), scale = per_tensor(n, fg_need(n, 1)),
+           zero = per_tensor(n, fg_in(n, 2));
     fg_dtype to;
     int64_t block;
     int axis;
@@ -102,7 +112,8 @@ fg_onnx_dequantize_linear(fg_node *n)
         return false;
     if (zero && fg_elem(n, zero) != fg_elem(n, x))
         return fg_node_error(n, "the zero point is %s, the data %s",
-                             fg_dtypes[fg_elem(n, zero)].name, fg_dtypes[fg_elem(n, x)].name);
+                             fg_dtypes[fg_elem(n, zero)].name,
+                             fg_dtypes[fg_elem(n, x)].name);
     return fg_yield(n, fg_dequantize(n, x, scale, zero, axis, block, to));
 }
 
@@ -114,10 +125,12 @@ extreme(fg_node *n, fg_op op, fg_op with, fg_reg x)
 
     for (int a = 0; a < rank; a++)
         axes[a] = a;
-    return fg_emit2(n->b, with, fg_emit_reduce(n->b, op, x, rank, axes, false), fg_num(n, x, 0));
+    return fg_emit2(n->b, with, fg_emit_reduce(n->b, op, x, rank, axes, false),
+                    fg_num(n, x, 0));
 }
 
-/* The range always holds 0; an all-zero x has scale 0 and zero point 0, and quantises to 0. */
+/* The range always holds 0; an all-zero x has scale 0 and zero point 0, and quantises
+ * to 0. */
 fg_reg
 fg_quantize_dynamic(fg_node *n, fg_reg x, fg_reg *scale, fg_reg *zero)
 {
@@ -145,7 +158,7 @@ fg_onnx_dynamic_quantize(fg_node *n)
     return fg_yield(n, y);
 }
 
-/* ---- integer products --------------------------------------------------------------------------- */
+/* ---- integer products ------------------------------------------------------------ */
 
 fg_reg
 fg_matmul_int(fg_node *n, fg_reg x, fg_reg y, fg_reg zx, fg_reg zy)
@@ -160,8 +173,9 @@ fg_matmul_int(fg_node *n, fg_reg x, fg_reg y, fg_reg zx, fg_reg zy)
         fg_node_error(n, "a scalar has no inner axis");
         return 0;
     }
-    fg_reg in[4] = {rx == 1 ? fg_insert1(n, x, 0, 1) : x, ry == 1 ? fg_insert1(n, y, 1, 1) : y,
-                    per_tensor(n, zx), per_tensor(n, zy)};
+    fg_reg in[4] = {rx == 1 ? fg_insert1(n, x, 0, 1) : x,
+                    ry == 1 ? fg_insert1(n, y, 1, 1) : y, per_tensor(n, zx),
+                    per_tensor(n, zy)};
     fg_inst *i = fg_inst_begin(n->b, FG_OP_matmul_int, in[3] ? 4 : in[2] ? 3 : 2, in);
     if (!fg_inst_finish(n->b, i, NULL, 0))
         return 0;
@@ -179,7 +193,8 @@ fg_matmul_int(fg_node *n, fg_reg x, fg_reg y, fg_reg zx, fg_reg zy)
 bool
 fg_onnx_matmul_integer(fg_node *n)
 {
-    return fg_yield(n, fg_matmul_int(n, fg_need(n, 0), fg_need(n, 1), fg_in(n, 2), fg_in(n, 3)));
+    return fg_yield(
+        n, fg_matmul_int(n, fg_need(n, 0), fg_need(n, 1), fg_in(n, 2), fg_in(n, 3)));
 }
 
 /* A scale or zero point that has one entry per row or column of a product. */
@@ -200,7 +215,8 @@ fg_onnx_qlinear_matmul(fg_node *n)
             return false;
     fg_dtype to = fg_elem(n, in[7]);
     fg_reg sum = fg_matmul_int(n, in[0], in[3], in[2], in[5]);
-    fg_reg scale = E2(mul, beside(n, fg_widen(n, in[1]), true), beside(n, fg_widen(n, in[4]), false));
+    fg_reg scale = E2(mul, beside(n, fg_widen(n, in[1]), true),
+                      beside(n, fg_widen(n, in[4]), false));
     fg_reg y = sum ? E2(mul, fg_emit_cast(n->b, sum, FG_f32), scale) : 0;
     fg_reg by = fg_widen(n, per_tensor(n, in[6]));
     return fg_yield(n, fg_quantize(n, y, by, per_tensor(n, in[7]), 0, 0, to));
@@ -225,7 +241,9 @@ fg_onnx_conv_integer(fg_node *n)
 {
     fg_reg x = fg_need(n, 0), w = fg_need(n, 1);
 
-    return x && w && fg_yield(n, fg_conv(n, centred(n, x, fg_in(n, 2), 1), centred(n, w, fg_in(n, 3), 0), 0));
+    return x && w &&
+           fg_yield(n, fg_conv(n, centred(n, x, fg_in(n, 2), 1),
+                               centred(n, w, fg_in(n, 3), 0), 0));
 }
 
 bool
@@ -237,12 +255,14 @@ fg_onnx_qlinear_conv(fg_node *n)
         if (!(in[k] = fg_need(n, k)))
             return false;
     fg_dtype to = fg_elem(n, in[7]);
-    fg_reg sum = fg_conv(n, centred(n, in[0], in[2], 1), centred(n, in[3], in[5], 0), fg_in(n, 8));
+    fg_reg sum =
+        fg_conv(n, centred(n, in[0], in[2], 1), centred(n, in[3], in[5], 0), fg_in(n, 8));
     fg_reg scale = E2(mul, per_tensor(n, in[1]), per_tensor(n, in[4]));
     if (!sum || !scale)
         return false;
     if (fg_rank(n, scale) == 1)
         scale = fg_along(n, scale, 1, fg_rank(n, sum));
     fg_reg y = E2(mul, fg_emit_cast(n->b, sum, FG_f32), scale);
-    return fg_yield(n, fg_quantize(n, y, per_tensor(n, in[6]), per_tensor(n, in[7]), 0, 0, to));
+    return fg_yield(
+        n, fg_quantize(n, y, per_tensor(n, in[6]), per_tensor(n, in[7]), 0, 0, to));
 }

@@ -1,7 +1,8 @@
 /* ops_recurrent.c - operators with a state that runs along the sequence.
  *
  *     CausalConvWithState x, w, b, past  ->  %p = concat past, x {axis=2}
- *                                            %y = conv %p, w, b {group=C};   state = last k-1 of %p
+ *                                            %y = conv %p, w, b {group=C}
+ *                                            state = last k-1 of %p
  *     LinearAttention q, k, v, past      ->  loop over the sequence, carrying the state
  *
  * One step of LinearAttention, per batch entry and head, with S[dk,dv]:
@@ -15,14 +16,15 @@
 
 #include <math.h>
 
-/* ---- loops ---------------------------------------------------------------------------------- */
+/* ---- loops ----------------------------------------------------------------------- */
 
 bool
-fg_steps(fg_node *n, fg_expr count, int nstate, const fg_reg *start, fg_step *f, void *arg, fg_reg *state,
-         fg_reg *out)
+fg_steps(fg_node *n, fg_expr count, int nstate, const fg_reg *start, fg_step *f,
+         void *arg, fg_reg *state, fg_reg *out)
 {
     fg_module *m = n->m;
-    fg_reg in[2 + FG_MAXSTATE] = {fg_sym_scalar(n, count, FG_i64), fg_emit_f(n->b, FG_bool, 1)};
+    fg_reg in[2 + FG_MAXSTATE] = {fg_sym_scalar(n, count, FG_i64),
+                                  fg_emit_f(n->b, FG_bool, 1)};
     fg_reg carried[FG_MAXSTATE], yield[2 + FG_MAXSTATE];
     fg_type type[1 + FG_MAXSTATE];
     fg_expr dim[FG_MAXRANK];
@@ -78,7 +80,8 @@ zeros(fg_node *n, fg_dtype d, int rank, const fg_expr *dim)
 bool
 fg_onnx_causal_conv(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), w = fg_need(n, 1), bias = fg_in(n, 2), past = fg_in(n, 3), y;
+    fg_reg x = fg_need(n, 0), w = fg_need(n, 1), bias = fg_in(n, 2), past = fg_in(n, 3),
+           y;
     const char *act = fg_attr_str(n, "activation", "none");
     bool silu = !strcmp(act, "silu") || !strcmp(act, "swish");
     int64_t k, c;
@@ -89,8 +92,10 @@ fg_onnx_causal_conv(fg_node *n)
         return false;
     if (fg_rank(n, x) != 3 || fg_rank(n, w) != 3 || (past && fg_rank(n, past) != 3))
         return fg_node_error(n, "operands %s and %s are not of rank 3",
-                             fg_type_text(n->m, fg_rt(n->m, x)), fg_type_text(n->m, fg_rt(n->m, w)));
-    if (!fg_e_const(n->ex, fg_dim(n, w, 2), &k) || !fg_e_const(n->ex, fg_dim(n, w, 0), &c) || k < 1 || c < 1)
+                             fg_type_text(n->m, fg_rt(n->m, x)),
+                             fg_type_text(n->m, fg_rt(n->m, w)));
+    if (!fg_e_const(n->ex, fg_dim(n, w, 2), &k) ||
+        !fg_e_const(n->ex, fg_dim(n, w, 0), &c) || k < 1 || c < 1)
         return fg_node_unsupported(n, "a kernel of unknown size");
     fg_expr dim[3] = {fg_dim(n, x, 0), fg_dim(n, x, 1), fg_c(n, k - 1)};
     past = past ? past : zeros(n, fg_elem(n, x), 3, dim);
@@ -102,7 +107,8 @@ fg_onnx_causal_conv(fg_node *n)
         if (!fg_yield_at(n, 1, fg_emit_slice_axis(n->b, whole, 2, start, fg_c(n, k - 1))))
             return false;
     }
-    fg_inst *i = fg_inst_begin(n->b, FG_OP_conv, bias ? 3 : 2, (fg_reg[]){whole, w, bias});
+    fg_inst *i =
+        fg_inst_begin(n->b, FG_OP_conv, bias ? 3 : 2, (fg_reg[]){whole, w, bias});
     const int64_t one = 1, zero = 0;
     fg_set_ints(n->m, &FG_SET(i, conv, stride), 1, &one);
     fg_set_ints(n->m, &FG_SET(i, conv, dilation), 1, &one);
@@ -115,13 +121,13 @@ fg_onnx_causal_conv(fg_node *n)
     return fg_yield(n, silu ? E1(silu, y) : y);
 }
 
-/* ---- LinearAttention -------------------------------------------------------------------------- */
+/* ---- LinearAttention ------------------------------------------------------------- */
 
 typedef struct recurrence {
-    fg_reg  q, k, v;            /* [T,B,H,D], f32; q with its own heads, the others grouped */
-    fg_reg  decay, beta;        /* [T,B,H,dk or 1], [T,B,H or 1,1]; 0: none */
-    double  scale;
-    fg_expr heads;              /* of q */
+    fg_reg q, k, v;     /* [T,B,H,D], f32; q with its own heads, the others grouped */
+    fg_reg decay, beta; /* [T,B,H,dk or 1], [T,B,H or 1,1]; 0: none */
+    double scale;
+    fg_expr heads; /* of q */
 } recurrence;
 
 /* [B,T,H*D] as [T,B,H,D] in f32. */
@@ -136,7 +142,8 @@ by_time(fg_node *n, fg_reg x, int64_t heads)
         return 0;
     }
     fg_expr h = fg_c(n, heads);
-    fg_expr dim[4] = {fg_dim(n, x, 0), fg_dim(n, x, 1), h, fg_ediv(n->ex, fg_dim(n, x, 2), h)};
+    fg_expr dim[4] = {fg_dim(n, x, 0), fg_dim(n, x, 1), h,
+                      fg_ediv(n->ex, fg_dim(n, x, 2), h)};
     x = fg_emit_reshape(n->b, fg_widen(n, x), 4, dim);
     return x ? fg_emit_transpose(n->b, x, (int64_t[]){1, 0, 2, 3}) : 0;
 }
@@ -145,11 +152,13 @@ static bool
 rule_operands(fg_node *n, recurrence *r, int64_t groups)
 {
     const char *rule = fg_attr_str(n, "update_rule", "gated_delta");
-    bool gated = !strncmp(rule, "gated", 5), delta = strlen(rule) >= 5 && !strcmp(rule + strlen(rule) - 5, "delta");
+    bool gated = !strncmp(rule, "gated", 5),
+         delta = strlen(rule) >= 5 && !strcmp(rule + strlen(rule) - 5, "delta");
     fg_reg decay = fg_in(n, 4), beta = fg_in(n, 5);
     int64_t columns;
 
-    if (strcmp(rule, "linear") && strcmp(rule, "gated") && strcmp(rule, "delta") && strcmp(rule, "gated_delta"))
+    if (strcmp(rule, "linear") && strcmp(rule, "gated") && strcmp(rule, "delta") &&
+        strcmp(rule, "gated_delta"))
         return fg_node_unsupported(n, "update_rule \"%s\"", rule);
     if (gated != (decay != 0) || delta != (beta != 0))
         return fg_node_error(n, "update_rule \"%s\" does not fit the operands", rule);
@@ -181,9 +190,9 @@ step(fg_node *n, void *arg, fg_reg t, const fg_reg *state, fg_reg *next, fg_reg 
 {
     const recurrence *r = arg;
     fg_reg k = row(n, r->k, t), v = row(n, r->v, t), q = row(n, r->q, t), s = state[0];
-    fg_reg column = fg_insert1(n, k, 3, 1);     /* [B,H,dk,1] */
+    fg_reg column = fg_insert1(n, k, 3, 1); /* [B,H,dk,1] */
 
-    v = fg_insert1(n, v, 2, 1);                 /* [B,H,1,dv] */
+    v = fg_insert1(n, v, 2, 1); /* [B,H,1,dv] */
     if (r->decay)
         s = E2(mul, s, fg_insert1(n, E1(exp, row(n, r->decay, t)), 3, 1));
     if (r->beta) {
@@ -204,14 +213,17 @@ step(fg_node *n, void *arg, fg_reg t, const fg_reg *state, fg_reg *next, fg_reg 
 bool
 fg_onnx_linear_attention(fg_node *n)
 {
-    int64_t heads = fg_attr_int(n, "q_num_heads", 0), groups = fg_attr_int(n, "kv_num_heads", 0), dk;
-    fg_reg q = fg_need(n, 0), k = fg_need(n, 1), v = fg_need(n, 2), past = fg_in(n, 3), state, out;
+    int64_t heads = fg_attr_int(n, "q_num_heads", 0),
+            groups = fg_attr_int(n, "kv_num_heads", 0), dk;
+    fg_reg q = fg_need(n, 0), k = fg_need(n, 1), v = fg_need(n, 2), past = fg_in(n, 3),
+           state, out;
     recurrence r = {.scale = fg_attr_float(n, "scale", 0), .heads = fg_c(n, heads)};
 
     if (!q || !k || !v)
         return false;
     if (heads < 1 || groups < 1 || heads % groups)
-        return fg_node_error(n, "%lld heads share %lld key heads", (long long)heads, (long long)groups);
+        return fg_node_error(n, "%lld heads share %lld key heads", (long long)heads,
+                             (long long)groups);
     r.q = by_time(n, q, heads);
     r.k = by_time(n, k, groups);
     r.v = by_time(n, v, groups);

@@ -3,8 +3,8 @@
  *     ReduceL2 x      ->  sqrt(reduce_sum(x x))
  *     LogSoftmax x    ->  (x - max) - log(reduce_sum(exp(x - max)))
  *
- * Axes computed from data: for every axis in turn, the reduced and the whole lie side by side
- * and the axis's flag picks one of them:
+ * Axes computed from data: for every axis in turn, the reduced and the whole lie side
+ * by side and the axis's flag picks one of them:
  *
  *     x = slice(concat(reduce(x, a), x), 1 - flag, flag ? 1 : dim)   along a
  *
@@ -12,14 +12,14 @@
  */
 #include "frontend/ops.h"
 
-/* ---- reductions ----------------------------------------------------------------------- */
+/* ---- reductions ------------------------------------------------------------------ */
 
 typedef struct reduction {
     const char *onnx;
-    fg_op       op;
-    bool        abs, square, exp;       /* before */
-    bool        log, sqrt;              /* after */
-    int         axes_operand;           /* first opset with axes as an operand */
+    fg_op op;
+    bool abs, square, exp; /* before */
+    bool log, sqrt;        /* after */
+    int axes_operand;      /* first opset with axes as an operand */
 } reduction;
 
 static const reduction reductions[] = {
@@ -77,7 +77,8 @@ spread(fg_node *n, fg_reg y, fg_reg x, const fg_axisset *s)
     return y;
 }
 
-/* log(sum(exp(x - max))) + max, with max taken as 0 where it is infinite: inf - inf is NaN. */
+/* log(sum(exp(x - max))) + max, with max taken as 0 where it is infinite: inf - inf is
+ * NaN. */
 static fg_reg
 log_sum_exp(fg_node *n, fg_reg x, const fg_axisset *s)
 {
@@ -89,7 +90,8 @@ log_sum_exp(fg_node *n, fg_reg x, const fg_axisset *s)
     if (!fg_inst_finish(n->b, i, NULL, 0))
         return 0;
     max = E3(where, i->out[0], fg_num(n, max, 0), max);
-    fg_reg sum = reduce_keep(n, FG_OP_reduce_sum, E1(exp, E2(sub, x, spread(n, max, x, s))), s);
+    fg_reg sum =
+        reduce_keep(n, FG_OP_reduce_sum, E1(exp, E2(sub, x, spread(n, max, x, s))), s);
     return E2(add, E1(log, sum), max);
 }
 
@@ -122,7 +124,8 @@ fg_onnx_reduce(fg_node *n)
 
     while (strcmp(r->onnx, n->op))
         r++;
-    if (!x || !fg_axisset_read(n, n->opset >= r->axes_operand ? 1 : n->nin, fg_rank(n, x), &s))
+    if (!x ||
+        !fg_axisset_read(n, n->opset >= r->axes_operand ? 1 : n->nin, fg_rank(n, x), &s))
         return false;
     if (s.count == 0 && !fg_attr_int(n, "noop_with_empty_axes", 0)) {
         int64_t all[FG_MAXRANK];
@@ -148,7 +151,8 @@ fg_onnx_arg(fg_node *n)
     if (!x || !fg_axis(n, fg_attr_int(n, "axis", 0), fg_rank(n, x), &axis))
         return false;
     fg_inst *i = fg_inst_begin(n->b, max ? FG_OP_argmax : FG_OP_argmin, 1, &x);
-    bool keep = fg_attr_int(n, "keepdims", 1) != 0, last = fg_attr_int(n, "select_last_index", 0) != 0;
+    bool keep = fg_attr_int(n, "keepdims", 1) != 0,
+         last = fg_attr_int(n, "select_last_index", 0) != 0;
     if (max) {
         FG_SET(i, argmax, axis).i = axis;
         FG_SET(i, argmax, keep).i = keep;
@@ -161,7 +165,7 @@ fg_onnx_arg(fg_node *n)
     return fg_inst_finish(n->b, i, NULL, 0) && fg_yield(n, i->out[0]);
 }
 
-/* ---- running sums -------------------------------------------------------------------------- */
+/* ---- running sums ---------------------------------------------------------------- */
 
 static fg_reg
 cumsum(fg_node *n, fg_reg x, int axis)
@@ -174,8 +178,8 @@ cumsum(fg_node *n, fg_reg x, int axis)
     return fg_inst_finish(n->b, i, NULL, 0) ? i->out[0] : 0;
 }
 
-/* f along the axis that operand k names; when that is computed, along every axis, of which
- * one is chosen. */
+/* f along the axis that operand k names; when that is computed, along every axis, of
+ * which one is chosen. */
 bool
 fg_along_axis(fg_node *n, int k, fg_reg (*f)(fg_node *n, fg_reg x, int axis))
 {
@@ -205,7 +209,7 @@ fg_onnx_cumsum(fg_node *n)
     return fg_along_axis(n, 1, cumsum);
 }
 
-/* ---- top-k --------------------------------------------------------------------------------- */
+/* ---- top-k ----------------------------------------------------------------------- */
 
 bool
 fg_onnx_topk(fg_node *n)
@@ -226,17 +230,19 @@ fg_onnx_topk(fg_node *n)
     int64_t kv, dv;
     if (count != 1 || (fg_e_const(n->ex, *k, &kv) && kv < 0))
         return fg_node_error(n, "k must be one number, not negative");
-    if (fg_e_const(n->ex, *k, &kv) && fg_e_const(n->ex, fg_dim(n, x, axis), &dv) && kv > dv)
+    if (fg_e_const(n->ex, *k, &kv) && fg_e_const(n->ex, fg_dim(n, x, axis), &dv) &&
+        kv > dv)
         return fg_node_error(n, "k = %lld is more than the %lld elements of axis %d",
                              (long long)kv, (long long)dv, axis);
     fg_inst *i = fg_inst_begin(n->b, FG_OP_topk, 1, &x);
     FG_SET(i, topk, axis).i = axis;
     FG_SET(i, topk, k).e = *k;
     FG_SET(i, topk, largest).i = fg_attr_int(n, "largest", 1) != 0;
-    return fg_inst_finish(n->b, i, NULL, 0) && fg_yield(n, i->out[0]) && fg_yield_at(n, 1, i->out[1]);
+    return fg_inst_finish(n->b, i, NULL, 0) && fg_yield(n, i->out[0]) &&
+           fg_yield_at(n, 1, i->out[1]);
 }
 
-/* ---- softmax and its kin ---------------------------------------------------------------------- */
+/* ---- softmax and its kin --------------------------------------------------------- */
 
 static fg_reg
 softmax_along(fg_node *n, fg_reg x, int axis)
@@ -271,9 +277,11 @@ hardmax_along(fg_node *n, fg_reg x, int axis)
 
 static const struct {
     const char *onnx;
-    fg_reg    (*along)(fg_node *n, fg_reg x, int axis);
+    fg_reg (*along)(fg_node *n, fg_reg x, int axis);
 } softmaxes[] = {
-    {"Softmax", softmax_along}, {"LogSoftmax", log_softmax_along}, {"Hardmax", hardmax_along},
+    {"Softmax", softmax_along},
+    {"LogSoftmax", log_softmax_along},
+    {"Hardmax", hardmax_along},
 };
 
 bool
@@ -284,7 +292,8 @@ fg_onnx_softmax(fg_node *n)
 
     while (strcmp(softmaxes[k].onnx, n->op))
         k++;
-    if (!x || !fg_axis(n, fg_attr_int(n, "axis", n->opset >= 13 ? -1 : 1), fg_rank(n, x), &axis))
+    if (!x || !fg_axis(n, fg_attr_int(n, "axis", n->opset >= 13 ? -1 : 1), fg_rank(n, x),
+                       &axis))
         return false;
     /* Before opset 13 all axes from `axis` on were one. */
     if (n->opset >= 13 || axis == fg_rank(n, x) - 1)
@@ -307,7 +316,8 @@ fg_onnx_lp_normalization(fg_node *n)
         return fg_node_error(n, "p = %lld is neither 1 nor 2", (long long)p);
     a = axis;
     w = fg_widen(n, x);
-    norm = fg_emit_reduce(n->b, FG_OP_reduce_sum, p == 1 ? E1(abs, w) : E2(mul, w, w), 1, &a, true);
+    norm = fg_emit_reduce(n->b, FG_OP_reduce_sum, p == 1 ? E1(abs, w) : E2(mul, w, w), 1,
+                          &a, true);
     if (p == 2)
         norm = E1(sqrt, norm);
     fg_reg zero = fg_num(n, w, 0);
@@ -328,13 +338,15 @@ fg_onnx_mean_variance(fg_node *n)
         return false;
     if (count < 0) {
         if (fg_rank(n, x) < 4)
-            return fg_node_error(n, "%s has no axes 0, 2 and 3", fg_type_text(n->m, fg_rt(n->m, x)));
+            return fg_node_error(n, "%s has no axes 0, 2 and 3",
+                                 fg_type_text(n->m, fg_rt(n->m, x)));
         memcpy(axis, usual, sizeof usual);
         count = 3;
     }
     fg_reg w = fg_widen(n, x);
     fg_reg mean = fg_emit_reduce(n->b, FG_OP_reduce_mean, w, count, axis, true);
-    fg_reg square = fg_emit_reduce(n->b, FG_OP_reduce_mean, E2(mul, w, w), count, axis, true);
+    fg_reg square =
+        fg_emit_reduce(n->b, FG_OP_reduce_mean, E2(mul, w, w), count, axis, true);
     fg_reg std = E1(sqrt, E2(sub, square, E2(mul, mean, mean)));
     w = E2(div, E2(sub, w, mean), E2(add, std, fg_num(n, w, 1e-9)));
     return fg_yield(n, fg_narrow(n, w, x));

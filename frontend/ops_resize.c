@@ -2,13 +2,13 @@
  *
  *     Resize x, sizes=[1,3,H,W] {mode="cubic"}  ->  resize x {mode=cubic} : f32[1,3,H,W]
  *
- * Factors (and the region of tf_crop_and_resize) that are constants, and factors that follow
- * from the sizes, are attributes of the operation. Computed ones, and the one rule for
- * positions that the operation lacks, take it apart: result place i
- * of an axis lies at x_i in the operand, a vector in f64, and the axis is read at the
+ * Factors (and the region of tf_crop_and_resize) that are constants, and factors that
+ * follow from the sizes, are attributes of the operation. Computed ones, and the one
+ * rule for positions that the operation lacks, take it apart: result place i of an
+ * axis lies at x_i in the operand, a vector in f64, and the axis is read at the
  * nearest place, or multiplied by the matrix of weights
  *
- *     w[i,j] = filter((j - x_i) s) / sum over j,     s = min(scale, 1) with antialias, else 1
+ *     w[i,j] = filter((j - x_i) s) / sum over j,  s = antialias ? min(scale, 1) : 1
  *
  * where the operand is extended by its edges as far as the filter reaches. The axes are
  * independent, so they go one after the other.
@@ -18,19 +18,19 @@
 #include <math.h>
 
 typedef struct resize {
-    int         rank, naxes, axis[FG_MAXRANK];
-    fg_expr     out[FG_MAXRANK];        /* per axis of x */
-    bool        fixed;                  /* the operation can express it */
-    bool        ratio;                  /* factors are out / in */
-    double      scale[FG_MAXRANK], roi[2 * FG_MAXRANK];
-    fg_reg      scales, region;         /* f64 per axis of x, when not fixed */
+    int rank, naxes, axis[FG_MAXRANK];
+    fg_expr out[FG_MAXRANK]; /* per axis of x */
+    bool fixed;              /* the operation can express it */
+    bool ratio;              /* factors are out / in */
+    double scale[FG_MAXRANK], roi[2 * FG_MAXRANK];
+    fg_reg scales, region; /* f64 per axis of x, when not fixed */
     const char *mode, *coord, *nearest;
-    double      cubic_a, extrapolate;
-    bool        crop, exclude, antialias;
-    bool        simple;                 /* opset 10: floor when growing, ceil when shrinking */
+    double cubic_a, extrapolate;
+    bool crop, exclude, antialias;
+    bool simple; /* opset 10: floor when growing, ceil when shrinking */
 } resize;
 
-/* ---- operands --------------------------------------------------------------------------- */
+/* ---- operands -------------------------------------------------------------------- */
 
 static bool
 one_of(fg_node *n, const char *what, const char *s, const char *const *words)
@@ -44,11 +44,11 @@ static bool
 read_attributes(fg_node *n, resize *r)
 {
     static const char *const modes[] = {"nearest", "linear", "cubic", NULL};
-    static const char *const coords[] = {"half_pixel", "half_pixel_symmetric", "pytorch_half_pixel",
-                                         "align_corners", "asymmetric", "tf_crop_and_resize",
-                                         "tf_half_pixel_for_nn", NULL};
-    static const char *const roundings[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil",
-                                            NULL};
+    static const char *const coords[] = {
+        "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel",   "align_corners",
+        "asymmetric", "tf_crop_and_resize",   "tf_half_pixel_for_nn", NULL};
+    static const char *const roundings[] = {"round_prefer_floor", "round_prefer_ceil",
+                                            "floor", "ceil", NULL};
     bool old = n->opset < 11 || !strcmp(n->op, "Upsample");
     const int64_t *axes;
     int count = fg_attr_ints(n, "axes", &axes), a;
@@ -57,7 +57,8 @@ read_attributes(fg_node *n, resize *r)
     r->mode = fg_attr_str(n, "mode", "nearest");
     if (!strcmp(r->mode, "bilinear"))
         r->mode = "linear";
-    r->coord = fg_attr_str(n, "coordinate_transformation_mode", old ? "asymmetric" : "half_pixel");
+    r->coord = fg_attr_str(n, "coordinate_transformation_mode",
+                           old ? "asymmetric" : "half_pixel");
     r->nearest = fg_attr_str(n, "nearest_mode", old ? "floor" : "round_prefer_floor");
     r->simple = n->opset == 10 && !strcmp(n->op, "Resize");
     r->cubic_a = fg_attr_float(n, "cubic_coeff_a", -0.75);
@@ -74,7 +75,8 @@ read_attributes(fg_node *n, resize *r)
         seen |= 1u << a;
         r->axis[i] = a;
     }
-    return one_of(n, "mode", r->mode, modes) && one_of(n, "coordinate_transformation_mode", r->coord, coords) &&
+    return one_of(n, "mode", r->mode, modes) &&
+           one_of(n, "coordinate_transformation_mode", r->coord, coords) &&
            one_of(n, "nearest_mode", r->nearest, roundings);
 }
 
@@ -87,7 +89,8 @@ not_empty(fg_node *n, int k)
     return r && !(fg_rank(n, r) == 1 && fg_e_is(n->ex, fg_dim(n, r, 0), 0)) ? r : 0;
 }
 
-/* A vector with an entry per chosen axis, as f64 with one per axis of x, `other` elsewhere. */
+/* A vector with an entry per chosen axis, as f64 with one per axis of x, `other`
+ * elsewhere. */
 static fg_reg
 per_axis(fg_node *n, const resize *r, fg_reg v, int from, double other)
 {
@@ -113,7 +116,8 @@ static bool
 of_length(fg_node *n, fg_reg v, int count, const char *what)
 {
     return (fg_rank(n, v) == 1 && fg_e_is(n->ex, fg_dim(n, v, 0), count)) ||
-           fg_node_error(n, "%s %s for %d axes", what, fg_type_text(n->m, fg_rt(n->m, v)), count);
+           fg_node_error(n, "%s %s for %d axes", what, fg_type_text(n->m, fg_rt(n->m, v)),
+                         count);
 }
 
 /* floor(d scale) when the factor is a constant; a multiple of 1/1024 also for symbols. */
@@ -126,7 +130,8 @@ scaled_size(fg_node *n, fg_expr d, double scale, fg_expr *out)
     if (fg_e_const(n->ex, d, &v)) {
         double size = floor((double)v * scale);
         *out = fg_c(n, size >= 0 && size < (double)INT32_MAX ? (int64_t)size : -1);
-        return fg_e_lo(n->ex, *out) >= 0 || fg_node_error(n, "factor %g makes no size", scale);
+        return fg_e_lo(n->ex, *out) >= 0 ||
+               fg_node_error(n, "factor %g makes no size", scale);
     }
     if (part != floor(part) || !(part > 0 && part < 1e9))
         return fg_node_unsupported(n, "factor %g for an axis of unknown size", scale);
@@ -185,9 +190,11 @@ keep_aspect(fg_node *n, resize *r, fg_reg x, bool larger)
 
     for (int i = 0; i < r->naxes; i++) {
         int a = r->axis[i];
-        known = known && fg_e_const(n->ex, r->out[a], &size) && fg_e_const(n->ex, fg_dim(n, x, a), &d);
+        known = known && fg_e_const(n->ex, r->out[a], &size) &&
+                fg_e_const(n->ex, fg_dim(n, x, a), &d);
         if (known && d > 0)
-            best = larger ? fmax(best, (double)size / (double)d) : fmin(best, (double)size / (double)d);
+            best = larger ? fmax(best, (double)size / (double)d)
+                          : fmin(best, (double)size / (double)d);
     }
     r->ratio = false;
     if (known) {
@@ -209,14 +216,16 @@ keep_aspect(fg_node *n, resize *r, fg_reg x, bool larger)
             return false;
     }
     fg_reg all = r->naxes == 1 ? want[0] : fg_emit_concat(n->b, r->naxes, want, 0);
-    all = fg_emit_reduce(n->b, larger ? FG_OP_reduce_max : FG_OP_reduce_min, all, 1, &first, true);
+    all = fg_emit_reduce(n->b, larger ? FG_OP_reduce_max : FG_OP_reduce_min, all, 1,
+                         &first, true);
     all = all ? fg_emit_expand(n->b, all, 1, (fg_expr[]){fg_c(n, r->naxes)}) : 0;
     if (!all)
         return false;
     r->fixed = false;
     r->scales = per_axis(n, r, all, 0, 1);
     fg_reg half = fg_emit_f(n->b, FG_f64, 0.5);
-    return read_rounded(n, r, E1(floor, E2(add, E2(mul, r->scales, dims_f64(n, x)), half)));
+    return read_rounded(n, r,
+                        E1(floor, E2(add, E2(mul, r->scales, dims_f64(n, x)), half)));
 }
 
 static bool
@@ -309,7 +318,7 @@ read_operands(fg_node *n, resize *r, fg_reg x)
     return read_region(n, r);
 }
 
-/* ---- as one operation --------------------------------------------------------------------- */
+/* ---- as one operation ------------------------------------------------------------ */
 
 static const char *
 number_list(fg_node *n, int count, const double *v)
@@ -332,8 +341,10 @@ emit(fg_node *n, const resize *r, fg_reg x)
     fg_set_word(n->m, &FG_SET(i, resize, mode), r->mode);
     fg_set_word(n->m, &FG_SET(i, resize, coord), r->coord);
     fg_set_word(n->m, &FG_SET(i, resize, nearest), r->nearest);
-    fg_set_word(n->m, &FG_SET(i, resize, scales), r->ratio ? "" : number_list(n, r->rank, r->scale));
-    fg_set_word(n->m, &FG_SET(i, resize, roi), r->crop ? number_list(n, 2 * r->rank, r->roi) : "");
+    fg_set_word(n->m, &FG_SET(i, resize, scales),
+                r->ratio ? "" : number_list(n, r->rank, r->scale));
+    fg_set_word(n->m, &FG_SET(i, resize, roi),
+                r->crop ? number_list(n, 2 * r->rank, r->roi) : "");
     FG_SET(i, resize, cubic_a).f = r->cubic_a;
     FG_SET(i, resize, exclude).i = r->exclude;
     FG_SET(i, resize, extrapolate).f = r->extrapolate;
@@ -341,7 +352,7 @@ emit(fg_node *n, const resize *r, fg_reg x)
     return fg_inst_finish(n->b, i, &type, 1) ? i->out[0] : 0;
 }
 
-/* ---- from primitives ------------------------------------------------------------------------ */
+/* ---- from primitives ------------------------------------------------------------- */
 
 static fg_reg
 f64(fg_node *n, double v)
@@ -363,15 +374,18 @@ axis_scale(fg_node *n, const resize *r, int a, fg_reg in)
 {
     if (r->scales)
         return element(n, r->scales, a);
-    return r->ratio ? E2(div, fg_sym_scalar(n, r->out[a], FG_f64), in) : f64(n, r->scale[a]);
+    return r->ratio ? E2(div, fg_sym_scalar(n, r->out[a], FG_f64), in)
+                    : f64(n, r->scale[a]);
 }
 
 /* Positions x_i of all result places of an axis, f64[out]. */
 static fg_reg
 positions(fg_node *n, const resize *r, int a, fg_reg in, fg_reg scale)
 {
-    fg_reg i = fg_emit_cast(n->b, fg_emit_iota(n->b, r->out[a], fg_c(n, 0), 1, FG_i64), FG_f64);
-    fg_reg one = f64(n, 1), half = f64(n, 0.5), width = E2(mul, scale, in), end = E2(sub, in, one);
+    fg_reg i =
+        fg_emit_cast(n->b, fg_emit_iota(n->b, r->out[a], fg_c(n, 0), 1, FG_i64), FG_f64);
+    fg_reg one = f64(n, 1), half = f64(n, 0.5), width = E2(mul, scale, in),
+           end = E2(sub, in, one);
     fg_reg single = E2(eq, width, one), span = E2(sub, width, one), from, to, x;
 
     if (!strcmp(r->coord, "asymmetric"))
@@ -425,7 +439,7 @@ nearest(fg_node *n, const resize *r, int a, fg_reg x, fg_reg at, fg_reg scale)
     return at ? fg_emit_gather(n->b, x, clamp_index(n, at, fg_dim(n, x, a)), a) : 0;
 }
 
-/* Linear: 1 - |d| where positive. Cubic: the two pieces of the kernel with parameter a. */
+/* Linear: 1 - |d| where positive. Cubic: the two pieces of the kernel. */
 static fg_reg
 filter(fg_node *n, const resize *r, fg_reg d)
 {
@@ -472,11 +486,13 @@ weighted(fg_node *n, const resize *r, int a, fg_reg x, fg_reg at, fg_reg scale)
     int rank = r->rank;
     for (int k = 0; k < rank; k++)
         perm[k] = k == a ? rank - 1 : k == rank - 1 ? a : k;
-    wide = wide && rank > 1 ? fg_emit_transpose(n->b, wide, perm) : fg_insert1(n, wide, 0, 1);
+    wide = wide && rank > 1 ? fg_emit_transpose(n->b, wide, perm)
+                            : fg_insert1(n, wide, 0, 1);
     fg_reg y = fg_emit_matmul(n->b, wide, w, false, true);
     if (!y)
         return 0;
-    return rank > 1 ? fg_emit_transpose(n->b, y, perm) : fg_emit_reshape(n->b, y, 1, (fg_expr[]){fg_dim(n, y, 1)});
+    return rank > 1 ? fg_emit_transpose(n->b, y, perm)
+                    : fg_emit_reshape(n->b, y, 1, (fg_expr[]){fg_dim(n, y, 1)});
 }
 
 static fg_reg
@@ -491,7 +507,8 @@ open_coded(fg_node *n, const resize *r, fg_reg x)
         fg_reg scale = axis_scale(n, r, a, in), at = positions(n, r, a, in, scale);
         y = pick ? nearest(n, r, a, y, at, scale) : weighted(n, r, a, y, at, scale);
         if (r->crop && y) {
-            fg_reg out = E2(or, E2(lt, at, f64(n, 0)), E2(gt, at, E2(sub, in, f64(n, 1))));
+            fg_reg out =
+                E2(or, E2(lt, at, f64(n, 0)), E2(gt, at, E2(sub, in, f64(n, 1))));
             y = E3(where, fg_along(n, out, a, r->rank), f64(n, r->extrapolate), y);
         }
     }

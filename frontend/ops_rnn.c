@@ -1,11 +1,11 @@
 /* ops_rnn.c - RNN, GRU and LSTM as loops, and running products.
  *
- *     GRU x, w, r, b  ->  %g = add(matmul x, w {trans_b=1}, b)     all steps at once
- *                         %h, %y = loop T, h0 { .. }               what depends on the state
+ *     GRU x, w, r, b  ->  %g = add(matmul x, w {trans_b=1}, b)   all steps at once
+ *                         %h, %y = loop T, h0 { .. }             what needs the state
  *
- * Gates of one direction lie side by side: RNN i; GRU z r h; LSTM i o f c. Rows of the batch
- * that end early keep their state and give 0. The reverse direction reads every row from
- * its own end.
+ * Gates of one direction lie side by side: RNN i; GRU z r h; LSTM i o f c. Rows of the
+ * batch that end early keep their state and give 0. The reverse direction reads every
+ * row from its own end.
  */
 #include "frontend/ops.h"
 
@@ -15,18 +15,18 @@ enum { MAXGATES = 4 };
 
 typedef struct cell cell;
 struct cell {
-    int         gates;
-    const char *act[3];         /* of the gates, of the candidate, of the output */
-    double      alpha[3], beta[3];
-    double      clip;           /* 0: none */
-    bool        linear;         /* GRU: reset after the product */
-    bool        coupled;        /* LSTM: forget = 1 - input */
-    fg_expr     hidden;
-    fg_reg      x;              /* [T,B,gates*H]: x w' + biases */
-    fg_reg      r;              /* [gates*H, H] */
-    fg_reg      rb;             /* GRU: [H], bias of the candidate's recurrent part */
-    fg_reg      p;              /* LSTM: peepholes [3H] or 0 */
-    fg_reg      lens;           /* i64[B,1] or 0 */
+    int gates;
+    const char *act[3]; /* of the gates, of the candidate, of the output */
+    double alpha[3], beta[3];
+    double clip;  /* 0: none */
+    bool linear;  /* GRU: reset after the product */
+    bool coupled; /* LSTM: forget = 1 - input */
+    fg_expr hidden;
+    fg_reg x;    /* [T,B,gates*H]: x w' + biases */
+    fg_reg r;    /* [gates*H, H] */
+    fg_reg rb;   /* GRU: [H], bias of the candidate's recurrent part */
+    fg_reg p;    /* LSTM: peepholes [3H] or 0 */
+    fg_reg lens; /* i64[B,1] or 0 */
 };
 
 static fg_reg
@@ -44,7 +44,8 @@ part(fg_node *n, const cell *c, fg_reg x, int k, int count)
     if (!x)
         return 0;
     fg_expr start = fg_emul(n->ex, c->hidden, fg_c(n, k));
-    return fg_emit_slice_axis(n->b, x, fg_rank(n, x) - 1, start, fg_emul(n->ex, c->hidden, fg_c(n, count)));
+    return fg_emit_slice_axis(n->b, x, fg_rank(n, x) - 1, start,
+                              fg_emul(n->ex, c->hidden, fg_c(n, count)));
 }
 
 /* h r' for gates [k, k+count). */
@@ -52,7 +53,8 @@ static fg_reg
 recur(fg_node *n, const cell *c, fg_reg h, int k, int count)
 {
     fg_expr start = fg_emul(n->ex, c->hidden, fg_c(n, k));
-    fg_reg r = fg_emit_slice_axis(n->b, c->r, 0, start, fg_emul(n->ex, c->hidden, fg_c(n, count)));
+    fg_reg r = fg_emit_slice_axis(n->b, c->r, 0, start,
+                                  fg_emul(n->ex, c->hidden, fg_c(n, count)));
 
     return fg_emit_matmul(n->b, h, r, false, true);
 }
@@ -67,7 +69,8 @@ static fg_reg
 gru_cell(fg_node *n, const cell *c, fg_reg x, fg_reg h)
 {
     fg_reg both = activate(n, c, 0, E2(add, part(n, c, x, 0, 2), recur(n, c, h, 0, 2)));
-    fg_reg z = part(n, c, both, 0, 1), r = part(n, c, both, 1, 1), own = part(n, c, x, 2, 1), new;
+    fg_reg z = part(n, c, both, 0, 1), r = part(n, c, both, 1, 1),
+           own = part(n, c, x, 2, 1), new;
 
     if (c->linear)
         new = E2(mul, r, E2(add, recur(n, c, h, 2, 1), c->rb));
@@ -108,7 +111,8 @@ step(fg_node *n, void *arg, fg_reg t, const fg_reg *state, fg_reg *next, fg_reg 
     if (c->gates == 4)
         new[0] = lstm_cell(n, c, x, state[0], &new[1]);
     else
-        new[0] = c->gates == 3 ? gru_cell(n, c, x, state[0]) : rnn_cell(n, c, x, state[0]);
+        new[0] =
+            c->gates == 3 ? gru_cell(n, c, x, state[0]) : rnn_cell(n, c, x, state[0]);
     *out = new[0];
     if (c->lens) {
         fg_reg live = E2(lt, t, c->lens);
@@ -122,7 +126,7 @@ step(fg_node *n, void *arg, fg_reg t, const fg_reg *state, fg_reg *next, fg_reg 
     return *out && next[0] && (c->gates < 4 || next[1]);
 }
 
-/* ---- attributes and operands ---------------------------------------------------------------- */
+/* ---- attributes and operands ----------------------------------------------------- */
 
 /* String i of an attribute that lists them; dflt when it is not there. */
 static const char *
@@ -131,8 +135,9 @@ listed(fg_node *n, const char *name, size_t i, const char *dflt)
     for (size_t k = 0; k < n->pb->n_attribute; k++) {
         const Onnx__AttributeProto *a = n->pb->attribute[k];
         if (!strcmp(a->name, name) && i < a->n_strings)
-            return fg_intern(n->m->cx, fg_printable(n->m->a, (const char *)a->strings[i].data,
-                                                    a->strings[i].len, 100));
+            return fg_intern(n->m->cx,
+                             fg_printable(n->m->a, (const char *)a->strings[i].data,
+                                          a->strings[i].len, 100));
     }
     return dflt;
 }
@@ -141,10 +146,13 @@ static void
 cell_activations(fg_node *n, cell *c, int dir)
 {
     static const char *const usual[MAXGATES + 1][3] = {
-        [1] = {"Tanh"}, [3] = {"Sigmoid", "Tanh"}, [4] = {"Sigmoid", "Tanh", "Tanh"},
+        [1] = {"Tanh"},
+        [3] = {"Sigmoid", "Tanh"},
+        [4] = {"Sigmoid", "Tanh", "Tanh"},
     };
     const float *alpha, *beta;
-    int na = fg_attr_floats(n, "activation_alpha", &alpha), nb = fg_attr_floats(n, "activation_beta", &beta);
+    int na = fg_attr_floats(n, "activation_alpha", &alpha),
+        nb = fg_attr_floats(n, "activation_beta", &beta);
     int each = c->gates == 1 ? 1 : c->gates - 1;
 
     for (int k = 0; k < each; k++) {
@@ -178,8 +186,10 @@ turn(fg_node *n, fg_reg x, fg_reg lens)
         return 0;
     int rank = fg_rank(n, x);
     fg_reg t = fg_iota_along(n, fg_dim(n, x, 0), 0, rank, FG_i64);
-    fg_reg len = lens ? fg_along(n, fg_emit_reshape(n->b, lens, 1, (fg_expr[]){fg_dim(n, x, 1)}), 1, rank)
-                      : fg_sym_scalar(n, fg_dim(n, x, 0), FG_i64);
+    fg_reg len =
+        lens ? fg_along(n, fg_emit_reshape(n->b, lens, 1, (fg_expr[]){fg_dim(n, x, 1)}),
+                        1, rank)
+             : fg_sym_scalar(n, fg_dim(n, x, 0), FG_i64);
     fg_reg back = E2(sub, E2(sub, len, fg_emit_f(n->b, FG_i64, 1)), t);
     fg_reg in[2] = {x, fg_expand_like(n, E3(where, E2(lt, t, len), back, t), x)};
     if (!in[1])
@@ -218,7 +228,8 @@ cell_inputs(fg_node *n, cell *c, fg_reg x, int dir)
 }
 
 static bool
-run_direction(fg_node *n, cell *c, fg_reg x, bool reverse, int dir, fg_reg *final, fg_reg *y)
+run_direction(fg_node *n, cell *c, fg_reg x, bool reverse, int dir, fg_reg *final,
+              fg_reg *y)
 {
     fg_expr dim[3] = {fg_dim(n, x, 1), c->hidden};
     fg_reg start[2];
@@ -264,7 +275,8 @@ check_operands(fg_node *n, cell *c, int dirs)
         return false;
     c->hidden = fg_dim(n, r, 2);
     fg_expr rows = fg_emul(n->ex, c->hidden, fg_c(n, c->gates));
-    if (!fg_e_is(n->ex, fg_dim(n, w, 0), dirs) || fg_dim(n, w, 1) != rows || fg_dim(n, r, 1) != rows)
+    if (!fg_e_is(n->ex, fg_dim(n, w, 0), dirs) || fg_dim(n, w, 1) != rows ||
+        fg_dim(n, r, 1) != rows)
         return fg_node_error(n, "weights %s and %s", fg_type_text(n->m, fg_rt(n->m, w)),
                              fg_type_text(n->m, fg_rt(n->m, r)));
     return true;
@@ -277,7 +289,9 @@ fg_onnx_rnn(fg_node *n)
     bool both = !strcmp(how, "bidirectional"), back = !strcmp(how, "reverse");
     bool batch_first = fg_attr_int(n, "layout", 0) != 0;
     int dirs = both ? 2 : 1;
-    cell c = {.gates = !strcmp(n->op, "LSTM") ? 4 : !strcmp(n->op, "GRU") ? 3 : 1,
+    cell c = {.gates = !strcmp(n->op, "LSTM")  ? 4
+                       : !strcmp(n->op, "GRU") ? 3
+                                               : 1,
               .clip = fg_attr_float(n, "clip", 0),
               .linear = fg_attr_int(n, "linear_before_reset", 0) != 0,
               .coupled = fg_attr_int(n, "input_forget", 0) != 0};
@@ -311,12 +325,16 @@ fg_onnx_rnn(fg_node *n)
     return fg_yield(n, all);
 }
 
-/* ---- running products ----------------------------------------------------------------------------- */
+/* ---- running products ------------------------------------------------------------ */
 
-typedef struct product { fg_reg x; bool exclusive; } product;
+typedef struct product {
+    fg_reg x;
+    bool exclusive;
+} product;
 
 static bool
-product_step(fg_node *n, void *arg, fg_reg t, const fg_reg *state, fg_reg *next, fg_reg *out)
+product_step(fg_node *n, void *arg, fg_reg t, const fg_reg *state, fg_reg *next,
+             fg_reg *out)
 {
     const product *p = arg;
 

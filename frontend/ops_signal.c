@@ -44,9 +44,12 @@ number(fg_node *n, int k, fg_expr *e)
            fg_node_error(n, "operand %d must be one number, not negative", k);
 }
 
-/* ---- windows ---------------------------------------------------------------------------------- */
+/* ---- windows --------------------------------------------------------------------- */
 
-static const struct { const char *onnx; double c[3]; } windows[] = {
+static const struct {
+    const char *onnx;
+    double c[3];
+} windows[] = {
     {"HannWindow", {0.5, -0.5, 0}},
     {"HammingWindow", {25.0 / 46, -21.0 / 46, 0}},
     {"BlackmanWindow", {0.42, -0.5, 0.08}},
@@ -61,26 +64,31 @@ fg_onnx_window(fg_node *n)
     int k = 0;
 
     if (!to)
-        return fg_node_unsupported(n, "element type %lld", (long long)fg_attr_int(n, "output_datatype", 1));
+        return fg_node_unsupported(n, "element type %lld",
+                                   (long long)fg_attr_int(n, "output_datatype", 1));
     if (!number(n, 0, &size))
         return false;
     while (strcmp(windows[k].onnx, n->op))
         k++;
     fg_expr m = fg_attr_int(n, "periodic", 1) ? size : fg_esub(n->ex, size, fg_c(n, 1));
-    fg_reg angle = E2(div, E2(mul, count64(n, size, 0, 1), f64(n, 2 * M_PI)), sym64(n, m));
-    fg_reg y = E2(add, E2(mul, E1(cos, angle), f64(n, windows[k].c[1])), f64(n, windows[k].c[0]));
+    fg_reg angle =
+        E2(div, E2(mul, count64(n, size, 0, 1), f64(n, 2 * M_PI)), sym64(n, m));
+    fg_reg y = E2(add, E2(mul, E1(cos, angle), f64(n, windows[k].c[1])),
+                  f64(n, windows[k].c[0]));
     if (windows[k].c[2] != 0)
-        y = E2(add, y, E2(mul, E1(cos, E2(mul, angle, f64(n, 2))), f64(n, windows[k].c[2])));
+        y = E2(add, y,
+               E2(mul, E1(cos, E2(mul, angle, f64(n, 2))), f64(n, windows[k].c[2])));
     return fg_yield(n, y ? fg_emit_cast(n->b, y, to) : 0);
 }
 
-/* ---- Fourier transforms ---------------------------------------------------------------------------- */
+/* ---- Fourier transforms ---------------------------------------------------------- */
 
 /* cos and sin of 2 pi j k / size for j < rows, k < cols; j k is reduced by size first. */
 static bool
 twiddles(fg_node *n, fg_expr rows, fg_expr cols, fg_expr size, fg_reg *c, fg_reg *s)
 {
-    fg_reg jk = E2(mul, fg_iota_along(n, rows, 0, 2, FG_i64), fg_iota_along(n, cols, 1, 2, FG_i64));
+    fg_reg jk = E2(mul, fg_iota_along(n, rows, 0, 2, FG_i64),
+                   fg_iota_along(n, cols, 1, 2, FG_i64));
 
     jk = E2(mod, jk, fg_sym_scalar(n, size, FG_i64));
     fg_reg angle = jk ? fg_emit_cast(n->b, jk, FG_f64) : 0;
@@ -142,8 +150,8 @@ fit(fg_node *n, fg_reg x, fg_expr size)
     return fg_e_is(n->ex, after[last], 0) ? x : fg_pad_zero(n, x, before, after);
 }
 
-/* Real signal from the first half of its spectrum [.., m]: the rest is the conjugate, read
- * backwards, so every entry but those of frequency 0 and size/2 counts twice. */
+/* Real signal from the first half of its spectrum [.., m]: the rest is the conjugate,
+ * read backwards, so every entry but those of frequency 0 and size/2 counts twice. */
 static fg_reg
 real_inverse(fg_node *n, fg_reg re, fg_reg im, fg_expr size)
 {
@@ -156,7 +164,8 @@ real_inverse(fg_node *n, fg_reg re, fg_reg im, fg_expr size)
     if (!re || !twiddles(n, half, size, size, &c, &s))
         return 0;
     fg_reg k = fg_iota_along(n, half, 0, 2, FG_i64), two = fg_emit_f(n->b, FG_i64, 2);
-    fg_reg own = E2(eq, E2(mod, E2(mul, k, two), fg_sym_scalar(n, size, FG_i64)), fg_emit_f(n->b, FG_i64, 0));
+    fg_reg own = E2(eq, E2(mod, E2(mul, k, two), fg_sym_scalar(n, size, FG_i64)),
+                    fg_emit_f(n->b, FG_i64, 0));
     fg_reg weight = E3(where, own, f64(n, 1), f64(n, 2));
     y = fg_emit_matmul(n->b, re, E2(mul, c, weight), false, false);
     if (im)
@@ -169,7 +178,8 @@ real_inverse(fg_node *n, fg_reg re, fg_reg im, fg_expr size)
 static fg_reg
 dft_along(fg_node *n, fg_reg x, int axis)
 {
-    bool inverse = fg_attr_int(n, "inverse", 0) != 0, onesided = fg_attr_int(n, "onesided", 0) != 0;
+    bool inverse = fg_attr_int(n, "inverse", 0) != 0,
+         onesided = fg_attr_int(n, "onesided", 0) != 0;
     int64_t perm[FG_MAXRANK];
     int rank = fg_rank(n, x), last = rank - 1;
     fg_expr have = fg_dim(n, x, axis), one = fg_c(n, 1), two = fg_c(n, 2), size = have;
@@ -198,7 +208,8 @@ dft_along(fg_node *n, fg_reg x, int axis)
     return y ? fg_narrow(n, fg_emit_transpose(n->b, y, perm), x) : 0;
 }
 
-/* The axis is computed: all transforms, of which one is chosen. They must have one shape. */
+/* The axis is computed: all transforms, of which one is chosen. They must have one
+ * shape. */
 static bool
 dft_any_axis(fg_node *n, fg_reg x, fg_expr axis)
 {
@@ -227,8 +238,10 @@ fg_onnx_dft(fg_node *n)
     if (!x)
         return false;
     int rank = fg_rank(n, x);
-    if (rank < 2 || !fg_e_const(n->ex, fg_dim(n, x, rank - 1), &parts) || parts < 1 || parts > 2)
-        return fg_node_error(n, "%s has not 1 or 2 numbers per element", fg_type_text(n->m, fg_rt(n->m, x)));
+    if (rank < 2 || !fg_e_const(n->ex, fg_dim(n, x, rank - 1), &parts) || parts < 1 ||
+        parts > 2)
+        return fg_node_error(n, "%s has not 1 or 2 numbers per element",
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     if (n->opset >= 20 && fg_in(n, 2)) {
         if (!fg_in_clamped(n, 2, -rank, rank - 1, &e, &count))
             return false;
@@ -264,7 +277,8 @@ fg_onnx_stft(fg_node *n)
 
     if (!x || !number(n, 1, &step))
         return false;
-    if (fg_rank(n, x) != 3 || !fg_e_const(t, fg_dim(n, x, 2), &parts) || parts < 1 || parts > 2)
+    if (fg_rank(n, x) != 3 || !fg_e_const(t, fg_dim(n, x, 2), &parts) || parts < 1 ||
+        parts > 2)
         return fg_node_error(n, "signal %s", fg_type_text(n->m, fg_rt(n->m, x)));
     if (fg_in(n, 3)) {
         if (!number(n, 3, &length))
@@ -274,20 +288,25 @@ fg_onnx_stft(fg_node *n)
     } else {
         return fg_node_error(n, "neither a window nor a frame length is given");
     }
-    fg_expr count = fg_eadd(t, fg_ediv(t, fg_esub(t, fg_dim(n, x, 1), length), step), one);
-    fg_reg at = E2(add, E2(mul, fg_iota_along(n, count, 0, 2, FG_i64), fg_sym_scalar(n, step, FG_i64)),
-                   fg_iota_along(n, length, 1, 2, FG_i64));
+    fg_expr count =
+        fg_eadd(t, fg_ediv(t, fg_esub(t, fg_dim(n, x, 1), length), step), one);
+    fg_reg at =
+        E2(add,
+           E2(mul, fg_iota_along(n, count, 0, 2, FG_i64), fg_sym_scalar(n, step, FG_i64)),
+           fg_iota_along(n, length, 1, 2, FG_i64));
     re = frames(n, x, 0, at, window);
     if (parts == 2 && !(im = frames(n, x, 1, at, window)))
         return false;
     bool onesided = fg_attr_int(n, "onesided", 1) && parts == 1;
     fg_expr cols = onesided ? fg_eadd(t, fg_ediv(t, length, fg_c(n, 2)), one) : length;
-    return fg_yield(n, re ? fg_narrow(n, transform(n, re, im, length, cols, false), x) : 0);
+    return fg_yield(n,
+                    re ? fg_narrow(n, transform(n, re, im, length, cols, false), x) : 0);
 }
 
-/* ---- mel weights --------------------------------------------------------------------------------------- */
+/* ---- mel weights ----------------------------------------------------------------- */
 
-/* Triangles between neighbouring mel frequencies, over the bins of a spectrum. Constants. */
+/* Triangles between neighbouring mel frequencies, over the bins of a spectrum.
+ * Constants. */
 bool
 fg_onnx_mel_weights(fg_node *n)
 {
@@ -298,7 +317,8 @@ fg_onnx_mel_weights(fg_node *n)
         if (!fg_in_scalar_f(n, k, &v[k]))
             return false;
     if (!to || !fg_is_float(to))
-        return fg_node_unsupported(n, "element type %lld", (long long)fg_attr_int(n, "output_datatype", 1));
+        return fg_node_unsupported(n, "element type %lld",
+                                   (long long)fg_attr_int(n, "output_datatype", 1));
     if (!(v[0] >= 1 && v[0] <= 4096 && v[1] >= 1 && v[1] <= 1 << 20 && v[2] > 0))
         return fg_node_error(n, "%g bins, %g samples at %g", v[0], v[1], v[2]);
     int64_t bins = (int64_t)v[0], rows = (int64_t)v[1] / 2 + 1, edge[4098];
@@ -319,5 +339,7 @@ fg_onnx_mel_weights(fg_node *n)
         for (int64_t j = c; c < h && j < h && j < rows; j++)
             w[j * bins + i] = (float)((double)(h - j) / (double)(h - c));
     }
-    return fg_yield(n, fg_emit_cast(n->b, fg_emit_const(n->b, FG_f32, 2, (int64_t[]){rows, bins}, w), to));
+    return fg_yield(
+        n, fg_emit_cast(n->b, fg_emit_const(n->b, FG_f32, 2, (int64_t[]){rows, bins}, w),
+                        to));
 }
