@@ -3,13 +3,14 @@
  *     %o = attention %q, %k, %v, %mask {scale=0.125, causal} : f32[B,12,S,64]
  *
  * Both forms read q, k and v where they are: head splits, transposes and slices of a
- * projection are strides. Scores live in scratch and are exact f32; softmax subtracts the true maximum
- * (of what was seen so far, rescaling as it grows), so no score can overflow.
+ * projection are strides. Scores live in scratch and are exact f32; softmax subtracts
+ * the true maximum (of what was seen so far, rescaling as it grows), so no score can
+ * overflow.
  */
 #include <math.h>
 #include "codegen/cpu/attention.h"
 
-enum { FEW_QUERIES = 16 };      /* up to here one query at a time beats blocks of 64 */
+enum { FEW_QUERIES = 16 }; /* up to here one query at a time beats blocks of 64 */
 
 static fg_reg
 operand(const fg_inst *i, int k)
@@ -17,7 +18,7 @@ operand(const fg_inst *i, int k)
     return k < i->nin ? i->in[k] : 0;
 }
 
-/* ---- q, k and v ------------------------------------------------------------------------- */
+/* ---- q, k and v ----------------------------------------------------------------- */
 
 static void
 side_setup(fg_att *a, fg_att_side *s, int k)
@@ -107,7 +108,7 @@ fg_att_rows(fg_att *a, fg_att_side *s, fg_v row, fg_v n, fg_v *ld)
     return s->room;
 }
 
-/* ---- limits and masks ------------------------------------------------------------------------ */
+/* ---- limits and masks ----------------------------------------------------------- */
 
 bool
 fg_att_limited(const fg_att *a)
@@ -172,7 +173,8 @@ fg_att_mask(fg_att *a, fg_v i, fg_v key)
 {
     fg_em *e = a->e;
     const fg_type *ty = fg_rt(e->m, a->mask);
-    fg_index full[4] = {fg_ix(e, a->b), fg_ix(e, a->h), fg_ix(e, i), fg_ix_run(e, key, 1)};
+    fg_index full[4] = {fg_ix(e, a->b), fg_ix(e, a->h), fg_ix(e, i),
+                        fg_ix_run(e, key, 1)};
     fg_index ix[4];
     for (int k = 0; k < ty->rank; k++)
         ix[k] = fg_e_is(e->m->ex, ty->dim[k], 1) ? fg_ixc(e, 0) : full[4 - ty->rank + k];
@@ -200,7 +202,8 @@ fg_att_sink(fg_att *a, fg_v h)
         return NULL;
     fg_index ix = fg_ix(a->e, h);
     a->e->lanes = 1;
-    return fg_em_cast(a->e, fg_pull(a->e, a->sink, &ix), fg_rt(a->e->m, a->sink)->dtype, FG_f32);
+    return fg_em_cast(a->e, fg_pull(a->e, a->sink, &ix), fg_rt(a->e->m, a->sink)->dtype,
+                      FG_f32);
 }
 
 fg_v
@@ -215,13 +218,13 @@ fg_att_inverse(fg_att *a, fg_v sum)
 {
     fg_ll *g = a->g;
     fg_t t = LLVMTypeOf(sum);
-    fg_v r = ll_div(g, ll_cf(t, 1), sum);       /* of 0: inf, and 0 inf = NaN */
+    fg_v r = ll_div(g, ll_cf(t, 1), sum); /* of 0: inf, and 0 inf = NaN */
     if (!strcmp(FG_GET(a->anchor, attention, empty).s, "nan"))
         return r;
     return ll_sel(g, ll_cmp(g, LL_EQ, sum, ll_zero(t)), ll_zero(t), r);
 }
 
-/* ---- both forms --------------------------------------------------------------------------------- */
+/* ---- both forms ----------------------------------------------------------------- */
 
 static void
 setup(fg_att *a, fg_em *e, fg_inst *anchor)
@@ -256,16 +259,18 @@ setup(fg_att *a, fg_em *e, fg_inst *anchor)
     side_setup(a, &a->q, 0);
     side_setup(a, &a->k, 1);
     side_setup(a, &a->v, 2);
-    a->p = (fg_product){.e = e, .tile = a->t, .acc = FG_f32, .out = anchor->out[0], .user = a,
-                        .n = a->E};
+    a->p = (fg_product){
+        .e = e, .tile = a->t, .acc = FG_f32, .out = anchor->out[0], .user = a, .n = a->E};
 }
 
-/* Two products; of the keys that come after the last query's, causal attention sees half. */
+/* Two products; of the keys that come after the last query's, causal attention sees
+ * half. */
 static fg_expr
 flops(fg_att *a)
 {
     fg_exprs *t = a->e->m->ex;
-    fg_expr keys = fg_emul(t, a->T, fg_ec(t, 2)), queries = fg_emul(t, a->B, fg_emul(t, a->H, a->S));
+    fg_expr keys = fg_emul(t, a->T, fg_ec(t, 2)),
+            queries = fg_emul(t, a->B, fg_emul(t, a->H, a->S));
     if (a->right == 0)
         keys = fg_eadd(t, fg_esub(t, keys, a->S), fg_ec(t, 1));
     return fg_emul(t, fg_emul(t, queries, keys), fg_eadd(t, a->D, a->E));
@@ -291,7 +296,8 @@ fg_gen_attention(fg_em *e, fg_inst *anchor)
         fg_expr small = fg_elt(t, a->S, fg_ec(t, FEW_QUERIES + 1));
         ll_branch s;
         e->chunks = fg_eselect(t, small, few, many);
-        ll_if(e->g, &s, ll_cmp(e->g, LL_LE, fg_em_expr(e, a->S), ll_i(e->g, FEW_QUERIES)));
+        ll_if(e->g, &s,
+              ll_cmp(e->g, LL_LE, fg_em_expr(e, a->S), ll_i(e->g, FEW_QUERIES)));
         fg_att_few(a);
         ll_else(e->g, &s, 0, NULL);
         fg_att_blocks(a);

@@ -11,41 +11,42 @@
 
 /* q, k or v: rows of f32 that a head has, in place or pulled into scratch. */
 typedef struct fg_att_side {
-    fg_reg     reg;
-    fg_expr    width;           /* D or E */
-    bool       direct;
+    fg_reg reg;
+    fg_expr width; /* D or E */
+    bool direct;
     fg_strided view;
-    fg_v       base, ld;        /* direct: this head's row 0, and bytes between rows */
-    fg_v       room, room_ld;   /* else: scratch for a block of rows */
-    fg_v       head;            /* of this chunk */
+    fg_v base, ld;      /* direct: this head's row 0, and bytes between rows */
+    fg_v room, room_ld; /* else: scratch for a block of rows */
+    fg_v head;          /* of this chunk */
 } fg_att_side;
 
 typedef struct fg_att {
-    fg_product  p;              /* the way out */
-    fg_em      *e;
-    fg_ll      *g;
-    fg_tile     t;
-    fg_inst    *anchor;
-    fg_expr     B, H, G, S, T, D, E, group;     /* group: query heads per key head */
+    fg_product p; /* the way out */
+    fg_em *e;
+    fg_ll *g;
+    fg_tile t;
+    fg_inst *anchor;
+    fg_expr B, H, G, S, T, D, E, group; /* group: query heads per key head */
     fg_att_side q, k, v;
-    fg_reg      mask, sink, lengths;
-    bool        same_mask;      /* all queries of a head have the same mask */
-    double      cap;
-    int64_t     left, right;    /* window; -1: open. causal: right 0 */
+    fg_reg mask, sink, lengths;
+    bool same_mask; /* all queries of a head have the same mask */
+    double cap;
+    int64_t left, right; /* window; -1: open. causal: right 0 */
     /* This chunk. */
-    fg_v        b, h;
-    fg_v        keys;           /* how many exist */
-    fg_v        shift;          /* query i stands at key i + shift */
+    fg_v b, h;
+    fg_v keys;  /* how many exist */
+    fg_v shift; /* query i stands at key i + shift */
     /* The run being pulled. */
     const fg_att_side *side;
-    fg_v        row, key, to;
+    fg_v row, key, to;
 } fg_att;
 
-/* Operand k as a register, 0 when absent. */
-void fg_att_begin(fg_att *a, fg_v b, fg_v h);   /* chunk of batch b, query head h */
+/* A chunk of batch b and query head h starts: where its heads are, what exists. */
+void fg_att_begin(fg_att *a, fg_v b, fg_v h);
 /* Room for blocks of n rows of a side that is not direct. */
 void fg_att_room(fg_att *a, fg_att_side *s, int n);
-/* Where rows [row, row + n) of a side are, and bytes between them; pulls them when they must be. */
+/* Where rows [row, row + n) of a side are, and bytes between them; pulls them when
+ * they must be. */
 fg_v fg_att_rows(fg_att *a, fg_att_side *s, fg_v row, fg_v n, fg_v *ld);
 /* Row `row` of a side to f32 memory with room for whole vectors. */
 void fg_att_copy_row(fg_att *a, fg_att_side *s, fg_v row, fg_v to);
@@ -64,8 +65,8 @@ fg_v fg_att_floor(fg_att *a, fg_v m);
 fg_v fg_att_inverse(fg_att *a, fg_v sum);
 
 fg_expr fg_att_blocks_chunks(fg_att *a);
-void    fg_att_blocks(fg_att *a);
+void fg_att_blocks(fg_att *a);
 fg_expr fg_att_few_chunks(fg_att *a);
-void    fg_att_few(fg_att *a);
+void fg_att_few(fg_att *a);
 
 #endif

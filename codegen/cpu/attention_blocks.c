@@ -12,15 +12,15 @@
 #include <math.h>
 #include "codegen/cpu/attention.h"
 
-enum { ROOM_V = 8 };            /* most vectors of a block of queries */
+enum { ROOM_V = 8 }; /* most vectors of a block of queries */
 
 typedef struct blocks {
     fg_att *a;
-    fg_v q, s, o, c, m, l, corr, out;   /* scratch */
-    fg_v mrows, mask;           /* scratch: mask by query, mask by key */
-    int  bc;                    /* keys per block */
-    fg_v q0, nq;                /* first query and how many */
-    fg_v t0, nk;                /* first key and how many */
+    fg_v q, s, o, c, m, l, corr, out; /* scratch */
+    fg_v mrows, mask;                 /* scratch: mask by query, mask by key */
+    int bc;                           /* keys per block */
+    fg_v q0, nq;                      /* first query and how many */
+    fg_v t0, nk;                      /* first key and how many */
     fg_v kbase, vbase, kld, vld;
 } blocks;
 
@@ -29,14 +29,16 @@ vec_at(blocks *k, fg_v base, fg_v row, int j)
 {
     const fg_tile *t = &k->a->t;
     fg_ll *g = k->a->g;
-    return ll_atc(g, ll_at(g, base, g->f32, ll_mul(g, row, ll_i(g, t->NR))), g->f32, j * t->W);
+    return ll_atc(g, ll_at(g, base, g->f32, ll_mul(g, row, ll_i(g, t->NR))), g->f32,
+                  j * t->W);
 }
 
 static fg_v
 get(blocks *k, fg_v base, fg_v row, int j)
 {
     const fg_tile *t = &k->a->t;
-    return ll_load_aligned(k->a->g, ll_vec(t->elem, t->W), vec_at(k, base, row, j), t->W * 4);
+    return ll_load_aligned(k->a->g, ll_vec(t->elem, t->W), vec_at(k, base, row, j),
+                           t->W * 4);
 }
 
 static void
@@ -45,7 +47,7 @@ put(blocks *k, fg_v v, fg_v base, fg_v row, int j)
     ll_store_aligned(k->a->g, v, vec_at(k, base, row, j), k->a->t.W * 4);
 }
 
-/* ---- queries in ----------------------------------------------------------------------------- */
+/* ---- queries in ----------------------------------------------------------------- */
 
 static void
 load_queries(blocks *k)
@@ -75,7 +77,7 @@ load_queries(blocks *k)
     }
 }
 
-/* ---- scores ------------------------------------------------------------------------------------ */
+/* ---- scores --------------------------------------------------------------------- */
 
 static fg_v
 row_of_k(void *user, fg_v row, fg_v n)
@@ -91,13 +93,21 @@ scores(blocks *k)
     fg_att *a = k->a;
     fg_ll *g = a->g;
     int64_t T = fg_e_hi(a->e->m->ex, a->T);
-    bool even = fg_e_divides(a->e->m->ex, k->bc, a->T) && !fg_att_limited(a) && !a->lengths &&
-                !a->mask;
+    bool even = fg_e_divides(a->e->m->ex, k->bc, a->T) && !fg_att_limited(a) &&
+                !a->lengths && !a->mask;
     k->kbase = fg_att_rows(a, &a->k, k->t0, k->nk, &k->kld);
-    fg_panel p = {.t = a->t, .rows = k->nk, .k = fg_em_expr(a->e, a->D),
-                  .min_rows = even ? k->bc : 1, .max_rows = T < k->bc ? T : k->bc,
-                  .lda = k->kld, .ska = ll_i(g, 4), .b = k->q, .c = k->s, .stack = true,
-                  .a = row_of_k, .user = k};
+    fg_panel p = {.t = a->t,
+                  .rows = k->nk,
+                  .k = fg_em_expr(a->e, a->D),
+                  .min_rows = even ? k->bc : 1,
+                  .max_rows = T < k->bc ? T : k->bc,
+                  .lda = k->kld,
+                  .ska = ll_i(g, 4),
+                  .b = k->q,
+                  .c = k->s,
+                  .stack = true,
+                  .a = row_of_k,
+                  .user = k};
     fg_panel_rows(g, &p);
 }
 
@@ -164,7 +174,9 @@ adjust_rows(blocks *k)
     for (int j = 0; j < t->NV; j++) {
         fg_v s = fg_att_cap(a, get(k, k->s, r.i, j));
         if (a->mask && a->same_mask)
-            s = ll_add(g, s, ll_splat(g, ll_load(g, g->f32, ll_at(g, k->mrows, g->f32, r.i)), t->W));
+            s = ll_add(
+                g, s,
+                ll_splat(g, ll_load(g, g->f32, ll_at(g, k->mrows, g->f32, r.i)), t->W));
         else if (a->mask)
             s = ll_add(g, s, get(k, k->mask, r.i, j));
         if (fg_att_limited(a))
@@ -195,7 +207,7 @@ adjust(blocks *k)
     }
 }
 
-/* ---- softmax ------------------------------------------------------------------------------------- */
+/* ---- softmax -------------------------------------------------------------------- */
 
 static void
 softmax(blocks *k)
@@ -229,7 +241,7 @@ softmax(blocks *k)
         put(k, r.phi[j], k->l, zero, j);
 }
 
-/* ---- values ----------------------------------------------------------------------------------------- */
+/* ---- values --------------------------------------------------------------------- */
 
 static fg_v
 column_of_v(void *user, fg_v row, fg_v n)
@@ -252,7 +264,8 @@ accumulate(void *user, fg_v row, fg_v n)
     ll_for1(g, &l, zero, n, ll_i(g, 1), 0, NULL);
     fg_v at = ll_add(g, row, l.i);
     for (int j = 0; j < nv; j++)
-        put(k, ll_fma(g, get(k, k->o, at, j), corr[j], get(k, k->c, l.i, j)), k->o, at, j);
+        put(k, ll_fma(g, get(k, k->o, at, j), corr[j], get(k, k->c, l.i, j)), k->o, at,
+            j);
     ll_next(g, &l, NULL);
 }
 
@@ -262,14 +275,22 @@ values(blocks *k)
     fg_att *a = k->a;
     fg_exprs *t = a->e->m->ex;
     k->vbase = fg_att_rows(a, &a->v, k->t0, k->nk, &k->vld);
-    fg_panel p = {.t = a->t, .rows = fg_em_expr(a->e, a->E), .k = k->nk,
-                  .min_rows = fg_e_lo(t, a->E), .max_rows = fg_e_hi(t, a->E),
-                  .lda = ll_i(a->g, 4), .ska = k->vld, .b = k->s, .c = k->c,
-                  .a = column_of_v, .done = accumulate, .user = k};
+    fg_panel p = {.t = a->t,
+                  .rows = fg_em_expr(a->e, a->E),
+                  .k = k->nk,
+                  .min_rows = fg_e_lo(t, a->E),
+                  .max_rows = fg_e_hi(t, a->E),
+                  .lda = ll_i(a->g, 4),
+                  .ska = k->vld,
+                  .b = k->s,
+                  .c = k->c,
+                  .a = column_of_v,
+                  .done = accumulate,
+                  .user = k};
     fg_panel_rows(a->g, &p);
 }
 
-/* ---- out ------------------------------------------------------------------------------------------- */
+/* ---- out ------------------------------------------------------------------------ */
 
 static void
 index_of(fg_product *p, fg_v row, fg_index col, fg_index *ix)
@@ -299,8 +320,8 @@ store(blocks *k)
     ll_for(g, &l, zero, E, nr, 0, NULL);
     fg_scopemark s = fg_scope(a->e);
     fg_v cols = ll_min(g, ll_sub(g, E, l.i), nr);
-    fg_pack_columns(g, t, ll_at(g, k->o, g->f32, ll_mul(g, l.i, nr)), ll_i(g, t->NR * 4), nr,
-                    cols, k->out);
+    fg_pack_columns(g, t, ll_at(g, k->o, g->f32, ll_mul(g, l.i, nr)), ll_i(g, t->NR * 4),
+                    nr, cols, k->out);
     a->p.index = index_of;
     a->p.done = (struct fg_done){k->q0, l.i, cols, k->out, nr};
     fg_product_store(&a->p, k->nq, cols, fg_e_divides(a->e->m->ex, t->W, a->E));
@@ -308,7 +329,7 @@ store(blocks *k)
     ll_next(g, &l, NULL);
 }
 
-/* ---- chunks ------------------------------------------------------------------------------------------ */
+/* ---- chunks --------------------------------------------------------------------- */
 
 static fg_expr
 query_blocks(fg_att *a)
@@ -358,7 +379,8 @@ fg_att_blocks(fg_att *a)
     fg_ll *g = a->g;
     blocks b = {.a = a}, *k = &b;
     reserve(k);
-    fg_v H = fg_em_expr(e, a->H), nb = fg_em_expr(e, query_blocks(a)), nr = ll_i(g, a->t.NR);
+    fg_v H = fg_em_expr(e, a->H), nb = fg_em_expr(e, query_blocks(a)),
+         nr = ll_i(g, a->t.NR);
     ll_loop l, kv;
     ll_for(g, &l, e->begin, e->end, ll_i(g, 1), 0, NULL);
     fg_scopemark s = fg_scope(e);

@@ -10,14 +10,15 @@
 #include <math.h>
 #include "codegen/cpu/attention.h"
 
-enum { ROOM_ROWS = 64 };        /* keys pulled at a time */
+enum { ROOM_ROWS = 64 }; /* keys pulled at a time */
 
 typedef struct few {
     fg_att *a;
-    fg_v x, ldx, y, ldy, z, ldz;    /* scratch: queries, scores, results; bytes between rows */
-    fg_v group0;                /* first query head of the key head */
-    fg_v r0, n;                 /* rows of this chunk */
-    fg_v lo, hi;                /* keys that any of them sees */
+    fg_v x, ldx, y, ldy, z,
+        ldz;     /* scratch: queries, scores, results; bytes between rows */
+    fg_v group0; /* first query head of the key head */
+    fg_v r0, n;  /* rows of this chunk */
+    fg_v lo, hi; /* keys that any of them sees */
     fg_v S;
 } few;
 
@@ -68,15 +69,17 @@ load_queries(few *f)
     fg_v p = ll_at(g, x, g->f32, d.i);
     ll_store(g, ll_mul(g, ll_load(g, vec, p), scale), p);
     ll_next(g, &d, NULL);
-    ll_next(g, &r, (fg_v[]){ll_min(g, r.phi[0], fg_att_first(a, i)),
-                            ll_max(g, r.phi[1], fg_att_end(a, i))});
+    ll_next(g, &r,
+            (fg_v[]){ll_min(g, r.phi[0], fg_att_first(a, i)),
+                     ll_max(g, r.phi[1], fg_att_end(a, i))});
     f->lo = r.phi[0];
     f->hi = ll_max(g, r.phi[1], r.phi[0]);
 }
 
 /* One product with rows of K or V: in place, or block by block. */
 static void
-product(few *f, fg_att_side *s, fg_few q, void (*emit)(fg_ll *, const fg_tile *, const fg_few *))
+product(few *f, fg_att_side *s, fg_few q,
+        void (*emit)(fg_ll *, const fg_tile *, const fg_few *))
 {
     fg_att *a = f->a;
     fg_ll *g = a->g;
@@ -132,7 +135,8 @@ softmax(few *f, fg_v r)
     int W = a->t.W;
     fg_t vec = ll_vec(g->f32, W);
     fg_v i = row_begin(f, r), y = row_at(g, f->y, f->ldy, r), zero = ll_i(g, 0);
-    fg_v first = fg_att_first(a, i), end = fg_att_end(a, i), all = ll_sub(g, f->hi, f->lo);
+    fg_v first = fg_att_first(a, i), end = fg_att_end(a, i),
+         all = ll_sub(g, f->hi, f->lo);
     fg_v sink = fg_att_sink(a, a->h), none = ll_cf(vec, -INFINITY), sum = ll_zero(vec);
     ll_loop l;
     ll_for(g, &l, zero, all, ll_i(g, W), 1, &none);
@@ -179,11 +183,15 @@ chunk(few *f)
     load_queries(f);
     clear(f, f->y, ll_udiv(g, ll_mul(g, f->n, f->ldy), four));
     clear(f, f->z, ll_udiv(g, ll_mul(g, f->n, f->ldz), four));
-    fg_few q = {.x = f->x, .ldx = f->ldx, .m = f->n, .k = fg_em_expr(e, a->D), .y = f->y,
+    fg_few q = {.x = f->x,
+                .ldx = f->ldx,
+                .m = f->n,
+                .k = fg_em_expr(e, a->D),
+                .y = f->y,
                 .ldy = f->ldy};
     product(f, &a->k, q, fg_few_columns);
     ll_loop r, d;
-    fg_v inv = f->x;            /* queries are done with: row r's factor goes to x[r][0] */
+    fg_v inv = f->x; /* queries are done with: row r's factor goes to x[r][0] */
     ll_for1(g, &r, zero, f->n, ll_i(g, 1), 0, NULL);
     fg_scopemark m = fg_scope(e);
     ll_store(g, softmax(f, r.i), row_at(g, inv, f->ldx, r.i));

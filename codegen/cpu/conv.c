@@ -3,12 +3,13 @@
  *     %1 = conv %x, %w, %bias {stride=[16, 16]} : f32[N,768,14,14]
  *
  *     rows      output channels of one group           A: the filter, [M/group][K]
- *     columns   output positions, all axes as one      B: [K][positions], one panel at a time
+ *     columns   output positions, all axes as one      B: [K][positions], by panels
  *     K         input channels of the group times the window
  *
- * A panel of B is gathered from the input by index arithmetic, positions outside of it as
- * zeros, and multiplied while it is in the cache. Windows without overlap whose rows are
- * whole vectors (patches of an image) are gathered along the window instead, where memory is contiguous.
+ * A panel of B is gathered from the input by index arithmetic, positions outside of it
+ * as zeros, and multiplied while it is in the cache. Windows without overlap whose
+ * rows are whole vectors (patches of an image) are gathered along the window instead,
+ * where memory is contiguous.
  */
 #include "codegen/cpu/product.h"
 #include "codegen/cpu/pull.h"
@@ -18,20 +19,20 @@ enum { BLOCK_K = 64, AXES = 3 };
 
 typedef struct conv {
     fg_product p;
-    fg_inst   *i;
-    int        axes;            /* spatial */
-    fg_expr    size[AXES], out[AXES];       /* of the input, of the result */
-    fg_expr    part[1 + AXES];  /* channels of a group, window: the axes of K */
-    int64_t    stride[AXES], dilation[AXES], before[AXES];
-    bool       padded[AXES];
-    bool       patches;         /* gather along the window */
+    fg_inst *i;
+    int axes;                      /* spatial */
+    fg_expr size[AXES], out[AXES]; /* of the input, of the result */
+    fg_expr part[1 + AXES];        /* channels of a group, window: the axes of K */
+    int64_t stride[AXES], dilation[AXES], before[AXES];
+    bool padded[AXES];
+    bool patches; /* gather along the window */
     fg_strided w;
-    bool       direct;          /* w says where the filter is */
-    fg_v       wbase, apack, block;
-    fg_v       n, group, channel0;          /* this chunk */
-    fg_v       row, to;         /* of the run being pulled */
-    fg_index   at[FG_MAXRANK];
-    fg_index   place[AXES];     /* of the positions under way: o stride - before */
+    bool direct; /* w says where the filter is */
+    fg_v wbase, apack, block;
+    fg_v n, group, channel0; /* this chunk */
+    fg_v row, to;            /* of the run being pulled */
+    fg_index at[FG_MAXRANK];
+    fg_index place[AXES]; /* of the positions under way: o stride - before */
 } conv;
 
 static int64_t
@@ -40,7 +41,7 @@ listed(const fg_attr *a, int k, int64_t other)
     return k < a->n ? a->is[k] : other;
 }
 
-/* ---- the input, gathered ---------------------------------------------------------------- */
+/* ---- the input, gathered -------------------------------------------------------- */
 
 static fg_v
 inside(fg_em *e, void *user)
@@ -159,7 +160,7 @@ pack(fg_product *p, fg_v col, fg_v n)
               pack_positions, q);
 }
 
-/* ---- the filter ----------------------------------------------------------------------------- */
+/* ---- the filter ----------------------------------------------------------------- */
 
 static void
 begin(fg_product *p, fg_v b)
@@ -204,13 +205,14 @@ filter(fg_product *p, fg_v row, fg_v n)
     q->row = ll_add(g, ll_mul(g, q->group, p->vrows), ll_add(g, row, l.i));
     q->to = ll_at(g, q->apack, g->i8, ll_mul(g, l.i, p->lda));
     e->lanes = p->tile.W;
-    fg_em_run(e, ll_i(g, 0), p->vk, fg_e_divides(e->m->ex, p->tile.W, p->k), filter_run, q);
+    fg_em_run(e, ll_i(g, 0), p->vk, fg_e_divides(e->m->ex, p->tile.W, p->k), filter_run,
+              q);
     fg_unscope(e, s);
     ll_next(g, &l, NULL);
     return q->apack;
 }
 
-/* ---- the result -------------------------------------------------------------------------------- */
+/* ---- the result ----------------------------------------------------------------- */
 
 static void
 index_of(fg_product *p, fg_v row, fg_index col, fg_index *ix)
@@ -232,7 +234,7 @@ add_bias(fg_product *p, const fg_index *ix, fg_v sums)
     return ll_add(e->g, sums, fg_lanes(e, v));
 }
 
-/* ---- setting up ---------------------------------------------------------------------------------- */
+/* ---- setting up ----------------------------------------------------------------- */
 
 static void
 geometry(conv *q, fg_em *e, const fg_inst *i)
@@ -252,7 +254,8 @@ geometry(conv *q, fg_em *e, const fg_inst *i)
     }
     int last = q->axes - 1;
     q->patches = q->stride[last] > 1 && q->dilation[last] == 1 && !q->padded[last] &&
-                 fg_e_const(e->m->ex, w->dim[w->rank - 1], &width) && width % q->p.tile.W == 0;
+                 fg_e_const(e->m->ex, w->dim[w->rank - 1], &width) &&
+                 width % q->p.tile.W == 0;
 }
 
 static void

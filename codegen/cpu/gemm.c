@@ -1,16 +1,17 @@
 /* gemm.c - register-tiled product with run-time sizes.
  *
- *     for each k:  NV vectors of the panel;  MR broadcasts of A;  MR x NV fused multiply-adds
+ *     for each k:  NV vectors of the panel; MR broadcasts of A; MR x NV multiply-adds
  *
- * The accumulators are the phis of the loop over k, so they live in registers for all of
- * K and memory traffic is one panel row per MR x NV products: the loop runs at the
+ * The accumulators are the phis of the loop over k, so they live in registers for all
+ * of K and memory traffic is one panel row per MR x NV products: the loop runs at the
  * speed of the multiplier as long as MR x NV covers its latency and MR x NV + NV + 1
- * registers exist. At most 6 rows: more would fall into one set of an 8-way cache when the stride of
- * A is a multiple of 4 KiB.
+ * registers exist. At most 6 rows: more would fall into one set of an 8-way cache when
+ * the stride of A is a multiple of 4 KiB.
  *
- * Weights stay where the model file is mapped, rows far apart: reading a panel in place once per tile would
- * pay for address translation every time. So the first tile copies its panel as it
- * goes, the others read the copy, and meanwhile they prefetch the next panel.
+ * Weights stay where the model file is mapped, rows far apart: reading a panel in
+ * place once per tile would pay for address translation every time. So the first tile
+ * copies its panel as it goes, the others read the copy, and meanwhile they prefetch
+ * the next panel.
  */
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +34,10 @@ fg_tile_of(fg_ll *g, fg_t elem)
 static const char *
 elem_name(fg_ll *g, fg_t elem)
 {
-    return elem == g->f32 ? "f32" : elem == g->f64 ? "f64" : elem == g->i32 ? "i32" : "i64";
+    return elem == g->f32   ? "f32"
+           : elem == g->f64 ? "f64"
+           : elem == g->i32 ? "i32"
+                            : "i64";
 }
 
 static fg_v
@@ -66,10 +70,10 @@ fg_helper_end(fg_ll *g, ll_place back)
     ll_restore(g, back);
 }
 
-/* ---- micro-kernel ------------------------------------------------------------------- */
+/* ---- micro-kernel --------------------------------------------------------------- */
 
 enum { ARG_A, ARG_LDA, ARG_SKA, ARG_K, ARG_B, ARG_C, ARG_NEXT, ARG_LDNEXT, NARG };
-enum { AHEAD = 8 };             /* rows of an unpacked panel fetched ahead of use */
+enum { AHEAD = 8 }; /* rows of an unpacked panel fetched ahead of use */
 
 static void
 kernel_body(fg_ll *g, const fg_tile *t, int n, bool pack)
@@ -137,11 +141,11 @@ fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, bool pack)
     return fn;
 }
 
-/* ---- one panel, all rows ------------------------------------------------------------- */
+/* ---- one panel, all rows -------------------------------------------------------- */
 
-/* Rows are dealt out evenly, because a tile of 1 or 2 rows costs as much as one of 4: of `left`
- * rows the next tile takes left / tiles, rounded up, and fewer than 4 go one by one. So the
- * sizes are 1, 4, 5 and 6. */
+/* Rows are dealt out evenly, because a tile of 1 or 2 rows costs as much as one of 4:
+ * of `left` rows the next tile takes left / tiles, rounded up, and fewer than 4 go one
+ * by one. So the sizes are 1, 4, 5 and 6. */
 enum { LEAST_TILE = 4 };
 
 static int
@@ -199,7 +203,7 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     unsigned any = tile_sizes(p, false);
     int lines = t->NR * t->size / LINE;
     fg_v zero = ll_i(g, 0), one = ll_i(g, 1);
-    ll_loop l;                  /* over rows; carried: tiles done */
+    ll_loop l; /* over rows; carried: tiles done */
     ll_for(g, &l, zero, p->rows, one, 1, &zero);
     fg_v row = l.i, n = next_tile_at_run(g, t, ll_sub(g, p->rows, row));
     if (!(any & (any - 1)))
@@ -210,7 +214,8 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     arg[ARG_SKA] = p->ska;
     arg[ARG_K] = p->k;
     arg[ARG_B] = p->b;
-    arg[ARG_C] = p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->NR))) : p->c;
+    arg[ARG_C] =
+        p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->NR))) : p->c;
     arg[ARG_NEXT] = arg[ARG_A];
     arg[ARG_LDNEXT] = zero;
     if (p->src) {
@@ -224,7 +229,8 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
         arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->src, line), arg[ARG_NEXT]);
         arg[ARG_LDNEXT] = ll_sel(g, mine, p->ldsrc, arg[ARG_LDNEXT]);
     }
-    LLVMTypeRef type = LLVMGlobalGetValueType(fg_tile_kernel(g, t, __builtin_ctz(any), false));
+    LLVMTypeRef type =
+        LLVMGlobalGetValueType(fg_tile_kernel(g, t, __builtin_ctz(any), false));
     LLVMBuildCall2(g->b, type, fn, arg, NARG, "");
     if (p->done)
         p->done(p->user, row, n);
@@ -232,10 +238,10 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     ll_next(g, &l, (fg_v[]){ll_add(g, l.phi[0], one)});
 }
 
-/* ---- packing -------------------------------------------------------------------------- */
+/* ---- packing -------------------------------------------------------------------- */
 
-/* r[0..n) and r[n..2n) interleave: of each, the lanes of 16 bytes stay where they are, and within a lane
- * runs of `run` elements from the low (high) half of a and of b alternate. */
+/* Lanes of 16 bytes stay where they are; within each, runs of `run` elements from the
+ * low (high) halves of a and b alternate. */
 static fg_v
 unpack(fg_ll *g, fg_v a, fg_v b, int W, int per_lane, int run, bool high)
 {
@@ -278,15 +284,15 @@ fg_transpose_regs(fg_ll *g, fg_v *r, int W, int size)
         for (int k = 0; k < 4; k++)
             q[i + k] = unpack(g, half[k / 2], half[2 + k / 2], W, n, 2, k & 1);
     }
-    /* q[i + c]: in lane L, rows i.. of column n L + c. Halving the groups brings the rows of
-     * a column together. */
+    /* q[i + c]: in lane L, rows i.. of column n L + c. Halving the groups brings the
+     * rows of a column together. */
     for (int groups = W / n; groups > 1; groups /= 2) {
         memcpy(r, q, (size_t)W * sizeof *q);
         for (int k = 0; k < W / n / 2; k++)
             for (int c = 0; c < n; c++)
                 for (int odd = 0; odd < 2; odd++)
-                    q[(k + odd * (W / n / 2)) * n + c] =
-                        pick_lanes(g, r[2 * k * n + c], r[(2 * k + 1) * n + c], W, n, odd);
+                    q[(k + odd * (W / n / 2)) * n + c] = pick_lanes(
+                        g, r[2 * k * n + c], r[(2 * k + 1) * n + c], W, n, odd);
     }
     memcpy(r, q, (size_t)W * sizeof *q);
 }
@@ -308,7 +314,8 @@ pack_rows_body(fg_ll *g, const fg_tile *t)
         ll_store_aligned(g, ll_mload(g, vec, p, mask[j]),
                          ll_atc(g, l.phi[1], t->elem, j * t->W), t->W * t->size);
     }
-    ll_next(g, &l, (fg_v[]){at_bytes(g, l.phi[0], ld), ll_atc(g, l.phi[1], t->elem, t->NR)});
+    ll_next(g, &l,
+            (fg_v[]){at_bytes(g, l.phi[0], ld), ll_atc(g, l.phi[1], t->elem, t->NR)});
 }
 
 void

@@ -13,20 +13,20 @@
 
 /* How a product is cut for this machine and element type. */
 typedef struct fg_tile {
-    fg_t elem;                  /* of the accumulators: f32, f64, i32, i64 */
-    int  size;                  /* its bytes */
-    int  W;                     /* lanes of a vector register */
-    int  NV, NR;                /* vectors, columns of a panel */
-    int  MR;                    /* rows of a full tile */
+    fg_t elem;  /* of the accumulators: f32, f64, i32, i64 */
+    int size;   /* its bytes */
+    int W;      /* lanes of a vector register */
+    int NV, NR; /* vectors, columns of a panel */
+    int MR;     /* rows of a full tile */
 } fg_tile;
 
 fg_tile fg_tile_of(fg_ll *g, fg_t elem);
 
 /* c[n][NR] = A[n][K] B[K][NR], n = 1..MR rows. One function per n:
  *     (a, lda, ska, k, b, c, next, ldnext)
- * Strides are in bytes. `pack` false: b is a packed panel, and one line of memory at next + i ldnext is
- * prefetched per turn. True: the panel is read at next, rows ldnext apart, and packed
- * to b on the way. */
+ * Strides are in bytes. `pack` false: b is a packed panel, and one line of memory at
+ * next + i ldnext is prefetched per turn. True: the panel is read at next, rows ldnext
+ * apart, and packed to b on the way. */
 fg_v fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, bool pack);
 
 /* One panel times all rows. */
@@ -36,12 +36,13 @@ typedef struct fg_panel {
     int64_t min_rows, max_rows; /* bounds of rows */
     fg_v lda, ska;              /* bytes between rows, and between elements, of A */
     fg_v b;                     /* packed panel, 64-byte aligned */
-    /* Unpacked panel and bytes between its rows, to be packed on the way if `fuse` holds (i1); the one
-     * after it is prefetched. NULL: b is packed already. */
+    /* Unpacked panel and bytes between its rows, to be packed on the way if `fuse`
+     * holds (i1); the one after it is prefetched. NULL: b is packed already. */
     fg_v src, ldsrc, fuse;
-    fg_v c;                     /* [MR][NR], the tile just computed, 64-byte aligned */
-    bool stack;                 /* c is [rows][NR]: tiles stay, one below the other */
-    /* Where the rows [row, row + n) of A are; and what to do with those rows of C (may be NULL). */
+    fg_v c;     /* [MR][NR], the tile just computed, 64-byte aligned */
+    bool stack; /* c is [rows][NR]: tiles stay, one below the other */
+    /* Where the rows [row, row + n) of A are; and what to do with those rows of C (may
+     * be NULL). */
     fg_v (*a)(void *user, fg_v row, fg_v n);
     void (*done)(void *user, fg_v row, fg_v n);
     void *user;
@@ -51,29 +52,35 @@ void fg_panel_rows(fg_ll *g, const fg_panel *p);
 /* Transposes the W x W matrix in r[0..W), elements of `size` bytes: rows to columns. */
 void fg_transpose_regs(fg_ll *g, fg_v *r, int W, int size);
 
-/* Packs n <= NR columns of a matrix to dst[K][NR], 64-byte aligned with room for K + W rows.
- * Columns from n on hold anything, which only ever reaches columns of C that nobody
- * stores. Rows contiguous, ld bytes apart; or columns contiguous, ld bytes apart. */
-void fg_pack_rows(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v n, fg_v dst);
-void fg_pack_columns(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v n, fg_v dst);
+/* Packs n <= NR columns of a matrix to dst[K][NR], 64-byte aligned with room for K + W
+ * rows. Columns from n on hold anything, which only ever reaches columns of C that
+ * nobody stores. Rows contiguous, ld bytes apart; or columns contiguous, ld bytes
+ * apart. */
+void fg_pack_rows(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v n,
+                  fg_v dst);
+void fg_pack_columns(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v n,
+                     fg_v dst);
 
-/* ---- few rows (gemv.c) -------------------------------------------------------------- */
+/* ---- few rows (gemv.c) ---------------------------------------------------------- */
 
 enum {
-    FG_FEW_ROWS = 8,            /* up to here a product runs at the speed of memory */
-    FG_FEW_DEEP = 8             /* rows of w that fg_few_rows takes at a time */
+    FG_FEW_ROWS = 8, /* up to here a product runs at the speed of memory */
+    FG_FEW_DEEP = 8  /* rows of w that fg_few_rows takes at a time */
 };
 
 /* y[m][n] += x[m][k] w[k][n], m <= FG_FEW_ROWS, reading w once, front to back. Rows of x
  * contiguous. y has room for whole vectors. ld* are bytes between rows. */
-typedef struct fg_few { fg_v x, ldx, m, w, ldw, k, y, ldy, n; } fg_few;
-void fg_few_rows(fg_ll *g, const fg_tile *t, const fg_few *f);      /* rows of w contiguous */
+typedef struct fg_few {
+    fg_v x, ldx, m, w, ldw, k, y, ldy, n;
+} fg_few;
+void fg_few_rows(fg_ll *g, const fg_tile *t, const fg_few *f); /* rows of w contiguous */
 /* The same with w stored [n][k]. */
 void fg_few_columns(fg_ll *g, const fg_tile *t, const fg_few *f);
 
-/* Starts or finds the module's helper function of that name; false when it exists already. */
-bool fg_helper_begin(fg_ll *g, const char *what, const fg_tile *t, int n, const fg_t *param,
-                     ll_place *back, fg_v *fn);
+/* Starts or finds the module's helper function of that name; false when it exists
+ * already. */
+bool fg_helper_begin(fg_ll *g, const char *what, const fg_tile *t, int n,
+                     const fg_t *param, ll_place *back, fg_v *fn);
 void fg_helper_end(fg_ll *g, ll_place back);
 
 #endif

@@ -1,14 +1,14 @@
 /* gemv.c - products with few rows: as fast as the weights come from memory.
  *
  *     w[k][n]   8 rows of w at a time:   y[m][j..] += sum of x[m][k + u] w[k + u][j..]
- *     w[n][k]   one row of w at a time:   acc[m] += x[m][k..] w[n][k..], then across lanes
+ *     w[n][k]   one row of w at a time:   acc[m] += x[m][k..] w[n][k..], then summed
  *
  * Every element of w is read exactly once, in an order that looks sequential to the
- * machine: one row, or a few side by side, advance through whole pages. (Columns strip by strip, which keeps y
- * in registers, runs at half the speed: every row of a strip is another page.) No more than
- * 8 rows, because rows 4 KiB apart compete for the 8 ways of one set, and where w is not aligned each line is
- * needed twice. y and x stay in the first-level cache, and their traffic is a small
- * fraction of that of w.
+ * machine: one row, or a few side by side, advance through whole pages. (Columns strip
+ * by strip, which keeps y in registers, runs at half the speed: every row of a strip
+ * is another page.) No more than 8 rows, because rows 4 KiB apart compete for the 8
+ * ways of one set, and where w is not aligned each line is needed twice. y and x stay
+ * in the first-level cache, and their traffic is a small fraction of that of w.
  */
 #include "codegen/cpu/gemm.h"
 
@@ -24,17 +24,19 @@ static void
 few_call(fg_ll *g, const fg_tile *t, const fg_few *f, const char *name,
          void (*body)(fg_ll *, const fg_tile *))
 {
-    fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->ptr, g->i64, g->i64, g->ptr, g->i64, g->i64};
+    fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->ptr, g->i64,
+                        g->i64, g->ptr, g->i64, g->i64};
     ll_place back;
     fg_v fn;
     if (fg_helper_begin(g, name, t, NARG, param, &back, &fn)) {
         body(g, t);
         fg_helper_end(g, back);
     }
-    ll_call(g, fn, NARG, (fg_v[]){f->x, f->ldx, f->m, f->w, f->ldw, f->k, f->y, f->ldy, f->n});
+    ll_call(g, fn, NARG,
+            (fg_v[]){f->x, f->ldx, f->m, f->w, f->ldw, f->k, f->y, f->ldy, f->n});
 }
 
-/* ---- rows of w contiguous ------------------------------------------------------------ */
+/* ---- rows of w contiguous ------------------------------------------------------- */
 
 /* One vector of columns times `deep` rows of w, for every row of x. */
 static void
@@ -54,8 +56,9 @@ rows_step(fg_ll *g, const fg_tile *t, int deep, fg_v x, fg_v w, fg_v y, fg_v mas
         acc = ll_fma(g, ll_splat(g, s, t->W), row[u], acc);
     }
     ll_store(g, acc, m.phi[1]);
-    ll_next(g, &m, (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
-                            at_bytes(g, m.phi[1], ll_param(g, LDY))});
+    ll_next(g, &m,
+            (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
+                     at_bytes(g, m.phi[1], ll_param(g, LDY))});
 }
 
 /* Rows [lo, hi) of w, `deep` at a time. */
@@ -95,9 +98,9 @@ fg_few_rows(fg_ll *g, const fg_tile *t, const fg_few *f)
     few_call(g, t, f, "few_rows", rows_body);
 }
 
-/* ---- columns of w contiguous ----------------------------------------------------------- */
+/* ---- columns of w contiguous ---------------------------------------------------- */
 
-enum { CHAINS = 4 };            /* sums side by side: one would wait for its own latency */
+enum { CHAINS = 4 }; /* sums side by side: one would wait for its own latency */
 
 /* acc[m] += products over `deep` vectors of the row of w at `w`, from element `at` on. */
 static void
@@ -120,8 +123,9 @@ columns_step(fg_ll *g, const fg_tile *t, int deep, fg_v w, fg_v at, fg_v acc, fg
         for (int c = 0; c < CHAINS; c += 2 * step)
             sum[c] = ll_add(g, sum[c], sum[c + step]);
     ll_store(g, sum[0], m.phi[1]);
-    ll_next(g, &m, (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
-                            ll_atc(g, m.phi[1], t->elem, t->W)});
+    ll_next(g, &m,
+            (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
+                     ll_atc(g, m.phi[1], t->elem, t->W)});
 }
 
 /* y[m] += the sum across lanes of acc[m], which becomes zero again. */
@@ -134,8 +138,9 @@ columns_sum(fg_ll *g, const fg_tile *t, fg_v acc, fg_v y)
     fg_v sum = ll_hsum(g, ll_load(g, vec, m.phi[0]));
     ll_store(g, ll_add(g, ll_load(g, t->elem, m.phi[1]), sum), m.phi[1]);
     ll_store(g, ll_zero(vec), m.phi[0]);
-    ll_next(g, &m, (fg_v[]){ll_atc(g, m.phi[0], t->elem, t->W),
-                            at_bytes(g, m.phi[1], ll_param(g, LDY))});
+    ll_next(g, &m,
+            (fg_v[]){ll_atc(g, m.phi[0], t->elem, t->W),
+                     at_bytes(g, m.phi[1], ll_param(g, LDY))});
 }
 
 static void

@@ -3,45 +3,52 @@
  *     %2 = matmul %x, %w {trans_b} : f32[B,S,3072]     rows B*S, batch 1
  *     %5 = matmul %q, %k           : f32[B,12,S,T]     rows S, batch B*12
  *
- * An operand that is a strided view of f32 memory is read in place: %x by broadcasts, %w while
- * it is packed. Anything else (half floats, quantised weights, arithmetic fused in front)
- * is pulled into scratch in blocks, along the axis that is contiguous in memory, and
- * goes on from there, so each kind of operand needs no kernel of its own.
+ * An operand that is a strided view of f32 memory is read in place: %x by broadcasts,
+ * %w while it is packed. Anything else (half floats, quantised weights, arithmetic
+ * fused in front) is pulled into scratch in blocks, along the axis that is contiguous
+ * in memory, and goes on from there, so each kind of operand needs no kernel of its
+ * own.
  */
 #include "codegen/cpu/product.h"
 #include "codegen/cpu/strided.h"
 
-enum { BLOCK_K = 64, BLOCK = 4096, LONG_RUN = 32, AHEAD = 8 };  /* of pulled operands: elements */
+enum {
+    BLOCK_K = 64,
+    BLOCK = 4096,
+    LONG_RUN = 32,
+    AHEAD = 8
+}; /* of pulled operands: elements */
 
 typedef struct side {
-    fg_reg     reg;
-    fg_reg     zero;            /* matmul_int: zero point; 0: none */
-    int        rank, row, col;  /* axes; row and column of the product's A or B */
-    bool       direct;          /* `view` says where it is, with axes [batch.., row, col] */
+    fg_reg reg;
+    fg_reg zero;        /* matmul_int: zero point; 0: none */
+    int rank, row, col; /* axes; row and column of the product's A or B */
+    bool direct;        /* `view` says where it is, with axes [batch.., row, col] */
     fg_strided view;
-    bool       across;          /* B only: columns are contiguous rather than rows */
-    fg_v       base;            /* direct: this batch's first element */
+    bool across; /* B only: columns are contiguous rather than rows */
+    fg_v base;   /* direct: this batch's first element */
 } side;
 
 typedef struct matmul {
     fg_product p;
-    fg_inst   *anchor;
-    side       a, b;
-    int        lead;            /* leading axes of the result */
-    bool       flat;            /* leading axes count as rows */
-    fg_v       coord[FG_MAXRANK];   /* this batch */
-    fg_v       apack, block;    /* scratch: rows of A, a block of B */
-    fg_v       row, col;        /* first of the run being pulled */
-    fg_v       to;
-    bool       along_k;
-    int        lanes;           /* of a run of B */
-    bool       traced;          /* `source` says where the elements of B come from */
+    fg_inst *anchor;
+    side a, b;
+    int lead;               /* leading axes of the result */
+    bool flat;              /* leading axes count as rows */
+    fg_v coord[FG_MAXRANK]; /* this batch */
+    fg_v apack, block;      /* scratch: rows of A, a block of B */
+    fg_v row, col;          /* first of the run being pulled */
+    fg_v to;
+    bool along_k;
+    int lanes;   /* of a run of B */
+    bool traced; /* `source` says where the elements of B come from */
     fg_strided source;
 } matmul;
 
-/* ---- values of the operands ------------------------------------------------------------- */
+/* ---- values of the operands ----------------------------------------------------- */
 
-/* Index of the leading axes in an operand of `rank` axes: aligned from the right, size 1 repeats. */
+/* Index of the leading axes in an operand of `rank` axes: aligned from the right, size
+ * 1 repeats. */
 static void
 lead_index(matmul *q, const fg_type *ty, const fg_index *lead, fg_index *ix)
 {
@@ -93,7 +100,8 @@ pull_side(matmul *q, const side *s, fg_index row, fg_index col)
     return fg_lanes(e, v);
 }
 
-/* Runs of A along k, and of B along either axis, to memory that has room for whole vectors. */
+/* Runs of A along k, and of B along either axis, to memory that has room for whole
+ * vectors. */
 static void
 run_of_a(fg_em *e, void *user, fg_v i)
 {
@@ -103,8 +111,8 @@ run_of_a(fg_em *e, void *user, fg_v i)
     ll_store(e->g, v, ll_at(e->g, q->to, q->p.tile.elem, i));
 }
 
-/* Fetches what the line AHEAD lines further on will be made of: runs are too short, and too
- * far apart, for the machine to guess. */
+/* Fetches what the line AHEAD lines further on will be made of: runs are too short,
+ * and too far apart, for the machine to guess. */
 static void
 fetch_ahead(matmul *q, fg_v i)
 {
@@ -128,17 +136,18 @@ run_of_b(fg_em *e, void *user, fg_v i)
     int n = q->lanes;
     if (q->traced)
         fetch_ahead(q, i);
-    fg_v v = q->along_k
-        ? pull_side(q, &q->b, fg_ix_run(e, ll_add(e->g, q->row, i), n), fg_ix(e, q->col))
-        : pull_side(q, &q->b, fg_ix(e, q->row), fg_ix_run(e, ll_add(e->g, q->col, i), n));
+    fg_v v = q->along_k ? pull_side(q, &q->b, fg_ix_run(e, ll_add(e->g, q->row, i), n),
+                                    fg_ix(e, q->col))
+                        : pull_side(q, &q->b, fg_ix(e, q->row),
+                                    fg_ix_run(e, ll_add(e->g, q->col, i), n));
     ll_store(e->g, v, ll_at(e->g, q->to, q->p.tile.elem, i));
 }
 
-/* `lines` runs of `n` elements, parts of an axis of length `of`, to dst, ld elements apart; the
- * first starts at (row, col). */
+/* `lines` runs of `n` elements, parts of an axis of length `of`, to dst, ld elements
+ * apart; the first starts at (row, col). */
 static void
-pull_lines(matmul *q, fg_runfn *run, fg_v row, fg_v col, bool down, fg_v lines, fg_v n, fg_expr of,
-           fg_v dst, fg_v ld)
+pull_lines(matmul *q, fg_runfn *run, fg_v row, fg_v col, bool down, fg_v lines, fg_v n,
+           fg_expr of, fg_v dst, fg_v ld)
 {
     fg_em *e = q->p.e;
     fg_ll *g = e->g;
@@ -154,7 +163,7 @@ pull_lines(matmul *q, fg_runfn *run, fg_v row, fg_v col, bool down, fg_v lines, 
     ll_next(g, &l, NULL);
 }
 
-/* ---- operands in place -------------------------------------------------------------------- */
+/* ---- operands in place ---------------------------------------------------------- */
 
 static fg_v
 bytes_of(fg_em *e, const fg_product *p, fg_expr elements)
@@ -180,7 +189,8 @@ side_begin(matmul *q, side *s)
     for (int k = 0; k + 2 < s->view.rank; k++) {
         int from = q->lead - (s->view.rank - 2) + k;
         if (q->coord[from] && !fg_e_is(e->m->ex, s->view.dim[k], 1))
-            at = ll_add(g, at, ll_mul(g, q->coord[from], fg_em_expr(e, s->view.stride[k])));
+            at = ll_add(g, at,
+                        ll_mul(g, q->coord[from], fg_em_expr(e, s->view.stride[k])));
     }
     s->base = ll_at(g, fg_em_buf(e, s->view.param), q->p.tile.elem, at);
 }
@@ -195,7 +205,7 @@ side_at(matmul *q, const side *s, fg_v row, fg_v col)
     return ll_at(g, s->base, q->p.tile.elem, ll_add(g, r, c));
 }
 
-/* ---- what the frame asks ---------------------------------------------------------------------- */
+/* ---- what the frame asks -------------------------------------------------------- */
 
 static void
 begin(fg_product *p, fg_v b)
@@ -250,13 +260,16 @@ pack(fg_product *p, fg_v col, fg_v n)
     fg_ll *g = p->e->g;
     const fg_tile *t = &p->tile;
     if (q->b.direct && q->b.across)
-        fg_pack_columns(g, t, side_at(q, &q->b, ll_i(g, 0), col), p->ldb, p->vk, n, p->panel);
+        fg_pack_columns(g, t, side_at(q, &q->b, ll_i(g, 0), col), p->ldb, p->vk, n,
+                        p->panel);
     else if (q->b.direct)
-        fg_pack_rows(g, t, side_at(q, &q->b, ll_i(g, 0), col), p->ldb, p->vk, n, p->panel);
+        fg_pack_rows(g, t, side_at(q, &q->b, ll_i(g, 0), col), p->ldb, p->vk, n,
+                     p->panel);
     else if (q->along_k)
         pull_panel_along_k(q, col, n);
     else
-        pull_lines(q, run_of_b, ll_i(g, 0), col, true, p->vk, n, p->n, p->panel, ll_i(g, t->NR));
+        pull_lines(q, run_of_b, ll_i(g, 0), col, true, p->vk, n, p->n, p->panel,
+                   ll_i(g, t->NR));
 }
 
 static fg_v
@@ -304,8 +317,14 @@ few(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy)
     matmul *q = p->user;
     fg_ll *g = p->e->g;
     fg_v zero = ll_i(g, 0);
-    fg_few f = {.x = rows_of_a(p, zero, p->vrows), .ldx = p->lda, .m = p->vrows, .ldw = p->ldb,
-                .k = p->vk, .y = y, .ldy = ldy, .n = n};
+    fg_few f = {.x = rows_of_a(p, zero, p->vrows),
+                .ldx = p->lda,
+                .m = p->vrows,
+                .ldw = p->ldb,
+                .k = p->vk,
+                .y = y,
+                .ldy = ldy,
+                .n = n};
     if (!q->b.direct) {
         few_pulled(q, &f, col, n);
         return;
@@ -333,7 +352,7 @@ index_of(fg_product *p, fg_v row, fg_index col, fg_index *ix)
     ix[q->lead + 1] = col;
 }
 
-/* ---- setting up ----------------------------------------------------------------------------------- */
+/* ---- setting up ----------------------------------------------------------------- */
 
 /* Same bits as an accumulator, so memory can be read as such. */
 static bool
@@ -353,15 +372,16 @@ side_setup(matmul *q, side *s, int operand, bool trans)
     s->col = s->rank - (trans ? 2 : 1);
     if (q->anchor->op == FG_OP_matmul_int && q->anchor->nin > operand + 2)
         s->zero = q->anchor->in[operand + 2];
-    s->direct = !s->zero && fg_strided_of(e, s->reg, &s->view) &&
-                is_acc(s->view.dtype, q->p.acc);
+    s->direct =
+        !s->zero && fg_strided_of(e, s->reg, &s->view) && is_acc(s->view.dtype, q->p.acc);
     if (s->direct && trans)
         fg_strided_swap(&s->view, s->rank - 2, s->rank - 1);
     if (s->direct && q->flat && s == &q->a)
         s->direct = fg_strided_reshape(t, &s->view, 2, (fg_expr[]){q->p.rows, q->p.k});
 }
 
-/* B is read in place if either axis is contiguous; else, the better axis to pull along. */
+/* B is read in place if either axis is contiguous; else, the better axis to pull
+ * along. */
 static void
 b_setup(matmul *q, bool trans)
 {

@@ -12,10 +12,10 @@
 #include "codegen/cpu/strided.h"
 
 enum {
-    MANY_CHUNKS = 16,           /* cut rows when columns alone give fewer */
-    BLOCK_ROWS = 48,            /* but not finer than this */
-    STRIP = 64,                 /* unit of the column strips of products with few rows */
-    LEAST_STRIPS = 6,           /* narrower ones spend their time in address translation */
+    MANY_CHUNKS = 16, /* cut rows when columns alone give fewer */
+    BLOCK_ROWS = 48,  /* but not finer than this */
+    STRIP = 64,       /* unit of the column strips of products with few rows */
+    LEAST_STRIPS = 6, /* narrower ones spend their time in address translation */
     MOST_STRIPS = 16
 };
 
@@ -23,27 +23,36 @@ fg_dtype
 fg_product_acc(fg_dtype d)
 {
     switch (d) {
-    case FG_f32: case FG_f16: case FG_bf16:
+    case FG_f32:
+    case FG_f16:
+    case FG_bf16:
         return FG_f32;
     case FG_f64:
         return FG_f64;
-    case FG_i64: case FG_u64:
+    case FG_i64:
+    case FG_u64:
         return FG_i64;
-    case FG_i32: case FG_u32: case FG_i16: case FG_u16: case FG_i8: case FG_u8:
+    case FG_i32:
+    case FG_u32:
+    case FG_i16:
+    case FG_u16:
+    case FG_i8:
+    case FG_u8:
         return FG_i32;
     default:
         return FG_NODTYPE;
     }
 }
 
-/* ---- epilogue -------------------------------------------------------------------------- */
+/* ---- epilogue ------------------------------------------------------------------- */
 
 static fg_v
 sums(fg_em *e, void *user, fg_reg r, const fg_index *ix)
 {
     fg_product *p = user;
     fg_dtype d = fg_rt(e->m, r)->dtype;
-    /* Every step from the anchor to the results keeps the element, so ix is where p->now is. */
+    /* Every step from the anchor to the results keeps the element, so ix is where
+     * p->now is. */
     fg_v v = ll_load(e->g, ll_vec(p->tile.elem, e->lanes), p->now);
     if (p->finish)
         v = p->finish(p, ix, v);
@@ -59,8 +68,8 @@ store_run(fg_em *e, void *user, fg_v j)
     fg_v line = p->now;
     p->now = ll_at(g, p->done.at, p->tile.elem, at);
     fg_index ix[FG_MAXRANK], to[FG_MAXRANK];
-    p->index(p, ll_add(g, row, line),
-             fg_ix_run(e, ll_add(g, p->done.col, j), p->tile.W), ix);
+    p->index(p, ll_add(g, row, line), fg_ix_run(e, ll_add(g, p->done.col, j), p->tile.W),
+             ix);
     for (int k = 0; k < fg_em_nresult(e); k++) {
         memcpy(to, ix, sizeof to);
         fg_forward(e, p->out, fg_em_result(e, k), to);
@@ -95,7 +104,7 @@ fg_product_store(fg_product *p, fg_v n, fg_v cols, bool whole)
     ll_next(e->g, &l, NULL);
 }
 
-/* ---- many rows ---------------------------------------------------------------------------- */
+/* ---- many rows ------------------------------------------------------------------ */
 
 static fg_v
 panel_a(void *user, fg_v row, fg_v n)
@@ -128,9 +137,18 @@ many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, int64_t least)
     bool whole = fg_e_divides(e->m->ex, t->NR, p->n);
     if (whole)
         cols = ll_i(g, t->NR);
-    fg_panel q = {.t = *t, .rows = rows, .k = p->vk, .min_rows = least,
-                  .max_rows = fg_e_hi(e->m->ex, p->rows), .lda = p->lda, .ska = p->ska,
-                  .b = p->panel, .c = p->c, .a = panel_a, .done = panel_done, .user = p};
+    fg_panel q = {.t = *t,
+                  .rows = rows,
+                  .k = p->vk,
+                  .min_rows = least,
+                  .max_rows = fg_e_hi(e->m->ex, p->rows),
+                  .lda = p->lda,
+                  .ska = p->ska,
+                  .b = p->panel,
+                  .c = p->c,
+                  .a = panel_a,
+                  .done = panel_done,
+                  .user = p};
     if (!p->b) {
         p->pack(p, col, cols);
     } else {
@@ -189,16 +207,17 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
     fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, ll_add(g, block, ll_i(g, 1))), nb);
     int64_t least = fg_e_lo(t, p->rows);
     if (p->few && least <= FG_FEW_ROWS)
-        least = FG_FEW_ROWS + 1;        /* fewer go the other way */
+        least = FG_FEW_ROWS + 1; /* fewer go the other way */
     if (!fg_e_is(t, blocks, 1) && least > BLOCK_ROWS / 2)
         least = BLOCK_ROWS / 2;
     fg_v rows = fg_e_is(t, blocks, 1) ? p->vrows : ll_sub(g, hi, lo);
-    many_chunk(p, fg_e_is(t, blocks, 1) ? ll_i(g, 0) : lo, rows, ll_urem(g, l.i, np), least);
+    many_chunk(p, fg_e_is(t, blocks, 1) ? ll_i(g, 0) : lo, rows, ll_urem(g, l.i, np),
+               least);
     fg_unscope(e, s);
     ll_next(g, &l, NULL);
 }
 
-/* ---- few rows ------------------------------------------------------------------------------ */
+/* ---- few rows ------------------------------------------------------------------- */
 
 /* Columns per chunk: wide, for long sequential reads, but several chunks. */
 static fg_expr
@@ -235,7 +254,7 @@ few_rows(fg_product *p, fg_expr strip, fg_expr strips)
     ll_next(g, &l, NULL);
 }
 
-/* ---- both ------------------------------------------------------------------------------------ */
+/* ---- both ----------------------------------------------------------------------- */
 
 bool
 fg_product_emit(fg_product *p)
@@ -259,7 +278,8 @@ fg_product_emit(fg_product *p)
     bool may_many = !p->few || fg_e_hi(t, p->rows) > FG_FEW_ROWS;
     e->chunks = may_many ? many : few;
     if (may_few && may_many)
-        e->chunks = fg_eselect(t, fg_elt(t, p->rows, fg_ec(t, FG_FEW_ROWS + 1)), few, many);
+        e->chunks =
+            fg_eselect(t, fg_elt(t, p->rows, fg_ec(t, FG_FEW_ROWS + 1)), few, many);
     e->flops = fg_emul(t, fg_emul(t, p->batch, p->rows), fg_emul(t, p->n, p->k));
     e->flops = fg_emul(t, e->flops, fg_ec(t, 2));
     if (!may_few) {

@@ -4,8 +4,8 @@
  *         pack the panel of B;  multiply it with the rows of A, tile by tile
  *         each tile: epilogue and store, pulled while it is in the first-level cache
  *
- * matmul.c and conv.c say where A and B are and what index an element of the product has; the
- * region around the anchor says what becomes of it.
+ * matmul.c and conv.c say where A and B are and what index an element of the product
+ * has; the region around the anchor says what becomes of it.
  */
 #ifndef FG_CODEGEN_CPU_PRODUCT_H
 #define FG_CODEGEN_CPU_PRODUCT_H
@@ -15,12 +15,12 @@
 
 typedef struct fg_product fg_product;
 struct fg_product {
-    fg_em   *e;
-    fg_tile  tile;
-    fg_dtype acc;               /* of the sums */
-    fg_reg   out;               /* the anchor's result */
-    void    *user;
-    fg_expr  batch, rows, n, k;
+    fg_em *e;
+    fg_tile tile;
+    fg_dtype acc; /* of the sums */
+    fg_reg out;   /* the anchor's result */
+    void *user;
+    fg_expr batch, rows, n, k;
 
     /* A chunk starts: batch b, rows [row, ..). */
     void (*begin)(fg_product *p, fg_v b);
@@ -29,7 +29,8 @@ struct fg_product {
     fg_v lda, ska;
     /* Packs columns [col, col + n) of B to p->panel, n <= NR. */
     void (*pack)(fg_product *p, fg_v col, fg_v n);
-    /* If rows of B are contiguous f32 in memory: where column col starts, ldb bytes apart; else NULL. */
+    /* If rows of B are contiguous f32 in memory: where column col starts, ldb bytes
+     * apart; else NULL. */
     fg_v (*b)(fg_product *p, fg_v col);
     fg_v ldb;
     /* Adds the product of all rows (at most FG_FEW_ROWS) and columns [col, col + n) to
@@ -42,17 +43,19 @@ struct fg_product {
 
     /* Set by the frame. */
     fg_v vrows, vn, vk;
-    fg_v panel;                 /* packed B */
-    fg_v c;                     /* the tile */
-    struct fg_done { fg_v row, col, n, at, ld; } done;  /* element (row, col) is at `at` */
-    fg_v now;                   /* where the value under way is */
+    fg_v panel; /* packed B */
+    fg_v c;     /* the tile */
+    struct fg_done {
+        fg_v row, col, n, at, ld;
+    } done;   /* element (row, col) is at `at` */
+    fg_v now; /* where the value under way is */
 };
 bool fg_product_emit(fg_product *p);
-/* Makes p->out's value what the frame computes; false when a result of the region cannot be
- * stored from it, and the diagnostic is recorded. */
+/* Makes p->out's value what the frame computes; false when a result of the region
+ * cannot be stored from it, and the diagnostic is recorded. */
 bool fg_product_takes_over(fg_product *p);
-/* The region's results for n rows and `cols` columns of p->out, which are in memory as p->done says.
- * `whole`: cols is a multiple of the vector width. */
+/* The region's results for n rows and `cols` columns of p->out, which are in memory as
+ * p->done says. `whole`: cols is a multiple of the vector width. */
 void fg_product_store(fg_product *p, fg_v n, fg_v cols, bool whole);
 
 /* Which element type sums are kept in; FG_NODTYPE: none. */

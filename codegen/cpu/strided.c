@@ -30,8 +30,8 @@ fg_strided_swap(fg_strided *v, int a, int b)
     v->stride[b] = stride;
 }
 
-/* Old axes [i, i1) against new axes [j, j1), which hold equally many elements: the old ones must be
- * one run with a single stride, which the new ones then divide. */
+/* Old axes [i, i1) against new axes [j, j1), which hold equally many elements: the old
+ * ones must be one run with a single stride, which the new ones then divide. */
 static bool
 regroup(fg_exprs *t, const fg_strided *old, int i, int i1, fg_strided *new, int j, int j1)
 {
@@ -49,7 +49,7 @@ fg_strided_reshape(fg_exprs *t, fg_strided *v, int rank, const fg_expr *dim)
 {
     fg_strided old = *v, new = *v;
     old.rank = 0;
-    for (int i = 0; i < v->rank; i++)       /* axes of size 1 have no stride to keep */
+    for (int i = 0; i < v->rank; i++) /* axes of size 1 have no stride to keep */
         if (!fg_e_is(t, v->dim[i], 1)) {
             old.dim[old.rank] = v->dim[i];
             old.stride[old.rank++] = v->stride[i];
@@ -156,14 +156,16 @@ fg_strided_of(fg_em *e, fg_reg r, fg_strided *v)
            view_through(e, i, v);
 }
 
-/* The operand of an elementwise instruction that is as large as its result: where the data comes from. */
+/* The operand of an elementwise instruction that is as large as its result: where the
+ * data comes from. */
 static fg_reg
 main_operand(fg_em *e, const fg_inst *i)
 {
     const fg_type *to = fg_rt(e->m, i->out[0]);
     for (int k = 0; k < i->nin; k++) {
         const fg_type *ty = i->in[k] ? fg_rt(e->m, i->in[k]) : NULL;
-        if (ty && ty->rank == to->rank && !memcmp(ty->dim, to->dim, to->rank * sizeof *to->dim))
+        if (ty && ty->rank == to->rank &&
+            !memcmp(ty->dim, to->dim, to->rank * sizeof *to->dim))
             return i->in[k];
     }
     return 0;
@@ -185,7 +187,7 @@ fg_strided_source(fg_em *e, fg_reg r, fg_strided *v)
     return from && fg_strided_source(e, from, v);
 }
 
-/* ---- forward -------------------------------------------------------------------------- */
+/* ---- forward -------------------------------------------------------------------- */
 
 /* The operand of i that stems from `from` element by element; 0: none. */
 static fg_reg
@@ -196,7 +198,8 @@ step_back(fg_em *e, fg_reg from, fg_reg r)
         return 0;
     if (i->op == FG_OP_copy || i->op == FG_OP_transpose || i->op == FG_OP_reshape)
         return fg_forward_known(e, from, i->in[0]) ? i->in[0] : 0;
-    if (!fg_op_is(i->op, FG_T_ELEM) && i->op != FG_OP_quantize && i->op != FG_OP_dequantize)
+    if (!fg_op_is(i->op, FG_T_ELEM) && i->op != FG_OP_quantize &&
+        i->op != FG_OP_dequantize)
         return 0;
     const fg_type *to = fg_rt(e->m, r);
     for (int k = 0; k < i->nin; k++) {
@@ -228,7 +231,8 @@ fg_forward(fg_em *e, fg_reg from, fg_reg to, fg_index *ix)
         memcpy(in, ix, sizeof in);
         for (int k = 0; k < ty->rank; k++)
             ix[k] = in[FG_GET(i, transpose, perm).is[k]];
-    } else if (ty->rank != tb->rank || memcmp(ty->dim, tb->dim, ty->rank * sizeof *ty->dim)) {
+    } else if (ty->rank != tb->rank ||
+               memcmp(ty->dim, tb->dim, ty->rank * sizeof *ty->dim)) {
         fg_ix_unlinear(e, ty->rank, ty->dim, fg_ix_linear(e, tb->rank, tb->dim, ix), ix);
     }
 }
