@@ -5,48 +5,49 @@
 #include "ir/ir.h"
 #include "runtime/abi.h"
 
-/* One kernel instruction, compiled. Operands and results are its buffers in order: buf[0..nin) operands, then
- * results. Kernels whose bodies print alike share one function (`fn` equal). */
+/* One kernel instruction, compiled. Operands and results are its buffers in order:
+ * buf[0..nin) operands, then results. Kernels whose bodies print alike share one
+ * function (`fn` equal). */
 typedef struct fg_kcode {
-    fg_inst    *inst;
-    int         fn;             /* index of the function in the target's object */
-    int         narg;
-    fg_expr    *arg;            /* integers the function reads as arg[i] */
-    fg_expr     chunks;         /* independent chunks */
-    fg_expr     scratch;        /* bytes per worker */
-    fg_expr     flops, bytes;   /* FG_E_BAD when unknown */
+    fg_inst *inst;
+    int fn; /* index of the function in the target's object */
+    int narg;
+    fg_expr *arg;         /* integers the function reads as arg[i] */
+    fg_expr chunks;       /* independent chunks */
+    fg_expr scratch;      /* bytes per worker */
+    fg_expr flops, bytes; /* FG_E_BAD when unknown */
 } fg_kcode;
 
 /* Options of the CPU target. */
 typedef struct fg_cpu_options {
-    const char *cpu;            /* NULL or "native": this machine; else an LLVM CPU name */
-    int         threads;        /* compile threads; 0: up to 2 */
-    int         keep_text;      /* keep IR and assembly text for forge dump --stage=ll,asm */
+    const char *cpu; /* NULL or "native": this machine; else an LLVM CPU name */
+    int threads;     /* compile threads; 0: up to 2 */
+    int keep_text;   /* keep IR and assembly text for forge dump --stage=ll,asm */
 } fg_cpu_options;
 
-typedef struct fg_cpu_code fg_cpu_code;   /* machine code; owns its mapping until freed */
+typedef struct fg_cpu_code fg_cpu_code; /* machine code; owns its mapping until freed */
 
 /* Compiles every kernel instruction of m (in nested regions too, in walk order). kc[i]
  * describes the i-th. NULL with a diagnostic when a kernel cannot be expressed. */
-fg_cpu_code  *fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o,
-                             fg_kcode **kc, int *nkc);
+fg_cpu_code *fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o,
+                            fg_kcode **kc, int *nkc);
 fg_kernel_fn *fg_cpu_fn(const fg_cpu_code *c, int fn);
-const char   *fg_cpu_text(const fg_cpu_code *c, bool asm_text);     /* NULL unless kept */
-const char   *fg_cpu_name(const fg_cpu_code *c);            /* e.g. "znver4" */
-void          fg_cpu_free(fg_cpu_code *c);                  /* takes NULL */
+const char *fg_cpu_text(const fg_cpu_code *c, bool asm_text); /* NULL unless kept */
+const char *fg_cpu_name(const fg_cpu_code *c);                /* e.g. "znver4" */
+void fg_cpu_free(fg_cpu_code *c);                             /* takes NULL */
 
 /* What the code generator can take as one kernel. */
 bool fg_cpu_can(fg_module *m, const fg_inst *kernel, const char **why);
 
-/* What may stand around an instruction that has a code generator of its own: of the instructions that make
- * its operand, and of those that its result goes through. */
+/* What may stand around an instruction that has a code generator of its own: of the
+ * instructions that make its operand, and of those that its result goes through. */
 typedef enum {
     FG_FUSE_NONE,
-    FG_FUSE_VIEWS,              /* before: views */
-    FG_FUSE_CHEAP,              /* before: and arithmetic that may be done several times over */
-    FG_FUSE_ALL,                /* before: whatever can be read element by element */
-    FG_FUSE_ELEM,               /* after: arithmetic at the same index */
-    FG_FUSE_FORWARD             /* after: and views that drop nothing */
+    FG_FUSE_VIEWS,  /* before: views */
+    FG_FUSE_CHEAP,  /* before: and arithmetic that may be done several times over */
+    FG_FUSE_ALL,    /* before: whatever can be read element by element */
+    FG_FUSE_ELEM,   /* after: arithmetic at the same index */
+    FG_FUSE_FORWARD /* after: and views that drop nothing */
 } fg_fuse;
 fg_fuse fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand);
 fg_fuse fg_cpu_after(fg_module *m, const fg_inst *anchor);

@@ -5,15 +5,15 @@
  *     %3 = gelu %2                           }
  *     %4 = transpose %3
  *
- * One walk from the end of each block. A register that somebody reads from memory (an output,
- * control flow, another kernel) becomes the root of a kernel; the walk up its operands takes in what the kernel may
- * as well compute itself, and whatever it leaves out is read from memory, so becomes a
- * root in turn. Operands come before their readers, so when a register is looked at, all
- * readers it will have in this kernel are known.
+ * One walk from the end of each block. A register that somebody reads from memory (an
+ * output, control flow, another kernel) becomes the root of a kernel; the walk up its
+ * operands takes in what the kernel may as well compute itself, and whatever it leaves
+ * out is read from memory, so becomes a root in turn. Operands come before their readers,
+ * so when a register is looked at, all readers it will have in this kernel are known.
  *
- * Taken in: an instruction whose every reader is in the kernel; views and trifles whoever else
- * reads them, since reading their operand costs no more; and at most one instruction with a code
- * generator of its own, below arithmetic that keeps its index.
+ * Taken in: an instruction whose every reader is in the kernel; views and trifles whoever
+ * else reads them, since reading their operand costs no more; and at most one instruction
+ * with a code generator of its own, below arithmetic that keeps its index.
  */
 #include <stdlib.h>
 
@@ -22,37 +22,39 @@
 #include "passes/raise.h"
 #include "passes/unfuse.h"
 
-#define MAXREGION 64            /* instructions of one kernel */
-#define MAXPLACES 8             /* indices one of them may be read at */
+#define MAXREGION 64 /* instructions of one kernel */
+#define MAXPLACES 8  /* indices one of them may be read at */
 
 /* How the root's index relates to that of a register above it. */
 typedef enum { PATH_NONE, PATH_OTHER, PATH_VIEWS, PATH_SAME } path;
 
-typedef struct member {         /* by register, while a kernel is built */
-    uint32_t uses;              /* readers inside it */
-    uint8_t  limit;             /* fg_fuse: what its readers let stand before them */
-    uint8_t  way;               /* path */
-    int      same, moved;       /* indices it is read at: by arithmetic, and through what moves elements */
+typedef struct member { /* by register, while a kernel is built */
+    uint32_t uses;      /* readers inside it */
+    uint8_t limit;      /* fg_fuse: what its readers let stand before them */
+    uint8_t way;        /* path */
+    int same;           /* indices it is read at by arithmetic */
+    int moved;          /* and through what moves elements */
 } member;
 
 typedef struct fuser {
     fg_module *m;
     fg_passctx *cx;
-    uint32_t   *uses;           /* of each register, in the whole module */
-    fg_inst   **def;            /* its definition before any kernel was made */
-    fg_bits     needed;         /* read from memory */
-    member     *member;
-    fg_reg     *map;            /* to the register inside the kernel */
-    fg_block   *block;
-    fg_inst    *in[MAXREGION];  /* taken in so far, unordered */
-    int         nin;
-    fg_reg     *seen;           /* registers whose member is set */
-    int         nseen;
-    size_t      capseen;
-    fg_inst    *anchor;
+    uint32_t *uses; /* of each register, in the whole module */
+    fg_inst **def;  /* its definition before any kernel was made */
+    fg_bits needed; /* read from memory */
+    member *member;
+    fg_reg *map; /* to the register inside the kernel */
+    fg_block *block;
+    fg_inst *in[MAXREGION]; /* taken in so far, unordered */
+    int nin;
+    fg_reg *seen; /* registers whose member is set */
+    int nseen;
+    size_t capseen;
+    fg_inst *anchor;
 } fuser;
 
-/* ---- what instructions are ------------------------------------------------------------------- */
+/* ---- what instructions are
+ * ------------------------------------------------------------------- */
 
 static bool
 stays_outside(const fg_inst *i)
@@ -103,8 +105,8 @@ same_count(fg_module *m, fg_reg a, fg_reg b)
     return fg_type_count(m->ex, fg_rt(m, a)) == fg_type_count(m->ex, fg_rt(m, b));
 }
 
-/* A light instruction that reads at most one operand of its own size: in every kernel that wants it, it
- * costs no more memory traffic than its result would. */
+/* A light instruction that reads at most one operand of its own size: in every kernel
+ * that wants it, it costs no more memory traffic than its result would. */
 static bool
 is_trifle(fuser *f, const fg_inst *i)
 {
@@ -113,7 +115,8 @@ is_trifle(fuser *f, const fg_inst *i)
         return false;
     for (int k = 0; k < i->nin; k++) {
         const fg_inst *d = f->def[i->in[k]];
-        if (d && d->op == FG_OP_const && fg_type_count(f->m->ex, fg_rt(f->m, i->in[k])) == fg_ec(f->m->ex, 1))
+        if (d && d->op == FG_OP_const &&
+            fg_type_count(f->m->ex, fg_rt(f->m, i->in[k])) == fg_ec(f->m->ex, 1))
             continue;
         large += same_count(f->m, i->in[k], i->out[0]);
         if (d && !stays_outside(d) && !fg_bits_has(f->needed, i->in[k]) &&
@@ -128,13 +131,14 @@ static bool
 is_immediate(fuser *f, fg_reg r)
 {
     const fg_weight *w = fg_reg_weight(f->m, r);
-    int64_t          n = 1;
+    int64_t n = 1;
     for (int a = 0; w && a < w->rank; a++)
         n *= w->dim[a];
     return w && n == 1;
 }
 
-/* ---- growing a kernel -------------------------------------------------------------------------- */
+/* ---- growing a kernel
+ * -------------------------------------------------------------------------- */
 
 /* What reader `i` lets stand before its operand k, at most `limit`. */
 static fg_fuse
@@ -143,13 +147,14 @@ limit_for(fuser *f, const fg_inst *i, int k, fg_fuse limit)
     fg_fuse own = FG_FUSE_ALL;
     if (is_anchor(i))
         own = fg_cpu_before(f->m, i, k);
-    else if (i->op == FG_OP_gather || i->op == FG_OP_gather_elements || i->op == FG_OP_gather_nd)
+    else if (i->op == FG_OP_gather || i->op == FG_OP_gather_elements ||
+             i->op == FG_OP_gather_nd)
         own = k == 0 ? FG_FUSE_VIEWS : FG_FUSE_CHEAP;
     else if (i->op == FG_OP_rope || (i->op == FG_OP_dequantize && k > 0))
         own = FG_FUSE_CHEAP;
     else if (!same_count(f->m, i->in[k], i->out[0]) && !fg_op_is(i->op, FG_T_VIEW) &&
              i->op != FG_OP_concat && i->op != FG_OP_pad)
-        own = FG_FUSE_CHEAP;        /* read again and again */
+        own = FG_FUSE_CHEAP; /* read again and again */
     else if (i->op == FG_OP_expand)
         own = FG_FUSE_CHEAP;
     return own < limit ? own : limit;
@@ -159,7 +164,7 @@ static path
 path_for(fuser *f, const fg_inst *i, int k, path way)
 {
     const fg_type *a = fg_rt(f->m, i->in[k]), *b = fg_rt(f->m, i->out[0]);
-    bool           same = a->rank == b->rank;
+    bool same = a->rank == b->rank;
     for (int d = 0; same && d < a->rank; d++)
         same = a->dim[d] == b->dim[d];
     if (way < PATH_VIEWS)
@@ -175,9 +180,9 @@ path_for(fuser *f, const fg_inst *i, int k, path way)
 static int
 places_read(const fg_inst *i)
 {
-    bool moves = (fg_op_is(i->op, FG_T_VIEW) && i->op != FG_OP_copy) || i->op == FG_OP_concat ||
-                 i->op == FG_OP_pad || i->op == FG_OP_gather || i->op == FG_OP_gather_elements ||
-                 i->op == FG_OP_gather_nd;
+    bool moves = (fg_op_is(i->op, FG_T_VIEW) && i->op != FG_OP_copy) ||
+                 i->op == FG_OP_concat || i->op == FG_OP_pad || i->op == FG_OP_gather ||
+                 i->op == FG_OP_gather_elements || i->op == FG_OP_gather_nd;
     return i->op == FG_OP_rope ? 2 : moves;
 }
 
@@ -185,7 +190,8 @@ places_read(const fg_inst *i)
 static void
 take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
 {
-    int places = f->member[i->out[0]].same + f->member[i->out[0]].moved, more = places_read(i);
+    int places = f->member[i->out[0]].same + f->member[i->out[0]].moved,
+        more = places_read(i);
     f->in[f->nin++] = i;
     if (is_anchor(i))
         f->anchor = i;
@@ -196,7 +202,7 @@ take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
             continue;
         member *p = &f->member[r];
         fg_fuse own = limit_for(f, i, k, limit);
-        path    next = is_anchor(i) ? PATH_OTHER : path_for(f, i, k, way);
+        path next = is_anchor(i) ? PATH_OTHER : path_for(f, i, k, way);
         if (!p->uses++) {
             FG_PUSH(f->cx->scratch, f->seen, f->nseen, f->capseen) = r;
             p->limit = (uint8_t)own;
@@ -211,20 +217,22 @@ take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
     }
 }
 
-/* A chain of views, nobody else's, above an instruction that could store its result through them: better
- * its kernel does than this one reads crosswise. */
+/* A chain of views, nobody else's, above an instruction that could store its result
+ * through them: better its kernel does than this one reads crosswise. */
 static bool
 is_forwarded(fuser *f, fg_reg r)
 {
     fg_inst *i = f->def[r];
-    while (i && (i->op == FG_OP_reshape || i->op == FG_OP_transpose || i->op == FG_OP_copy) &&
+    while (i &&
+           (i->op == FG_OP_reshape || i->op == FG_OP_transpose || i->op == FG_OP_copy) &&
            i->block == f->block) {
         r = i->in[0];
         if (f->uses[r] != 1 || fg_bits_has(f->needed, r))
             return false;
         i = f->def[r];
     }
-    return i && i->block == f->block && is_anchor(i) && fg_cpu_after(f->m, i) == FG_FUSE_FORWARD;
+    return i && i->block == f->block && is_anchor(i) &&
+           fg_cpu_after(f->m, i) == FG_FUSE_FORWARD;
 }
 
 static bool
@@ -240,16 +248,17 @@ anchor_fits(fuser *f, const fg_inst *i, const member *p)
 static bool
 wants(fuser *f, fg_reg r)
 {
-    fg_inst      *i = f->def[r];
+    fg_inst *i = f->def[r];
     const member *p = &f->member[r];
-    bool          alone = p->uses == f->uses[r] && !fg_bits_has(f->needed, r);
+    bool alone = p->uses == f->uses[r] && !fg_bits_has(f->needed, r);
     if (!i || i->block != f->block || f->nin >= MAXREGION - 1)
         return false;
     if (stays_outside(i) || p->limit == FG_FUSE_NONE)
         return false;
     if (is_source(i))
         return true;
-    /* Code is emitted once per index: chains that look aside twice at each step would explode. */
+    /* Code is emitted once per index: chains that look aside twice at each step would
+     * explode. */
     if (p->same + p->moved > MAXPLACES)
         return false;
     if (fg_op_is(i->op, FG_T_VIEW))
@@ -271,7 +280,8 @@ next_candidate(fuser *f, uint32_t below)
     fg_reg best = 0;
     for (int k = 0; k < f->nseen; k++) {
         fg_inst *i = f->def[f->seen[k]];
-        if (i && i->block == f->block && i->mark < below && (!best || i->mark > f->def[best]->mark))
+        if (i && i->block == f->block && i->mark < below &&
+            (!best || i->mark > f->def[best]->mark))
             best = f->seen[k];
     }
     return best;
@@ -293,7 +303,8 @@ grow(fuser *f, fg_inst *root)
     }
 }
 
-/* ---- making it ------------------------------------------------------------------------------------ */
+/* ---- making it
+ * ------------------------------------------------------------------------------------ */
 
 static int
 by_place(const void *a, const void *b)
@@ -307,7 +318,7 @@ static void
 read_from_memory(fuser *f, fg_inst *kernel, fg_reg r)
 {
     fg_block *region = kernel->region[0];
-    fg_build  b = fg_build_end(region);
+    fg_build b = fg_build_end(region);
     if (f->def[r] && f->def[r]->op == FG_OP_const && is_immediate(f, r)) {
         f->map[r] = fg_inst_clone(&b, f->def[r], NULL)->out[0];
         return;
@@ -332,7 +343,7 @@ static void
 make_kernel(fuser *f, fg_inst *root)
 {
     fg_module *m = f->m;
-    fg_build   at = fg_build_before(root);
+    fg_build at = fg_build_before(root);
     qsort(f->in, (size_t)f->nin, sizeof *f->in, by_place);
     for (int k = 0; k + 1 < f->nin; k++)
         fg_build_add_nodes(&at, f->in[k]);
@@ -364,14 +375,16 @@ make_kernel(fuser *f, fg_inst *root)
     for (int j = 0; j < root->nout; j++)
         m->reg[root->out[j]].def = kernel;
     if (f->nin > 1)
-        fg_report_fusion(f->cx->report, f->anchor ? "kernels around an anchor" : "kernels of loops");
+        fg_report_fusion(f->cx->report,
+                         f->anchor ? "kernels around an anchor" : "kernels of loops");
     for (int k = 0; k < f->nseen; k++) {
         f->member[f->seen[k]] = (member){0};
         f->map[f->seen[k]] = 0;
     }
 }
 
-/* ---- the walk ----------------------------------------------------------------------------------------- */
+/* ---- the walk ----------------------------------------------------------------------
+ * ------------------- */
 
 static void
 need_operands(fuser *f, const fg_inst *i)
@@ -437,7 +450,8 @@ fg_progress
 fg_pass_fuse_ops(fg_module *m, fg_passctx *cx)
 {
     fuser f = {.m = m, .cx = cx};
-    /* What idioms were raised from still reads their operands, and a dead reader is a reader. */
+    /* What idioms were raised from still reads their operands, and a dead reader is a
+     * reader. */
     if (cx->opt >= 1 && fg_raise_idioms(m, cx))
         fg_pass_dce(m, cx);
     if (!fg_unfuse_attention(m))

@@ -5,7 +5,8 @@
  *     step 1           vector                  vector
  *     else             gather                  scatter
  *
- * all under e->mask. Nothing is assumed about alignment: weights lie where a file has them.
+ * all under e->mask. Nothing is assumed about alignment: weights lie where a file has
+ * them.
  */
 #include "codegen/cpu/emit.h"
 
@@ -41,7 +42,7 @@ static fg_t
 memory_type(fg_em *e, fg_dtype d)
 {
     return d == FG_f16 || d == FG_bf16 ? e->g->i16
-         : d == FG_bool                ? e->g->i8
+           : d == FG_bool              ? e->g->i8
                                        : fg_em_type(e, d);
 }
 
@@ -51,7 +52,8 @@ fg_lanes(fg_em *e, fg_v v)
     return ll_splat(e->g, v, e->lanes);
 }
 
-/* ---- 16-bit floats ----------------------------------------------------------------------- */
+/* ---- 16-bit floats
+ * ----------------------------------------------------------------------- */
 
 /* Half precision without conversion instructions: shift the fields into place and let one
  * multiplication fix exponent bias and denormals. */
@@ -143,13 +145,14 @@ fg_em_round(fg_em *e, fg_dtype d, fg_v v)
     return from_memory(e, d, to_memory(e, d, v));
 }
 
-/* ---- 4-bit types: two in a byte, the first in the low half ------------------------------------- */
+/* ---- 4-bit types: two in a byte, the first in the low half
+ * ------------------------------------- */
 
 static fg_v
 extend_nibble(fg_em *e, fg_dtype d, fg_v v)
 {
     fg_ll *g = e->g;
-    fg_v   four = ll_ci(LLVMTypeOf(v), 4);
+    fg_v four = ll_ci(LLVMTypeOf(v), 4);
     v = ll_shl(g, v, four);
     return d == FG_i4 ? ll_sar(g, v, four) : ll_shr(g, v, four);
 }
@@ -158,9 +161,9 @@ static fg_v
 load_nibbles(fg_em *e, fg_dtype d, fg_v p, fg_index at)
 {
     fg_ll *g = e->g;
-    int    n = e->lanes;
+    int n = e->lanes;
     if (at.step == 1 && !at.vec && n > 1 && at.align >= 2) {
-        int  even[64], inter[64];
+        int even[64], inter[64];
         for (int i = 0; i < n; i++) {
             even[i / 2] = i & ~1;
             inter[i] = i / 2 + (i & 1) * (n / 2);
@@ -180,30 +183,32 @@ load_nibbles(fg_em *e, fg_dtype d, fg_v p, fg_index at)
     return extend_nibble(e, d, ll_shr(g, b, sh));
 }
 
-/* One element at a time: its byte's other half must survive. The kernel emitters give 4-bit results a single
- * chunk, so that no two workers share a byte. */
+/* One element at a time: its byte's other half must survive. The kernel emitters give
+ * 4-bit results a single chunk, so that no two workers share a byte. */
 static void
 store_nibbles(fg_em *e, fg_v p, fg_index at, fg_v v)
 {
     fg_ll *g = e->g;
-    fg_v   i = fg_ix_value(e, at);
+    fg_v i = fg_ix_value(e, at);
     for (int l = 0; l < ll_lanes(i); l++) {
         ll_branch s;
         if (e->mask)
             ll_if(g, &s, ll_extract(g, e->mask, l));
-        fg_v k = ll_extract(g, i, l), x = ll_and(g, ll_extract(g, v, l), ll_ci(g->i8, 15));
+        fg_v k = ll_extract(g, i, l),
+             x = ll_and(g, ll_extract(g, v, l), ll_ci(g->i8, 15));
         fg_v odd = ll_sext(g, ll_and(g, k, ll_i(g, 1)), g->i8);
         fg_v sh = ll_shl(g, odd, ll_ci(g->i8, 2));
         fg_v where = ll_at(g, p, g->i8, ll_shr(g, k, ll_i(g, 1)));
-        fg_v keep = ll_and(g, ll_load(g, g->i8, where),
-                           ll_shr(g, ll_ci(g->i8, 0xf0), sh));
+        fg_v keep =
+            ll_and(g, ll_load(g, g->i8, where), ll_shr(g, ll_ci(g->i8, 0xf0), sh));
         ll_store(g, ll_or(g, keep, ll_shl(g, x, sh)), where);
         if (e->mask)
             ll_end(g, &s, NULL, NULL);
     }
 }
 
-/* ---- loads and stores --------------------------------------------------------------------------- */
+/* ---- loads and stores
+ * --------------------------------------------------------------------------- */
 
 fg_v
 fg_em_load(fg_em *e, fg_dtype d, fg_v p, fg_index at)
@@ -214,8 +219,8 @@ fg_em_load(fg_em *e, fg_dtype d, fg_v p, fg_index at)
     fg_t t = memory_type(e, d);
     if (fg_ix_uniform(at)) {
         fg_v where = ll_at(g, p, t, at.base);
-        return from_memory(e, d, e->lanes == 1 ? ll_mload(g, t, where, e->mask)
-                                               : ll_load(g, t, where));
+        return from_memory(
+            e, d, e->lanes == 1 ? ll_mload(g, t, where, e->mask) : ll_load(g, t, where));
     }
     fg_t vt = ll_vec(t, e->lanes);
     if (!at.vec && at.step == 1)
@@ -234,7 +239,8 @@ fg_em_store_to(fg_em *e, fg_dtype d, fg_v p, fg_index at, fg_v v)
     fg_t t = memory_type(e, d);
     v = to_memory(e, d, v);
     if (fg_ix_uniform(at))
-        ll_mstore(g, ll_extract(g, v, 0), ll_at(g, p, t, at.base), e->lanes == 1 ? e->mask : NULL);
+        ll_mstore(g, ll_extract(g, v, 0), ll_at(g, p, t, at.base),
+                  e->lanes == 1 ? e->mask : NULL);
     else if (!at.vec && at.step == 1)
         ll_mstore(g, fg_lanes(e, v), ll_at(g, p, t, at.base), e->mask);
     else

@@ -1,8 +1,8 @@
 /* cpu.c - the CPU target: every `kernel` instruction of a module to machine code.
  *
- * Kernels whose regions say the same share one function; each distinct one is emitted into
- * one of two LLVM modules, which two threads turn into objects; the loader makes them executable.
- * No IR pass runs: the emitters build what the optimiser would.
+ * Kernels whose regions say the same share one function; each distinct one is emitted
+ * into one of two LLVM modules, which two threads turn into objects; the loader makes
+ * them executable. No IR pass runs: the emitters build what the optimiser would.
  */
 #include "codegen/cpu/link.h"
 #include "codegen/cpu/pull.h"
@@ -12,28 +12,29 @@
 #include <stdlib.h>
 #include <llvm-c/Analysis.h>
 
-#define MAXPART 2               /* LLVM modules, and threads */
+#define MAXPART 2 /* LLVM modules, and threads */
 
 struct fg_cpu_code {
-    fg_machine    *machine;
-    fg_image       image;
+    fg_machine *machine;
+    fg_image image;
     fg_kernel_fn **fn;
-    int            nfn;
-    char          *text[2];     /* IR, assembly */
+    int nfn;
+    char *text[2]; /* IR, assembly */
 };
 
-/* ---- choosing the emitter -------------------------------------------------------------------- */
+/* ---- choosing the emitter
+ * -------------------------------------------------------------------- */
 
 typedef bool takes_fn(fg_module *m, const fg_inst *anchor);
 typedef bool gen_fn(fg_em *e, fg_inst *anchor);
 
-/* The first row that takes an instruction of the region makes the kernel; with none, loops do. Cost: what
- * code generation takes, in units of an elementwise kernel. */
+/* The first row that takes an instruction of the region makes the kernel; with none,
+ * loops do. Cost: what code generation takes, in units of an elementwise kernel. */
 static const struct {
-    fg_op     op;
-    takes_fn *takes;            /* NULL: always */
-    gen_fn   *gen;
-    int       cost;
+    fg_op op;
+    takes_fn *takes; /* NULL: always */
+    gen_fn *gen;
+    int cost;
 } emitters[] = {
     {FG_OP_attention, fg_attention_takes, fg_gen_attention, 16},
     {FG_OP_matmul, fg_matmul_takes, fg_gen_matmul, 8},
@@ -58,9 +59,9 @@ static const struct {
 };
 
 typedef struct plan {
-    gen_fn  *gen;
+    gen_fn *gen;
     fg_inst *anchor;
-    int      cost;
+    int cost;
 } plan;
 
 static plan
@@ -68,7 +69,8 @@ choose(fg_module *m, fg_block *region)
 {
     for (size_t k = 0; k < sizeof emitters / sizeof *emitters; k++)
         fg_each_inst(region, i)
-            if (i->op == emitters[k].op && (!emitters[k].takes || emitters[k].takes(m, i)))
+            if (i->op == emitters[k].op &&
+                (!emitters[k].takes || emitters[k].takes(m, i)))
                 return (plan){emitters[k].gen, i, emitters[k].cost};
     return (plan){fg_gen_loops, NULL, 1};
 }
@@ -88,7 +90,7 @@ bool
 fg_cpu_can(fg_module *m, const fg_inst *kernel, const char **why)
 {
     fg_block *r = kernel->region[0];
-    plan      p = choose(m, r);
+    plan p = choose(m, r);
     *why = NULL;
     fg_each_inst(r, i)
         if (i != p.anchor && i->op != FG_OP_yield && !fg_pull_can(i->op))
@@ -118,7 +120,8 @@ fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
         return FG_FUSE_NONE;
     if (gen == fg_gen_rows)
         return operand == 0 ? FG_FUSE_ALL : FG_FUSE_CHEAP;
-    /* The second operand of a product is packed once; the first is read for every panel of columns. */
+    /* The second operand of a product is packed once; the first is read for every
+     * panel of columns. */
     if (gen == fg_gen_matmul && anchor->op == FG_OP_matmul)
         return operand == 0 ? FG_FUSE_VIEWS : FG_FUSE_CHEAP;
     if (gen == fg_gen_attention)
@@ -133,18 +136,22 @@ fg_fuse
 fg_cpu_after(fg_module *m, const fg_inst *anchor)
 {
     gen_fn *gen = emitter_of(m, anchor);
-    return gen == fg_gen_library || gen == fg_gen_attention_plain ? FG_FUSE_NONE : gen == fg_gen_rows ? FG_FUSE_ELEM : FG_FUSE_FORWARD;
+    return gen == fg_gen_library || gen == fg_gen_attention_plain ? FG_FUSE_NONE
+           : gen == fg_gen_rows                                   ? FG_FUSE_ELEM
+                                                                  : FG_FUSE_FORWARD;
 }
 
-/* ---- equal kernels ------------------------------------------------------------------------------ */
+/* ---- equal kernels
+ * ------------------------------------------------------------------------------ */
 
-/* A region written as numbers, registers counted in order of appearance: equal numbers, equal code. */
+/* A region written as numbers, registers counted in order of appearance: equal
+ * numbers, equal code. */
 typedef struct words {
     fg_arena *a;
     uint64_t *w;
-    size_t    n, cap;
-    uint32_t *local;            /* by register */
-    uint32_t  nlocal;
+    size_t n, cap;
+    uint32_t *local; /* by register */
+    uint32_t nlocal;
 } words;
 
 static void
@@ -217,29 +224,29 @@ write_kernel(words *s, fg_module *m, fg_inst *kernel)
 /* One function to be emitted. */
 typedef struct function {
     uint64_t *words, hash;
-    size_t    nword;
-    fg_inst  *kernel;           /* the first that wants it */
-    plan      plan;
-    int       part;
-    fg_kcode  code;             /* arguments, chunks, scratch: the same for all */
+    size_t nword;
+    fg_inst *kernel; /* the first that wants it */
+    plan plan;
+    int part;
+    fg_kcode code; /* arguments, chunks, scratch: the same for all */
 } function;
 
 typedef struct compile {
-    fg_module  *m;
-    fg_arena   *a;
+    fg_module *m;
+    fg_arena *a;
     const fg_cpu_options *o;
     fg_cpu_code *out;
-    fg_inst   **kernel;
-    size_t      capkernel;
-    int         nkernel;
-    int        *fn_of;          /* by kernel */
-    function   *fn;
-    size_t      capfn;
-    int         nfn;
-    int32_t    *table;          /* hash -> fn + 1 */
-    size_t      tablesize;
-    fg_ll      *part[MAXPART];
-    int         nparts;
+    fg_inst **kernel;
+    size_t capkernel;
+    int nkernel;
+    int *fn_of; /* by kernel */
+    function *fn;
+    size_t capfn;
+    int nfn;
+    int32_t *table; /* hash -> fn + 1 */
+    size_t tablesize;
+    fg_ll *part[MAXPART];
+    int nparts;
 } compile;
 
 static void
@@ -258,10 +265,11 @@ static int
 find_or_add(compile *c, words *s, fg_inst *kernel)
 {
     uint64_t h = fg_hash(s->w, s->n * sizeof *s->w, 0);
-    size_t   at = h & (c->tablesize - 1);
+    size_t at = h & (c->tablesize - 1);
     for (; c->table[at]; at = (at + 1) & (c->tablesize - 1)) {
         function *f = &c->fn[c->table[at] - 1];
-        if (f->hash == h && f->nword == s->n && !memcmp(f->words, s->w, s->n * sizeof *s->w))
+        if (f->hash == h && f->nword == s->n &&
+            !memcmp(f->words, s->w, s->n * sizeof *s->w))
             return c->table[at] - 1;
     }
     function f = {.hash = h, .nword = s->n, .kernel = kernel};
@@ -286,21 +294,24 @@ share(compile *c)
     }
 }
 
-/* ---- emission ----------------------------------------------------------------------------------- */
+/* ---- emission
+ * ----------------------------------------------------------------------------------- */
 
-/* Bytes that move if every operand is read and every result written once; operations: one per element and
- * instruction. Emitters that know better have said so. */
+/* Bytes that move if every operand is read and every result written once; operations:
+ * one per element and instruction. Emitters that know better have said so. */
 static void
 estimate(fg_em *e)
 {
     fg_exprs *x = e->m->ex;
-    fg_expr   bytes = fg_ec(x, 0), flops = bytes;
+    fg_expr bytes = fg_ec(x, 0), flops = bytes;
     for (int k = 0; k < e->kernel->nin + e->kernel->nout; k++) {
-        fg_reg r = k < e->kernel->nin ? e->kernel->in[k] : e->kernel->out[k - e->kernel->nin];
+        fg_reg r =
+            k < e->kernel->nin ? e->kernel->in[k] : e->kernel->out[k - e->kernel->nin];
         if (!r)
             continue;
         const fg_type *t = fg_rt(e->m, r);
-        fg_expr bits = fg_emul(x, fg_type_count(x, t), fg_ec(x, fg_dtypes[t->dtype].bits));
+        fg_expr bits =
+            fg_emul(x, fg_type_count(x, t), fg_ec(x, fg_dtypes[t->dtype].bits));
         bytes = fg_eadd(x, bytes, fg_ediv(x, bits, fg_ec(x, 8)));
     }
     fg_each_inst(e->region, i)
@@ -316,7 +327,7 @@ static bool
 emit(compile *c, fg_em *e, int k)
 {
     function *f = &c->fn[k];
-    char      name[32];
+    char name[32];
     snprintf(name, sizeof name, "fg_k%d", k);
     e->g = c->part[f->part];
     fg_em_begin(e, f->kernel, name);
@@ -324,8 +335,13 @@ emit(compile *c, fg_em *e, int k)
         return false;
     fg_em_end(e);
     estimate(e);
-    f->code = (fg_kcode){.fn = k, .narg = e->narg, .arg = e->arg, .chunks = e->chunks,
-                         .scratch = e->scratch_bytes, .flops = e->flops, .bytes = e->bytes};
+    f->code = (fg_kcode){.fn = k,
+                         .narg = e->narg,
+                         .arg = e->arg,
+                         .chunks = e->chunks,
+                         .scratch = e->scratch_bytes,
+                         .flops = e->flops,
+                         .bytes = e->bytes};
     return true;
 }
 
@@ -333,16 +349,17 @@ static int
 dearest_first(const void *a, const void *b)
 {
     const function *x = *(function *const *)a, *y = *(function *const *)b;
-    return x->plan.cost != y->plan.cost ? y->plan.cost - x->plan.cost : x->code.fn - y->code.fn;
+    return x->plan.cost != y->plan.cost ? y->plan.cost - x->plan.cost
+                                        : x->code.fn - y->code.fn;
 }
 
-/* The dearest first, each into the module that is smaller so far: helper functions go with the first kernel
- * that calls them. */
+/* The dearest first, each into the module that is smaller so far: helper functions go
+ * with the first kernel that calls them. */
 static bool
 emit_all(compile *c)
 {
-    fg_em      e = {.m = c->m, .a = c->a, .source = fg_em_sources(c->a, c->m)};
-    int        threads = c->o->threads ? c->o->threads : MAXPART;
+    fg_em e = {.m = c->m, .a = c->a, .source = fg_em_sources(c->a, c->m)};
+    int threads = c->o->threads ? c->o->threads : MAXPART;
     function **order = FG_NEWN(c->a, function *, (size_t)c->nfn);
     c->nparts = threads > 1 && c->nfn > 3 ? MAXPART : 1;
     for (int p = 0; p < c->nparts; p++)
@@ -365,23 +382,25 @@ emit_all(compile *c)
     return true;
 }
 
-/* ---- machine code --------------------------------------------------------------------------------- */
+/* ---- machine code
+ * --------------------------------------------------------------------------------- */
 
 typedef struct job {
-    const fg_machine    *machine;
-    fg_ll               *g;
-    LLVMMemoryBufferRef  object;
-    char                *message;
+    const fg_machine *machine;
+    fg_ll *g;
+    LLVMMemoryBufferRef object;
+    char *message;
 } job;
 
 static void *
 make_object(void *arg)
 {
-    job                 *j = arg;
+    job *j = arg;
     LLVMTargetMachineRef tm = ll_target_machine(j->machine);
-    LLVMTargetDataRef    layout = LLVMCreateTargetDataLayout(tm);
+    LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(tm);
     LLVMSetModuleDataLayout(j->g->m, layout);
-    if (LLVMTargetMachineEmitToMemoryBuffer(tm, j->g->m, LLVMObjectFile, &j->message, &j->object))
+    if (LLVMTargetMachineEmitToMemoryBuffer(tm, j->g->m, LLVMObjectFile, &j->message,
+                                            &j->object))
         j->object = NULL;
     LLVMDisposeTargetData(layout);
     LLVMDisposeTargetMachine(tm);
@@ -393,7 +412,7 @@ static void
 keep(char **text, const char *more, size_t n)
 {
     size_t old = *text ? strlen(*text) : 0;
-    char  *t = realloc(*text, old + n + 1);
+    char *t = realloc(*text, old + n + 1);
     if (!t)
         return;
     memcpy(t + old, more, n);
@@ -409,9 +428,10 @@ keep_text(compile *c)
         keep(&c->out->text[0], ir, strlen(ir));
         LLVMDisposeMessage(ir);
         LLVMTargetMachineRef tm = ll_target_machine(c->out->machine);
-        LLVMModuleRef        copy = LLVMCloneModule(c->part[p]->m);
-        LLVMMemoryBufferRef  b = NULL;
-        if (!LLVMTargetMachineEmitToMemoryBuffer(tm, copy, LLVMAssemblyFile, &message, &b)) {
+        LLVMModuleRef copy = LLVMCloneModule(c->part[p]->m);
+        LLVMMemoryBufferRef b = NULL;
+        if (!LLVMTargetMachineEmitToMemoryBuffer(tm, copy, LLVMAssemblyFile, &message,
+                                                 &b)) {
             keep(&c->out->text[1], LLVMGetBufferStart(b), LLVMGetBufferSize(b));
             LLVMDisposeMemoryBuffer(b);
         } else {
@@ -426,7 +446,7 @@ static void
 found(void *user, const char *name, void *address)
 {
     fg_cpu_code *code = user;
-    int          k;
+    int k;
     if (sscanf(name, "fg_k%d", &k) == 1 && k >= 0 && k < code->nfn)
         code->fn[k] = (fg_kernel_fn *)address;
 }
@@ -437,7 +457,7 @@ verify(compile *c)
 #ifndef NDEBUG
     for (int p = 0; p < c->nparts; p++) {
         char *message = NULL;
-        bool  bad = LLVMVerifyModule(c->part[p]->m, LLVMReturnStatusAction, &message);
+        bool bad = LLVMVerifyModule(c->part[p]->m, LLVMReturnStatusAction, &message);
         if (bad)
             fg_error(c->m->cx, "generated code is not valid: %.600s", message);
         LLVMDisposeMessage(message);
@@ -453,9 +473,9 @@ verify(compile *c)
 static bool
 generate(compile *c)
 {
-    job       j[MAXPART] = {{0}};
+    job j[MAXPART] = {{0}};
     pthread_t other;
-    bool      beside = false, ok = true;
+    bool beside = false, ok = true;
     for (int p = 0; p < c->nparts; p++)
         j[p] = (job){.machine = c->out->machine, .g = c->part[p]};
     if (c->nparts > 1)
@@ -465,13 +485,15 @@ generate(compile *c)
         pthread_join(other, NULL);
     else if (c->nparts > 1)
         make_object(&j[1]);
-    fg_object   object[MAXPART] = {{0}};
+    fg_object object[MAXPART] = {{0}};
     const char *why = NULL;
     for (int p = 0; p < c->nparts; p++) {
         if (!j[p].object)
-            ok = fg_error(c->m->cx, "LLVM: %.500s", j[p].message ? j[p].message : "no object");
+            ok = fg_error(c->m->cx, "LLVM: %.500s",
+                          j[p].message ? j[p].message : "no object");
         else
-            object[p] = (fg_object){LLVMGetBufferStart(j[p].object), LLVMGetBufferSize(j[p].object)};
+            object[p] = (fg_object){LLVMGetBufferStart(j[p].object),
+                                    LLVMGetBufferSize(j[p].object)};
     }
     if (ok && !fg_link(&c->out->image, object, c->nparts, found, c->out, &why))
         ok = fg_error(c->m->cx, "%s", why);
@@ -483,7 +505,8 @@ generate(compile *c)
     return ok;
 }
 
-/* ---- the target ------------------------------------------------------------------------------------ */
+/* ---- the target
+ * ------------------------------------------------------------------------------------ */
 
 static void
 describe_kernels(compile *c, fg_kcode **kc, int *nkc)
@@ -498,7 +521,7 @@ describe_kernels(compile *c, fg_kcode **kc, int *nkc)
 
 typedef struct attempt {
     compile *c;
-    bool     ok;
+    bool ok;
 } attempt;
 
 static void
@@ -520,12 +543,13 @@ compile_all(void *arg)
 }
 
 fg_cpu_code *
-fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o, fg_kcode **kc, int *nkc)
+fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o, fg_kcode **kc,
+               int *nkc)
 {
     fg_cpu_code *out = calloc(1, sizeof *out);
-    const char  *why = NULL;
-    compile      c = {.m = m, .a = a, .o = o, .out = out};
-    attempt      t = {.c = &c};
+    const char *why = NULL;
+    compile c = {.m = m, .a = a, .o = o, .out = out};
+    attempt t = {.c = &c};
     if (!out)
         fg_raise_memory(m->cx);
     if (!(out->machine = ll_machine_new(o->cpu, &why))) {

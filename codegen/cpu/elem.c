@@ -1,4 +1,5 @@
-/* elem.c - one elementwise instruction on values in registers, and the table of pull rules.
+/* elem.c - one elementwise instruction on values in registers, and the table of pull
+ * rules.
  *
  * f16 and bf16 values are f32 here; the result of an instruction is rounded to its type
  * once. 4-bit integers are kept extended in i8.
@@ -24,13 +25,14 @@ wrap(fg_ll *g, fg_dtype d, fg_v v)
     return d == FG_i4 ? ll_sar(g, v, four) : ll_shr(g, v, four);
 }
 
-/* ---- conversions ------------------------------------------------------------------------- */
+/* ---- conversions
+ * ------------------------------------------------------------------------- */
 
 static fg_v
 float_to_int(fg_em *e, fg_v v, fg_dtype to)
 {
     fg_ll *g = e->g;
-    fg_t   t = LLVMTypeOf(v);
+    fg_t t = LLVMTypeOf(v);
     if (to == FG_i4 || to == FG_u4) {
         double lo = to == FG_i4 ? -8 : 0, hi = to == FG_i4 ? 7 : 15;
         v = ll_max(g, ll_cf(t, lo), ll_min(g, ll_cf(t, hi), v));
@@ -43,13 +45,14 @@ fg_v
 fg_em_cast(fg_em *e, fg_v v, fg_dtype from, fg_dtype to)
 {
     fg_ll *g = e->g;
-    fg_t   t = fg_em_type(e, to);
+    fg_t t = fg_em_type(e, to);
     if (from == to)
         return v;
     if (to == FG_bool)
         return ll_cmp(g, LL_NE, v, ll_zero(LLVMTypeOf(v)));
     if (fg_is_float(from))
-        return fg_is_float(to) ? fg_em_round(e, to, ll_fcast(g, v, t)) : float_to_int(e, v, to);
+        return fg_is_float(to) ? fg_em_round(e, to, ll_fcast(g, v, t))
+                               : float_to_int(e, v, to);
     if (fg_is_float(to))
         return fg_em_round(e, to, ll_fromint(g, v, t, is_signed(from)));
     return wrap(g, to, is_signed(from) ? ll_sext(g, v, t) : ll_zext(g, v, t));
@@ -61,16 +64,18 @@ bit_cast(fg_em *e, fg_v v, fg_dtype from, fg_dtype to)
     fg_ll *g = e->g;
     /* Half floats are f32 in registers; their bits are those they have in memory. */
     if (from == FG_f16 || from == FG_bf16 || to == FG_f16 || to == FG_bf16) {
-        fg_v     slot = ll_slot(g, g->i16, 64);
+        fg_v slot = ll_slot(g, g->i16, 64);
         fg_index at = fg_ix_run(e, ll_i(g, 0), FG_ALIGN_MAX);
         fg_em_store_to(e, from, slot, at, v);
         return fg_em_load(e, to, slot, at);
     }
-    return from == FG_bool || to == FG_bool ? fg_em_cast(e, v, from, to)
-                                            : ll_bits(g, v, ll_like(v, fg_em_type(e, to)));
+    return from == FG_bool || to == FG_bool
+               ? fg_em_cast(e, v, from, to)
+               : ll_bits(g, v, ll_like(v, fg_em_type(e, to)));
 }
 
-/* ---- integers -------------------------------------------------------------------------------- */
+/* ---- integers
+ * -------------------------------------------------------------------------------- */
 
 /* x / 0 = 0 and INT_MIN / -1 wraps, where the machine would trap. */
 static fg_v
@@ -104,15 +109,16 @@ int_rem(fg_ll *g, fg_v a, fg_v b, bool sign, bool like_divisor)
 static fg_v
 int_pow(fg_em *e, fg_v x, fg_v y, bool sign, bool y_sign)
 {
-    fg_ll  *g = e->g;
-    fg_t    t = LLVMTypeOf(x), ty = LLVMTypeOf(y);
-    fg_v    one = ll_ci(t, 1), zero = ll_zero(t), n = y;
+    fg_ll *g = e->g;
+    fg_t t = LLVMTypeOf(x), ty = LLVMTypeOf(y);
+    fg_v one = ll_ci(t, 1), zero = ll_zero(t), n = y;
     ll_loop l;
     ll_for1(g, &l, ll_i(g, 0), ll_i(g, 64), ll_i(g, 1), 3, (fg_v[]){one, x, n});
     fg_v odd = ll_cmp(g, LL_NE, ll_and(g, l.phi[2], ll_ci(ty, 1)), ll_zero(ty));
     fg_v r = ll_sel(g, odd, ll_mul(g, l.phi[0], l.phi[1]), l.phi[0]);
-    ll_next(g, &l, (fg_v[]){r, ll_mul(g, l.phi[1], l.phi[1]),
-                            ll_shr(g, l.phi[2], ll_ci(ty, 1))});
+    ll_next(
+        g, &l,
+        (fg_v[]){r, ll_mul(g, l.phi[1], l.phi[1]), ll_shr(g, l.phi[2], ll_ci(ty, 1))});
     if (!y_sign)
         return l.phi[0];
     fg_v below = ll_cmp(g, LL_LT, y, ll_zero(ty));
@@ -138,7 +144,8 @@ shift(fg_ll *g, const fg_inst *i, fg_dtype d, fg_v a, fg_v b)
     return ll_sel(g, over, ll_zero(t), ll_shr(g, a, n));
 }
 
-/* ---- floats ---------------------------------------------------------------------------------- */
+/* ---- floats
+ * ---------------------------------------------------------------------------------- */
 
 /* Exact for all quotients: the library's fmod, lane by lane. */
 static fg_v
@@ -150,8 +157,11 @@ float_rem(fg_ll *g, fg_v a, fg_v b, bool like_divisor)
     if (!like_divisor)
         return r;
     fg_v zero = ll_zero(LLVMTypeOf(a));
-    fg_v differ = ll_cmp(g, LL_LT, ll_mul(g, ll_intr2(g, "llvm.copysign", ll_c(LLVMTypeOf(a), 1), r),
-                                          ll_intr2(g, "llvm.copysign", ll_c(LLVMTypeOf(a), 1), b)), zero);
+    fg_v differ =
+        ll_cmp(g, LL_LT,
+               ll_mul(g, ll_intr2(g, "llvm.copysign", ll_c(LLVMTypeOf(a), 1), r),
+                      ll_intr2(g, "llvm.copysign", ll_c(LLVMTypeOf(a), 1), b)),
+               zero);
     differ = ll_and(g, differ, ll_cmp(g, LL_NE, r, zero));
     return ll_sel(g, differ, ll_add(g, r, b), r);
 }
@@ -160,7 +170,7 @@ static fg_v
 float_pow(fg_em *e, const fg_inst *i, fg_v x, fg_v y)
 {
     fg_ll *g = e->g;
-    fg_t   t = LLVMTypeOf(x);
+    fg_t t = LLVMTypeOf(x);
     double c;
     if (fg_const_splat(e->m, i->in[1], &c)) {
         if (c == 2)
@@ -179,8 +189,8 @@ float_pow(fg_em *e, const fg_inst *i, fg_v x, fg_v y)
 
 typedef fg_v mathfn(fg_ll *g, fg_v x);
 static const struct {
-    mathfn     *single;
-    const char *wide;           /* of the C library, for f64 */
+    mathfn *single;
+    const char *wide; /* of the C library, for f64 */
 } functions[FG_NOPS] = {
     [FG_OP_exp] = {vm_exp, "exp"},       [FG_OP_log] = {vm_log, "log"},
     [FG_OP_sin] = {vm_sin, "sin"},       [FG_OP_cos] = {vm_cos, "cos"},
@@ -242,14 +252,15 @@ is_infinite(fg_ll *g, const fg_inst *i, fg_v x)
     return r;
 }
 
-/* ---- by operand count ---------------------------------------------------------------------------- */
+/* ---- by operand count
+ * ---------------------------------------------------------------------------- */
 
 static fg_v
 unary(fg_em *e, const fg_inst *i, fg_dtype d, fg_v x)
 {
     fg_ll *g = e->g;
-    fg_t   t = LLVMTypeOf(x);
-    fg_v   zero = ll_zero(t), one = d == FG_bool ? NULL : ll_c(t, 1);
+    fg_t t = LLVMTypeOf(x);
+    fg_v zero = ll_zero(t), one = d == FG_bool ? NULL : ll_c(t, 1);
     if (functions[i->op].single) {
         if (d != FG_f64)
             return functions[i->op].single(g, x);
@@ -302,8 +313,12 @@ unary(fg_em *e, const fg_inst *i, fg_dtype d, fg_v x)
 static fg_v
 compare(fg_ll *g, fg_op op, fg_dtype d, fg_v a, fg_v b)
 {
-    ll_cond c = op == FG_OP_eq ? LL_EQ : op == FG_OP_ne ? LL_NE : op == FG_OP_lt ? LL_LT
-              : op == FG_OP_le ? LL_LE : op == FG_OP_gt ? LL_GT : LL_GE;
+    ll_cond c = op == FG_OP_eq   ? LL_EQ
+                : op == FG_OP_ne ? LL_NE
+                : op == FG_OP_lt ? LL_LT
+                : op == FG_OP_le ? LL_LE
+                : op == FG_OP_gt ? LL_GT
+                                 : LL_GE;
     return fg_is_float(d) || is_signed(d) ? ll_cmp(g, c, a, b) : ll_ucmp(g, c, a, b);
 }
 
@@ -320,7 +335,7 @@ extreme(fg_ll *g, bool max, fg_dtype d, fg_v a, fg_v b)
 static fg_v
 power(fg_em *e, const fg_inst *i, fg_dtype d, fg_v a, fg_v b)
 {
-    fg_ll   *g = e->g;
+    fg_ll *g = e->g;
     fg_dtype dy = fg_rt(e->m, i->in[1])->dtype;
     if (fg_is_float(d))
         return float_pow(e, i, a, fg_em_cast(e, b, dy, d == FG_f64 ? FG_f64 : FG_f32));
@@ -334,7 +349,7 @@ static fg_v
 binary(fg_em *e, const fg_inst *i, fg_dtype d, fg_v a, fg_v b)
 {
     fg_ll *g = e->g;
-    bool   flt = fg_is_float(d), sign = is_signed(d);
+    bool flt = fg_is_float(d), sign = is_signed(d);
     switch (i->op) {
     case FG_OP_add:
         return wrap(g, d, ll_add(g, a, b));
@@ -374,8 +389,8 @@ binary(fg_em *e, const fg_inst *i, fg_dtype d, fg_v a, fg_v b)
 fg_v
 fg_em_elem(fg_em *e, const fg_inst *i, const fg_v *v)
 {
-    fg_v     x[3];
-    int      lanes = 1;
+    fg_v x[3];
+    int lanes = 1;
     fg_dtype d = fg_rt(e->m, i->in[0])->dtype, to = fg_rt(e->m, i->out[0])->dtype;
     for (int k = 0; k < i->nin; k++)
         lanes = ll_lanes(v[k]) > lanes ? ll_lanes(v[k]) : lanes;
@@ -395,7 +410,7 @@ fg_em_elem(fg_em *e, const fg_inst *i, const fg_v *v)
 static fg_v
 pull_elementwise(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
-    fg_v     v[3];
+    fg_v v[3];
     fg_index at[FG_MAXRANK];
     for (int k = 0; k < i->nin; k++) {
         fg_ix_broadcast(e, fg_rt(e->m, r), ix, fg_rt(e->m, i->in[k]), at);
@@ -404,7 +419,8 @@ pull_elementwise(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     return fg_em_elem(e, i, v);
 }
 
-/* ---- the rules ------------------------------------------------------------------------------------- */
+/* ---- the rules ---------------------------------------------------------------------
+ * ---------------- */
 
 static fg_pullrule *const rules[FG_NOPS] = {
     [FG_OP_const] = fg_pull_const,

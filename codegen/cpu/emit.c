@@ -1,5 +1,5 @@
-/* emit.c - the pull emitter's frame: one kernel's function, its arguments, the memory of what
- * was pulled, and the walk from a register to the rule that makes its value.
+/* emit.c - the pull emitter's frame: one kernel's function, its arguments, the memory of
+ * what was pulled, and the walk from a register to the rule that makes its value.
  *
  *     pull(%r, index)  =  what was pulled before at the same index, or else
  *                         a load, when %r is an operand of the kernel
@@ -9,15 +9,15 @@
 #include "codegen/cpu/pull.h"
 
 struct fg_source {
-    int        param;           /* 1 + operand */
+    int param; /* 1 + operand */
     fg_pullfn *fn;
-    void      *user;
+    void *user;
 };
 
 struct fg_memo {
-    fg_reg   r;
-    int      rank, lanes;
-    fg_v     mask, value;
+    fg_reg r;
+    int rank, lanes;
+    fg_v mask, value;
     fg_index ix[FG_MAXRANK];
 };
 
@@ -30,9 +30,9 @@ fg_em_sources(fg_arena *a, const fg_module *m)
 void
 fg_em_begin(fg_em *e, fg_inst *kernel, const char *name)
 {
-    fg_ll    *g = e->g;
+    fg_ll *g = e->g;
     fg_block *r = kernel->region[0];
-    fg_t      param[5] = {g->ptr, g->ptr, g->i64, g->i64, g->ptr};
+    fg_t param[5] = {g->ptr, g->ptr, g->i64, g->i64, g->ptr};
     ll_function(g, name, g->none, 5, param, false);
     e->kernel = kernel;
     e->region = r;
@@ -64,7 +64,8 @@ fg_em_end(fg_em *e)
     ll_ret(e->g, NULL);
 }
 
-/* ---- the kernel's operands and results ------------------------------------------------- */
+/* ---- the kernel's operands and results
+ * ------------------------------------------------- */
 
 fg_v
 fg_em_buf(fg_em *e, int i)
@@ -99,7 +100,7 @@ fg_em_nresult(const fg_em *e)
 fg_v
 fg_em_expr(fg_em *e, fg_expr x)
 {
-    fg_ll  *g = e->g;
+    fg_ll *g = e->g;
     int64_t c;
     if (x == FG_E_BAD)
         FG_BUG(e->m->cx, "a kernel reads a size that overflows");
@@ -109,7 +110,7 @@ fg_em_expr(fg_em *e, fg_expr x)
         if (e->arg[i] == x)
             return e->argv[i];
     fg_bb at = ll_entry(g);
-    fg_v  v = ll_load_aligned(g, g->i64, ll_atc(g, ll_param(g, 1), g->i64, e->narg), 8);
+    fg_v v = ll_load_aligned(g, g->i64, ll_atc(g, ll_param(g, 1), g->i64, e->narg), 8);
     ll_back(g, at);
     int n = e->narg;
     FG_PUSH(e->a, e->argv, n, e->capargv) = v;
@@ -129,11 +130,13 @@ fg_em_scratch(fg_em *e, fg_expr bytes)
     fg_exprs *x = e->m->ex;
     fg_v at = fg_em_expr(e, e->scratch_bytes);
     fg_expr line = fg_ec(x, 64), up = fg_eadd(x, bytes, fg_ec(x, 63));
-    e->scratch_bytes = fg_eadd(x, e->scratch_bytes, fg_emul(x, fg_ediv(x, up, line), line));
+    e->scratch_bytes =
+        fg_eadd(x, e->scratch_bytes, fg_emul(x, fg_ediv(x, up, line), line));
     return ll_at(e->g, e->scratch, e->g->i8, at);
 }
 
-/* ---- pulling ------------------------------------------------------------------------------ */
+/* ---- pulling
+ * ------------------------------------------------------------------------------ */
 
 fg_scopemark
 fg_scope(fg_em *e)
@@ -182,7 +185,8 @@ fg_pull(fg_em *e, fg_reg r, const fg_index *ix)
         v = load_operand(e, s->param - 1, t, ix);
     else
         v = fg_pull_inst(e, fg_def(e->m, r), r, ix);
-    struct fg_memo o = {.r = r, .rank = t->rank, .lanes = e->lanes, .mask = e->mask, .value = v};
+    struct fg_memo o = {
+        .r = r, .rank = t->rank, .lanes = e->lanes, .mask = e->mask, .value = v};
     for (int i = 0; i < t->rank; i++)
         o.ix[i] = ix[i];
     FG_PUSH(e->a, e->memo, e->nmemo, e->capmemo) = o;
@@ -210,13 +214,14 @@ fg_em_put(fg_em *e, int k, const fg_index *ix)
     fg_em_store(e, k, ix, fg_pull(e, fg_em_result(e, k), ix));
 }
 
-/* ---- loops ------------------------------------------------------------------------------------ */
+/* ---- loops
+ * ------------------------------------------------------------------------------------ */
 
 fg_v
 fg_em_count(fg_em *e, int n, const fg_expr *dim)
 {
     fg_exprs *x = e->m->ex;
-    fg_expr   count = fg_ec(x, 1);
+    fg_expr count = fg_ec(x, 1);
     for (int k = 0; k < n; k++)
         count = fg_emul(x, count, dim[k]);
     if (count != FG_E_BAD)
@@ -230,10 +235,10 @@ fg_em_count(fg_em *e, int n, const fg_expr *dim)
 void
 fg_em_items(fg_em *e, ll_loop *l, int n, const fg_expr *dim, fg_expr per)
 {
-    fg_ll    *g = e->g;
+    fg_ll *g = e->g;
     fg_exprs *x = e->m->ex;
-    fg_expr   total = fg_ec(x, 1);
-    fg_v      lo = ll_i(g, 0), hi = fg_em_count(e, n, dim);
+    fg_expr total = fg_ec(x, 1);
+    fg_v lo = ll_i(g, 0), hi = fg_em_count(e, n, dim);
     for (int k = 0; k < n; k++)
         total = fg_emul(x, total, dim[k]);
     fg_expr chunks = fg_ediv(x, fg_eadd(x, total, fg_esub(x, per, fg_ec(x, 1))), per);
@@ -249,10 +254,10 @@ fg_em_items(fg_em *e, ll_loop *l, int n, const fg_expr *dim, fg_expr per)
 void
 fg_em_run(fg_em *e, fg_v lo, fg_v hi, bool whole, fg_runfn *body, void *user)
 {
-    fg_ll       *g = e->g;
-    int          lanes = e->lanes;
+    fg_ll *g = e->g;
+    int lanes = e->lanes;
     fg_scopemark s = fg_scope(e);
-    ll_loop      l;
+    ll_loop l;
     /* With cheap masks one loop serves the rest too; else full vectors first. */
     bool one = whole || lanes == 1 || g->t->masks;
     fg_v full = one ? hi : ll_add(g, lo, ll_and(g, ll_sub(g, hi, lo), ll_i(g, -lanes)));

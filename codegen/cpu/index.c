@@ -2,9 +2,10 @@
  *
  *     base + lane step      with base a multiple of `align`
  *
- * As long as an index stays in this form a load is a vector or a scalar load. Divisions keep the form when
- * a run of lanes provably stays within one quotient: its length divides k, and base is a multiple of it. Otherwise
- * lanes go their own way (vec), and loads become gathers.
+ * As long as an index stays in this form a load is a vector or a scalar load. Divisions
+ * keep the form when a run of lanes provably stays within one quotient: its length
+ * divides k, and base is a multiple of it. Otherwise lanes go their own way (vec), and
+ * loads become gathers.
  */
 #include "codegen/cpu/emit.h"
 
@@ -88,7 +89,8 @@ fg_ix_add(fg_em *e, fg_index a, fg_index b)
 {
     if (a.vec || b.vec)
         return fg_ix_vec(e, ll_add(e->g, wide(e, a), wide(e, b)));
-    return (fg_index){.base = ll_add(e->g, a.base, b.base), .step = a.step + b.step,
+    return (fg_index){.base = ll_add(e->g, a.base, b.base),
+                      .step = a.step + b.step,
                       .align = smaller(a.align, b.align)};
 }
 
@@ -102,14 +104,15 @@ fg_ix_addc(fg_em *e, fg_index a, fg_expr c)
 fg_index
 fg_ix_mul(fg_em *e, fg_index a, fg_expr k)
 {
-    fg_ll  *g = e->g;
+    fg_ll *g = e->g;
     int64_t c;
-    bool    known = fg_e_const(e->m->ex, k, &c);
-    fg_v    f = fg_em_expr(e, k);
+    bool known = fg_e_const(e->m->ex, k, &c);
+    fg_v f = fg_em_expr(e, k);
     if (a.vec || (a.step && !known))
         return fg_ix_vec(e, ll_mul(g, wide(e, a), ll_splat(g, f, e->lanes)));
     int scale = known ? align_of(c) : align_of_expr(e, k);
-    return (fg_index){.base = ll_mul(g, a.base, f), .step = known ? a.step * c : 0,
+    return (fg_index){.base = ll_mul(g, a.base, f),
+                      .step = known ? a.step * c : 0,
                       .align = smaller(a.align * scale, FG_ALIGN_MAX)};
 }
 
@@ -121,14 +124,14 @@ stays_within(fg_em *e, fg_index a, fg_expr k)
                                   fg_e_divides(e->m->ex, e->lanes, k)));
 }
 
-/* Quotients of lanes: by shifts, or in f64, where the rounded quotient of integers below 2^52 never
- * reaches the next integer. Vector units divide no integers. */
+/* Quotients of lanes: by shifts, or in f64, where the rounded quotient of integers
+ * below 2^52 never reaches the next integer. Vector units divide no integers. */
 static fg_v
 vector_div(fg_em *e, fg_v a, fg_expr k)
 {
-    fg_ll  *g = e->g;
+    fg_ll *g = e->g;
     int64_t c;
-    fg_t    t = LLVMTypeOf(a);
+    fg_t t = LLVMTypeOf(a);
     if (fg_e_const(e->m->ex, k, &c) && c > 0 && !(c & (c - 1)))
         return ll_shr(g, a, ll_ci(t, __builtin_ctzll((uint64_t)c)));
     fg_v num = ll_fromint(g, a, g->f64, true);
@@ -158,7 +161,8 @@ fg_ix_mod(fg_em *e, fg_index a, fg_expr k)
         fg_v v = wide(e, a), q = vector_div(e, v, k);
         return fg_ix_vec(e, ll_sub(g, v, ll_mul(g, q, ll_splat(g, f, e->lanes))));
     }
-    return (fg_index){.base = ll_urem(g, a.base, f), .step = a.step,
+    return (fg_index){.base = ll_urem(g, a.base, f),
+                      .step = a.step,
                       .align = smaller(a.align, align_of_expr(e, k))};
 }
 
@@ -176,15 +180,17 @@ fg_index
 fg_ix_linear(fg_em *e, int rank, const fg_expr *dim, const fg_index *ix)
 {
     fg_exprs *x = e->m->ex;
-    fg_index  at = fg_ixc(e, 0);
-    fg_expr   stride = fg_ec(x, 1);
+    fg_index at = fg_ixc(e, 0);
+    fg_expr stride = fg_ec(x, 1);
     /* From the last axis, so that only the axis the lanes run along keeps a step; sums of
      * products rather than a nest, so that outer parts are loop invariants. */
     for (int a = rank - 1; a >= 0; a--) {
         if (!fg_e_is(x, dim[a], 1))
-            at = fg_ix_add(e, stride != FG_E_BAD
-                                  ? fg_ix_mul(e, ix[a], stride)
-                                  : times_count(e, ix[a], rank - 1 - a, dim + a + 1), at);
+            at = fg_ix_add(e,
+                           stride != FG_E_BAD
+                               ? fg_ix_mul(e, ix[a], stride)
+                               : times_count(e, ix[a], rank - 1 - a, dim + a + 1),
+                           at);
         stride = fg_emul(x, stride, dim[a]);
     }
     return at;
@@ -211,8 +217,8 @@ fg_ix_broadcast(fg_em *e, const fg_type *result, const fg_index *ix, const fg_ty
                 fg_index *to)
 {
     fg_exprs *x = e->m->ex;
-    fg_ll    *g = e->g;
-    int       shift = result->rank - t->rank;
+    fg_ll *g = e->g;
+    int shift = result->rank - t->rank;
     for (int a = 0; a < t->rank; a++) {
         fg_index from = ix[a + shift];
         if (fg_e_is(x, t->dim[a], 1)) {
@@ -223,9 +229,10 @@ fg_ix_broadcast(fg_em *e, const fg_type *result, const fg_index *ix, const fg_ty
             /* One or the full size: only known while running. */
             fg_v one = ll_cmp(g, LL_EQ, fg_em_expr(e, t->dim[a]), ll_i(g, 1));
             fg_v f = ll_sel(g, one, ll_i(g, 0), ll_i(g, 1));
-            to[a] = fg_ix_uniform(from)
-                        ? fg_ix(e, ll_mul(g, from.base, f))
-                        : fg_ix_vec(e, ll_mul(g, wide(e, from), ll_splat(g, f, e->lanes)));
+            to[a] =
+                fg_ix_uniform(from)
+                    ? fg_ix(e, ll_mul(g, from.base, f))
+                    : fg_ix_vec(e, ll_mul(g, wide(e, from), ll_splat(g, f, e->lanes)));
         }
     }
 }

@@ -1,9 +1,9 @@
 /* link.c - a loader for the objects LLVM makes of our modules.
  *
- * Such objects have code, constants, and relocations relative to the place: from code to constants, to
- * functions of theirs, and to the C library's mathematics. So linking is: lay the
- * sections out in one mapping (code first, data on pages of its own), append a jump per external
- * function, patch, and withdraw write permission.
+ * Such objects have code, constants, and relocations relative to the place: from code to
+ * constants, to functions of theirs, and to the C library's mathematics. So linking is:
+ * lay the sections out in one mapping (code first, data on pages of its own), append a
+ * jump per external function, patch, and withdraw write permission.
  */
 #include "codegen/cpu/link.h"
 
@@ -16,16 +16,19 @@
 #include <unistd.h>
 
 #define MAXSECTION 256
-#define STUB 16                 /* bytes of a jump through a full address */
+#define STUB 16 /* bytes of a jump through a full address */
 
 /* Whatever code generation may call; nothing else resolves. */
-#define MATH(X)                                                                           \
-    X(exp) X(log) X(log1p) X(pow) X(sin) X(cos) X(tan) X(asin) X(acos) X(atan) X(sinh)    \
-    X(cosh) X(asinh) X(acosh) X(atanh) X(tanh) X(erf) X(fmod) X(floor) X(ceil) X(rint)    \
-    X(trunc) X(floorf) X(ceilf) X(rintf) X(truncf) X(memcpy) X(memset) X(memmove)
+#define MATH(X)                                                                          \
+    X(exp)                                                                               \
+    X(log)                                                                               \
+    X(log1p)                                                                             \
+    X(pow) X(sin) X(cos) X(tan) X(asin) X(acos) X(atan) X(sinh) X(cosh) X(asinh)         \
+        X(acosh) X(atanh) X(tanh) X(erf) X(fmod) X(floor) X(ceil) X(rint) X(trunc)       \
+            X(floorf) X(ceilf) X(rintf) X(truncf) X(memcpy) X(memset) X(memmove)
 static const struct {
     const char *name;
-    void       *address;
+    void *address;
 } externals[] = {
 #define X(f) {#f, (void *)f},
     MATH(X)
@@ -34,21 +37,21 @@ static const struct {
 enum { NEXTERNAL = sizeof externals / sizeof *externals };
 
 typedef struct object {
-    const uint8_t    *data;
-    size_t            bytes;
+    const uint8_t *data;
+    size_t bytes;
     const Elf64_Ehdr *head;
     const Elf64_Shdr *section;
-    const Elf64_Sym  *symbol;
-    size_t            nsymbol;
-    const char       *names;
-    size_t            at[MAXSECTION];   /* offset of each section in the image */
+    const Elf64_Sym *symbol;
+    size_t nsymbol;
+    const char *names;
+    size_t at[MAXSECTION]; /* offset of each section in the image */
 } object;
 
 typedef struct linker {
-    object  *o;
-    int      n;
+    object *o;
+    int n;
     uint8_t *base;
-    size_t   stubs;             /* offset of the jumps */
+    size_t stubs; /* offset of the jumps */
 } linker;
 
 static bool
@@ -91,7 +94,8 @@ lay_out(object *s, size_t end, bool code)
 {
     for (int i = 0; i < s->head->e_shnum; i++) {
         const Elf64_Shdr *c = &s->section[i];
-        if (!(c->sh_flags & SHF_ALLOC) || !c->sh_size || ((c->sh_flags & SHF_EXECINSTR) != 0) != code)
+        if (!(c->sh_flags & SHF_ALLOC) || !c->sh_size ||
+            ((c->sh_flags & SHF_EXECINSTR) != 0) != code)
             continue;
         s->at[i] = end = align_up(end, c->sh_addralign ? c->sh_addralign : 1);
         end += c->sh_size;
@@ -112,7 +116,7 @@ copy_sections(const linker *l, const object *s)
 static void
 write_stubs(const linker *l)
 {
-    static const uint8_t jump[6] = {0xff, 0x25, 2, 0, 0, 0};         /* jmp *2(%rip) */
+    static const uint8_t jump[6] = {0xff, 0x25, 2, 0, 0, 0}; /* jmp *2(%rip) */
     for (int i = 0; i < NEXTERNAL; i++) {
         uint8_t *p = l->base + l->stubs + (size_t)i * STUB;
         memcpy(p, jump, sizeof jump);
@@ -142,7 +146,8 @@ find_elsewhere(const linker *l, const char *name)
     for (int k = 0; k < l->n; k++) {
         const object *s = &l->o[k];
         for (size_t j = 0; j < s->nsymbol; j++)
-            if (ELF64_ST_BIND(s->symbol[j].st_info) == STB_GLOBAL && is_defined(s, &s->symbol[j]) &&
+            if (ELF64_ST_BIND(s->symbol[j].st_info) == STB_GLOBAL &&
+                is_defined(s, &s->symbol[j]) &&
                 !strcmp(name, s->names + s->symbol[j].st_name))
                 return defined_at(l, s, &s->symbol[j]);
     }
@@ -155,7 +160,8 @@ address_of(const linker *l, const object *s, uint32_t index)
     if (index >= s->nsymbol)
         return NULL;
     const Elf64_Sym *y = &s->symbol[index];
-    return is_defined(s, y) ? defined_at(l, s, y) : find_elsewhere(l, s->names + y->st_name);
+    return is_defined(s, y) ? defined_at(l, s, y)
+                            : find_elsewhere(l, s->names + y->st_name);
 }
 
 static bool
@@ -165,8 +171,9 @@ relocate(const linker *l, const object *s, const Elf64_Shdr *c, const char **why
     for (size_t k = 0; k < c->sh_size / sizeof *r; k++, r++) {
         uint8_t *place = l->base + s->at[c->sh_info] + r->r_offset;
         uint8_t *to = address_of(l, s, (uint32_t)ELF64_R_SYM(r->r_info));
-        int64_t  full = (int64_t)(intptr_t)to + r->r_addend, near = full - (int64_t)(intptr_t)place;
-        int32_t  near32 = (int32_t)near;
+        int64_t full = (int64_t)(intptr_t)to + r->r_addend,
+                near = full - (int64_t)(intptr_t)place;
+        int32_t near32 = (int32_t)near;
         if (!to) {
             *why = "generated code calls a function that is not linked in";
             return false;
@@ -218,7 +225,8 @@ map_image(linker *l, fg_image *im, const char **why)
     for (int k = 0; k < l->n; k++)
         end = lay_out(&l->o[k], end, false);
     im->bytes = align_up(end, page);
-    l->base = mmap(NULL, im->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    l->base =
+        mmap(NULL, im->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (l->base == MAP_FAILED) {
         *why = "no memory for generated code";
         return false;
@@ -256,7 +264,8 @@ link_all(linker *l, fg_image *im, const fg_object *in, const char **why)
 
 bool
 fg_link(fg_image *im, const fg_object *in, int n,
-        void (*found)(void *user, const char *name, void *address), void *user, const char **why)
+        void (*found)(void *user, const char *name, void *address), void *user,
+        const char **why)
 {
     linker l = {.n = n, .o = calloc((size_t)n, sizeof *l.o)};
     *im = (fg_image){0};

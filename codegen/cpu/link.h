@@ -6,20 +6,22 @@
 #include <stddef.h>
 
 typedef struct fg_image {
-    void  *base;                /* the mapping */
+    void *base; /* the mapping */
     size_t bytes;
     size_t code_bytes;
 } fg_image;
 
-typedef struct fg_object {      /* one relocatable ELF object */
+typedef struct fg_object { /* one relocatable ELF object */
     const void *data;
-    size_t      bytes;
+    size_t bytes;
 } fg_object;
 
-/* Links objects into fresh memory: code executable, nothing both writable and executable. They may call each
- * other's functions. found(user, name, address) is called for each function. False with *why (static text). */
+/* Links objects into fresh memory: code executable, nothing both writable and
+ * executable. They may call each other's functions. found(user, name, address) is
+ * called for each function. False with *why (static text). */
 bool fg_link(fg_image *im, const fg_object *object, int n,
-             void (*found)(void *user, const char *name, void *address), void *user, const char **why);
+             void (*found)(void *user, const char *name, void *address), void *user,
+             const char **why);
 void fg_unlink(fg_image *im);
 
 /* Drops the compiler's own code from resident memory (trim.c). */

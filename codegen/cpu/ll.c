@@ -1,4 +1,5 @@
-/* ll.c - machine description, module, function, constants and arithmetic of the LLVM layer. */
+/* ll.c - machine description, module, function, constants and arithmetic of the LLVM
+ * layer. */
 #include "codegen/cpu/ll.h"
 
 #include <stdio.h>
@@ -8,10 +9,11 @@
 #include <llvm-c/Target.h>
 #include <pthread.h>
 
-/* ---- the machine ------------------------------------------------------------------- */
+/* ---- the machine ---------------------------------------------------------------- */
 
-/* Target registration and code generator switches are global to the process and happen once. The
- * switches turn off what costs time and gains nothing on loops built the way these are. */
+/* Target registration and code generator switches are global to the process and happen
+ * once. The switches turn off what costs time and gains nothing on loops built the way
+ * these are. */
 static void
 init_once(void)
 {
@@ -23,18 +25,24 @@ init_once(void)
 }
 
 /* What LLVM's C API does not tell about a CPU named by the user. */
-static const struct { const char *prefix; int level; } known_cpus[] = {
-    {"x86-64-v4", 4},     {"skylake-avx512", 4}, {"skx", 4},        {"cascadelake", 4},
-    {"cooperlake", 4},    {"icelake", 4},        {"tigerlake", 4},  {"rocketlake", 4},
-    {"sapphirerapids", 4}, {"emeraldrapids", 4}, {"graniterapids", 4}, {"znver4", 4},
-    {"znver5", 4},        {"x86-64-v3", 3},      {"haswell", 3},    {"broadwell", 3},
-    {"skylake", 3},       {"alderlake", 3},      {"raptorlake", 3}, {"meteorlake", 3},
-    {"arrowlake", 3},     {"lunarlake", 3},      {"znver", 3},
+static const struct {
+    const char *prefix;
+    int level;
+} known_cpus[] = {
+    {"x86-64-v4", 4},     {"skylake-avx512", 4}, {"skx", 4},
+    {"cascadelake", 4},   {"cooperlake", 4},     {"icelake", 4},
+    {"tigerlake", 4},     {"rocketlake", 4},     {"sapphirerapids", 4},
+    {"emeraldrapids", 4}, {"graniterapids", 4},  {"znver4", 4},
+    {"znver5", 4},        {"x86-64-v3", 3},      {"haswell", 3},
+    {"broadwell", 3},     {"skylake", 3},        {"alderlake", 3},
+    {"raptorlake", 3},    {"meteorlake", 3},     {"arrowlake", 3},
+    {"lunarlake", 3},     {"znver", 3},
 };
-static const char *const vnni_cpus[] = {"cascadelake", "cooperlake", "icelake", "tigerlake",
-    "rocketlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5"};
-static const char *const bf16_cpus[] = {"cooperlake", "sapphirerapids", "emeraldrapids",
-    "graniterapids", "znver4", "znver5"};
+static const char *const vnni_cpus[] = {
+    "cascadelake",    "cooperlake",    "icelake",       "tigerlake", "rocketlake",
+    "sapphirerapids", "emeraldrapids", "graniterapids", "znver4",    "znver5"};
+static const char *const bf16_cpus[] = {
+    "cooperlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5"};
 
 static bool
 starts_with_any(const char *s, const char *const *list, size_t n)
@@ -60,16 +68,21 @@ describe(fg_machine *t, bool native)
 {
     int level = 0;
     if (native) {
-        level = has_feature(t->features, "avx512vl") && has_feature(t->features, "avx512bw") ? 4
-              : has_feature(t->features, "avx2") && has_feature(t->features, "fma") ? 3 : 0;
+        level =
+            has_feature(t->features, "avx512vl") && has_feature(t->features, "avx512bw")
+                ? 4
+            : has_feature(t->features, "avx2") && has_feature(t->features, "fma") ? 3
+                                                                                  : 0;
         t->vnni = level == 4 && has_feature(t->features, "avx512vnni");
         t->bf16dot = level == 4 && has_feature(t->features, "avx512bf16");
     } else {
         for (size_t i = 0; i < sizeof known_cpus / sizeof *known_cpus && !level; i++)
             if (!strncmp(t->cpu, known_cpus[i].prefix, strlen(known_cpus[i].prefix)))
                 level = known_cpus[i].level;
-        t->vnni = starts_with_any(t->cpu, vnni_cpus, sizeof vnni_cpus / sizeof *vnni_cpus);
-        t->bf16dot = starts_with_any(t->cpu, bf16_cpus, sizeof bf16_cpus / sizeof *bf16_cpus);
+        t->vnni =
+            starts_with_any(t->cpu, vnni_cpus, sizeof vnni_cpus / sizeof *vnni_cpus);
+        t->bf16dot =
+            starts_with_any(t->cpu, bf16_cpus, sizeof bf16_cpus / sizeof *bf16_cpus);
     }
     bool arm = !strncmp(t->triple, "aarch64", 7) || !strncmp(t->triple, "arm64", 5);
     t->W = level == 4 ? 16 : level == 3 ? 8 : 4;
@@ -84,9 +97,9 @@ ll_machine_new(const char *cpu, const char **why)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, init_once);
-    bool        native = !cpu || !*cpu || !strcmp(cpu, "native");
+    bool native = !cpu || !*cpu || !strcmp(cpu, "native");
     fg_machine *t = calloc(1, sizeof *t);
-    char       *message = NULL;
+    char *message = NULL;
     if (!t) {
         *why = "out of memory";
         return NULL;
@@ -119,10 +132,11 @@ LLVMTargetMachineRef
 ll_target_machine(const fg_machine *t)
 {
     return LLVMCreateTargetMachine(t->target, t->triple, t->cpu, t->features,
-                                   LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelSmall);
+                                   LLVMCodeGenLevelDefault, LLVMRelocPIC,
+                                   LLVMCodeModelSmall);
 }
 
-/* ---- module and function ----------------------------------------------------------- */
+/* ---- module and function -------------------------------------------------------- */
 
 fg_ll *
 ll_new(const fg_machine *t, const char *name)
@@ -166,15 +180,15 @@ static void
 set_attribute(fg_ll *g, fg_v fn, const char *key, const char *value)
 {
     LLVMAddAttributeAtIndex(fn, LLVMAttributeFunctionIndex,
-                            LLVMCreateStringAttribute(g->cx, key, (unsigned)strlen(key), value,
-                                                      (unsigned)strlen(value)));
+                            LLVMCreateStringAttribute(g->cx, key, (unsigned)strlen(key),
+                                                      value, (unsigned)strlen(value)));
 }
 
 fg_v
 ll_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param, bool internal)
 {
-    fg_v f = LLVMAddFunction(g->m, name,
-                             LLVMFunctionType(ret, (fg_t *)param, (unsigned)n, 0));
+    fg_v f =
+        LLVMAddFunction(g->m, name, LLVMFunctionType(ret, (fg_t *)param, (unsigned)n, 0));
     set_attribute(g, f, "target-cpu", g->t->cpu);
     if (*g->t->features)
         set_attribute(g, f, "target-features", g->t->features);
@@ -232,7 +246,8 @@ ll_param(fg_ll *g, int i)
 fg_v
 ll_call(fg_ll *g, fg_v fn, int n, const fg_v *arg)
 {
-    return LLVMBuildCall2(g->b, LLVMGlobalGetValueType(fn), fn, (fg_v *)arg, (unsigned)n, "");
+    return LLVMBuildCall2(g->b, LLVMGlobalGetValueType(fn), fn, (fg_v *)arg, (unsigned)n,
+                          "");
 }
 
 void
@@ -276,13 +291,13 @@ fg_v
 ll_slot(fg_ll *g, fg_t t, int n)
 {
     fg_bb at = ll_entry(g);
-    fg_v  p = LLVMBuildArrayAlloca(g->b, t, ll_i32(g, n), "");
+    fg_v p = LLVMBuildArrayAlloca(g->b, t, ll_i32(g, n), "");
     LLVMSetAlignment(p, 64);
     ll_back(g, at);
     return p;
 }
 
-/* ---- types and constants ------------------------------------------------------------ */
+/* ---- types and constants -------------------------------------------------------- */
 
 fg_t
 ll_vec(fg_t elem, int lanes)
@@ -378,7 +393,7 @@ ll_iota(fg_t elem, int lanes)
     return LLVMConstVector(v, (unsigned)lanes);
 }
 
-/* ---- arithmetic --------------------------------------------------------------------- */
+/* ---- arithmetic ----------------------------------------------------------------- */
 
 static bool
 is_const(fg_v v, int64_t x)
@@ -510,18 +525,19 @@ ll_sel(fg_ll *g, fg_v c, fg_v a, fg_v b)
 fg_v
 ll_cmp(fg_ll *g, ll_cond c, fg_v a, fg_v b)
 {
-    static const LLVMIntPredicate  ip[] = {LLVMIntEQ, LLVMIntNE, LLVMIntSLT, LLVMIntSLE,
-                                           LLVMIntSGT, LLVMIntSGE};
-    static const LLVMRealPredicate fp[] = {LLVMRealOEQ, LLVMRealUNE, LLVMRealOLT, LLVMRealOLE,
-                                           LLVMRealOGT, LLVMRealOGE};
-    return isfp(a) ? LLVMBuildFCmp(g->b, fp[c], a, b, "") : LLVMBuildICmp(g->b, ip[c], a, b, "");
+    static const LLVMIntPredicate ip[] = {LLVMIntEQ,  LLVMIntNE,  LLVMIntSLT,
+                                          LLVMIntSLE, LLVMIntSGT, LLVMIntSGE};
+    static const LLVMRealPredicate fp[] = {LLVMRealOEQ, LLVMRealUNE, LLVMRealOLT,
+                                           LLVMRealOLE, LLVMRealOGT, LLVMRealOGE};
+    return isfp(a) ? LLVMBuildFCmp(g->b, fp[c], a, b, "")
+                   : LLVMBuildICmp(g->b, ip[c], a, b, "");
 }
 
 fg_v
 ll_ucmp(fg_ll *g, ll_cond c, fg_v a, fg_v b)
 {
-    static const LLVMIntPredicate ip[] = {LLVMIntEQ, LLVMIntNE, LLVMIntULT, LLVMIntULE,
-                                          LLVMIntUGT, LLVMIntUGE};
+    static const LLVMIntPredicate ip[] = {LLVMIntEQ,  LLVMIntNE,  LLVMIntULT,
+                                          LLVMIntULE, LLVMIntUGT, LLVMIntUGE};
     return LLVMBuildICmp(g->b, ip[c], a, b, "");
 }
 
@@ -564,8 +580,9 @@ ll_sqrt(fg_ll *g, fg_v a)
 fg_v
 ll_abs(fg_ll *g, fg_v a)
 {
-    return isfp(a) ? ll_intr1(g, "llvm.fabs", a)
-                   : ll_sel(g, ll_cmp(g, LL_LT, a, ll_zero(LLVMTypeOf(a))), ll_neg(g, a), a);
+    return isfp(a)
+               ? ll_intr1(g, "llvm.fabs", a)
+               : ll_sel(g, ll_cmp(g, LL_LT, a, ll_zero(LLVMTypeOf(a))), ll_neg(g, a), a);
 }
 
 fg_v
@@ -592,7 +609,7 @@ ll_trunc(fg_ll *g, fg_v a)
     return ll_intr1(g, "llvm.trunc", a);
 }
 
-/* ---- conversions ---------------------------------------------------------------------- */
+/* ---- conversions ---------------------------------------------------------------- */
 
 fg_v
 ll_bits(fg_ll *g, fg_v a, fg_t t)
@@ -603,8 +620,9 @@ ll_bits(fg_ll *g, fg_v a, fg_t t)
 static fg_v
 int_resize(fg_ll *g, fg_v a, fg_t elem, bool is_signed)
 {
-    unsigned from = LLVMGetIntTypeWidth(ll_elem(LLVMTypeOf(a))), to = LLVMGetIntTypeWidth(elem);
-    fg_t     t = ll_like(a, elem);
+    unsigned from = LLVMGetIntTypeWidth(ll_elem(LLVMTypeOf(a))),
+             to = LLVMGetIntTypeWidth(elem);
+    fg_t t = ll_like(a, elem);
     if (from == to)
         return a;
     if (from > to)
@@ -627,7 +645,9 @@ ll_zext(fg_ll *g, fg_v a, fg_t elem)
 fg_v
 ll_fcast(fg_ll *g, fg_v a, fg_t elem)
 {
-    return ll_elem(LLVMTypeOf(a)) == elem ? a : LLVMBuildFPCast(g->b, a, ll_like(a, elem), "");
+    return ll_elem(LLVMTypeOf(a)) == elem
+               ? a
+               : LLVMBuildFPCast(g->b, a, ll_like(a, elem), "");
 }
 
 fg_v
@@ -647,22 +667,26 @@ fg_v
 ll_toint_sat(fg_ll *g, fg_v a, fg_t elem, bool is_signed)
 {
     fg_t t[2] = {ll_like(a, elem), LLVMTypeOf(a)};
-    return ll_intrinsic(g, is_signed ? "llvm.fptosi.sat" : "llvm.fptoui.sat", 2, t, 1, &a);
+    return ll_intrinsic(g, is_signed ? "llvm.fptosi.sat" : "llvm.fptoui.sat", 2, t, 1,
+                        &a);
 }
 
 fg_v
-ll_intrinsic(fg_ll *g, const char *name, int ntype, const fg_t *type, int n, const fg_v *arg)
+ll_intrinsic(fg_ll *g, const char *name, int ntype, const fg_t *type, int n,
+             const fg_v *arg)
 {
-    fg_t   key = ntype ? type[0] : NULL;
+    fg_t key = ntype ? type[0] : NULL;
     size_t h = (((size_t)name >> 2) ^ ((size_t)key >> 4) * 31) % LL_CACHE;
     if (ntype > 1 || g->cache[h].name != name || g->cache[h].type != key) {
         unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
-        g->cache[h].fn = LLVMGetIntrinsicDeclaration(g->m, id, (fg_t *)type, (size_t)ntype);
+        g->cache[h].fn =
+            LLVMGetIntrinsicDeclaration(g->m, id, (fg_t *)type, (size_t)ntype);
         g->cache[h].fty = LLVMIntrinsicGetType(g->cx, id, (fg_t *)type, (size_t)ntype);
         g->cache[h].name = ntype > 1 ? NULL : name;
         g->cache[h].type = key;
     }
-    return LLVMBuildCall2(g->b, g->cache[h].fty, g->cache[h].fn, (fg_v *)arg, (unsigned)n, "");
+    return LLVMBuildCall2(g->b, g->cache[h].fty, g->cache[h].fn, (fg_v *)arg, (unsigned)n,
+                          "");
 }
 
 fg_v
@@ -684,7 +708,7 @@ ll_libm(fg_ll *g, const char *name, int n, const fg_v *arg)
     fg_v f = LLVMGetNamedFunction(g->m, name);
     if (!f)
         f = LLVMAddFunction(g->m, name, LLVMFunctionType(g->f64, t, (unsigned)n, 0));
-    int  lanes = ll_lanes(arg[0]);
+    int lanes = ll_lanes(arg[0]);
     fg_v r = ll_undef(ll_vec(g->f64, lanes));
     for (int l = 0; l < lanes; l++) {
         fg_v a[2];

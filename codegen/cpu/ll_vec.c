@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <llvm-c/Support.h>
 
-/* ---- vectors ------------------------------------------------------------------------- */
+/* ---- vectors -------------------------------------------------------------------- */
 
 fg_v
 ll_splat(fg_ll *g, fg_v s, int lanes)
@@ -20,7 +20,8 @@ ll_splat(fg_ll *g, fg_v s, int lanes)
     }
     fg_t vt = ll_vec(t, lanes);
     fg_v one = LLVMBuildInsertElement(g->b, ll_undef(vt), s, ll_i32(g, 0), "");
-    return LLVMBuildShuffleVector(g->b, one, ll_undef(vt), ll_zero(ll_vec(g->i32, lanes)), "");
+    return LLVMBuildShuffleVector(g->b, one, ll_undef(vt), ll_zero(ll_vec(g->i32, lanes)),
+                                  "");
 }
 
 fg_v
@@ -64,7 +65,8 @@ ll_join(fg_ll *g, fg_v lo, fg_v hi)
     for (int i = 0; i < 2 * n; i++)
         mask[i] = i;
     if (n == 1)
-        return ll_insert(g, ll_insert(g, ll_undef(ll_vec(LLVMTypeOf(lo), 2)), lo, 0), hi, 1);
+        return ll_insert(g, ll_insert(g, ll_undef(ll_vec(LLVMTypeOf(lo), 2)), lo, 0), hi,
+                         1);
     return ll_shuffle(g, lo, hi, 2 * n, mask);
 }
 
@@ -114,7 +116,8 @@ ll_any(fg_ll *g, fg_v mask)
 fg_v
 ll_dot_u8s8(fg_ll *g, fg_v acc, fg_v a, fg_v b)
 {
-    const char *name = g->W == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
+    const char *name =
+        g->W == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
 #if LLVM_VERSION_MAJOR < 22
     fg_t t = ll_like(acc, g->i32);
     a = ll_bits(g, a, t);
@@ -123,7 +126,8 @@ ll_dot_u8s8(fg_ll *g, fg_v acc, fg_v a, fg_v b)
     return ll_intrinsic(g, name, 0, NULL, 3, (fg_v[]){acc, a, b});
 }
 
-/* ---- memory ---------------------------------------------------------------------------- */
+/* ---- memory
+ * ---------------------------------------------------------------------------- */
 
 fg_v
 ll_at(fg_ll *g, fg_v p, fg_t elem, fg_v index)
@@ -171,7 +175,7 @@ static fg_v
 scalar_mload(fg_ll *g, fg_t t, fg_v p, fg_v mask)
 {
     ll_branch s;
-    fg_v      out;
+    fg_v out;
     ll_if(g, &s, mask);
     fg_v v = ll_load(g, t, p);
     ll_else(g, &s, 1, &v);
@@ -179,8 +183,8 @@ scalar_mload(fg_ll *g, fg_t t, fg_v p, fg_v mask)
     return out;
 }
 
-/* The masked intrinsics carry the alignment as an operand up to LLVM 21, and as a parameter attribute
- * (default 1 byte) after that. */
+/* The masked intrinsics carry the alignment as an operand up to LLVM 21, and as a
+ * parameter attribute (default 1 byte) after that. */
 fg_v
 ll_mload(fg_ll *g, fg_t t, fg_v p, fg_v mask)
 {
@@ -210,7 +214,8 @@ ll_mstore(fg_ll *g, fg_v v, fg_v p, fg_v mask)
     } else {
         fg_t ty[2] = {LLVMTypeOf(v), g->ptr};
 #if LLVM_VERSION_MAJOR < 22
-        ll_intrinsic(g, "llvm.masked.store", 2, ty, 4, (fg_v[]){v, p, ll_i32(g, 1), mask});
+        ll_intrinsic(g, "llvm.masked.store", 2, ty, 4,
+                     (fg_v[]){v, p, ll_i32(g, 1), mask});
 #else
         ll_intrinsic(g, "llvm.masked.store", 2, ty, 3, (fg_v[]){v, p, mask});
 #endif
@@ -244,7 +249,7 @@ ll_gather(fg_ll *g, fg_t t, fg_v base, fg_v offset, fg_v mask)
 void
 ll_scatter(fg_ll *g, fg_v v, fg_v base, fg_v offset, fg_v mask)
 {
-    int  n = ll_lanes(v);
+    int n = ll_lanes(v);
     fg_t elem = ll_elem(LLVMTypeOf(v));
     if (n == 1) {
         ll_mstore(g, v, ll_at(g, base, elem, offset), mask);
@@ -274,7 +279,8 @@ ll_memcpy(fg_ll *g, fg_v to, fg_v from, fg_v bytes)
     return LLVMBuildMemCpy(g->b, to, 1, from, 1, bytes);
 }
 
-/* ---- control --------------------------------------------------------------------------- */
+/* ---- control
+ * --------------------------------------------------------------------------- */
 
 fg_bb
 ll_block(fg_ll *g)
@@ -325,7 +331,8 @@ ll_phi2(fg_ll *g, fg_v a, fg_bb from_a, fg_v b, fg_bb from_b)
 /* The test stands at the bottom, behind a guard when the first turn is not certain: one
  * branch per turn, and the values at the exit are phis of both ways there. */
 static void
-loop_begin(fg_ll *g, ll_loop *l, fg_v lo, fg_v hi, fg_v step, int n, const fg_v *init, bool runs)
+loop_begin(fg_ll *g, ll_loop *l, fg_v lo, fg_v hi, fg_v step, int n, const fg_v *init,
+           bool runs)
 {
     int64_t a, b;
     l->hi = hi;
@@ -364,7 +371,7 @@ ll_for1(fg_ll *g, ll_loop *l, fg_v lo, fg_v hi, fg_v step, int n, const fg_v *in
 void
 ll_next(fg_ll *g, ll_loop *l, const fg_v *next)
 {
-    fg_v  i = LLVMBuildNSWAdd(g->b, l->i, l->step, "");
+    fg_v i = LLVMBuildNSWAdd(g->b, l->i, l->step, "");
     fg_bb end = ll_here(g);
     ll_cbr(g, ll_cmp(g, LL_LT, i, l->hi), l->body, l->exit);
     LLVMAddIncoming(l->i, &i, &end, 1);

@@ -3,21 +3,23 @@
  *     kernel (%0: f32[B,S,768], %1: f32[768])        axes B S | 768
  *       %2 = add %0, %1                              for each row of B*S: 48 vectors
  *
- * Axes of size 1 vanish, and neighbouring axes merge when every access of the region sees them
- * side by side: then the index of the merged axis, put on the last of them with the others at 0, addresses
- * the same elements. The innermost axis is vectorised; rows are cut into blocks, and chunks
- * are runs of blocks with enough work to be worth a thread.
+ * Axes of size 1 vanish, and neighbouring axes merge when every access of the region sees
+ * them side by side: then the index of the merged axis, put on the last of them with the
+ * others at 0, addresses the same elements. The innermost axis is vectorised; rows are
+ * cut into blocks, and chunks are runs of blocks with enough work to be worth a thread.
  */
 #include "codegen/cpu/pull.h"
 
-#define BLOCK 8192              /* elements of one row done in one go; a multiple of every lane count */
+#define BLOCK                                                                            \
+    8192 /* elements of one row done in one go; a multiple of every lane count */
 
-/* ---- which axes may merge ------------------------------------------------------------------- */
+/* ---- which axes may merge
+ * ------------------------------------------------------------------- */
 
 typedef struct space {
     fg_em *e;
-    int    n;                   /* merged axes */
-    int    axis[FG_MAXRANK];    /* of the result: where the merged index goes */
+    int n;                /* merged axes */
+    int axis[FG_MAXRANK]; /* of the result: where the merged index goes */
     fg_expr size[FG_MAXRANK];
 } space;
 
@@ -33,16 +35,17 @@ adjacent(fg_em *e, const fg_type *t, int p, int q)
     return p < q;
 }
 
-/* An operand that broadcasts to a result of type t: both axes as they are, or both repeated. */
+/* An operand that broadcasts to a result of type t: both axes as they are, or both
+ * repeated. */
 static bool
 merges_broadcast(fg_em *e, const fg_type *t, fg_reg x, int p, int q)
 {
     const fg_type *tx = fg_rt(e->m, x);
-    int            shift = t->rank - tx->rank;
-    bool           full_p = p >= shift && tx->dim[p - shift] == t->dim[p];
-    bool           full_q = q >= shift && tx->dim[q - shift] == t->dim[q];
-    bool           one_p = p < shift || fg_e_is(e->m->ex, tx->dim[p - shift], 1);
-    bool           one_q = q < shift || fg_e_is(e->m->ex, tx->dim[q - shift], 1);
+    int shift = t->rank - tx->rank;
+    bool full_p = p >= shift && tx->dim[p - shift] == t->dim[p];
+    bool full_q = q >= shift && tx->dim[q - shift] == t->dim[q];
+    bool one_p = p < shift || fg_e_is(e->m->ex, tx->dim[p - shift], 1);
+    bool one_q = q < shift || fg_e_is(e->m->ex, tx->dim[q - shift], 1);
     if (one_p && one_q)
         return true;
     return full_p && full_q && merges(e, x, p - shift, q - shift);
@@ -57,7 +60,8 @@ merges_all(fg_em *e, fg_inst *i, const fg_type *t, int p, int q)
     return true;
 }
 
-/* Elements before axis a, as an expression: axes of two shapes correspond where these agree. */
+/* Elements before axis a, as an expression: axes of two shapes correspond where these
+ * agree. */
 static fg_expr
 count_before(fg_exprs *x, const fg_type *t, int a)
 {
@@ -81,9 +85,10 @@ static bool
 merges_reshape(fg_em *e, fg_inst *i, const fg_type *t, int p, int q)
 {
     const fg_type *from = fg_rt(e->m, i->in[0]);
-    int            fp = same_axis(e->m->ex, t, p, from), fq = same_axis(e->m->ex, t, q, from);
+    int fp = same_axis(e->m->ex, t, p, from), fq = same_axis(e->m->ex, t, q, from);
     if (fp < 0 && fq < 0) {
-        /* In one group the reshape itself uses only the merged index; in two it would not. */
+        /* In one group the reshape itself uses only the merged index; in two it would
+         * not. */
         fg_expr end = fg_emul(e->m->ex, count_before(e->m->ex, t, p), t->dim[p]);
         for (int b = 0; b <= from->rank; b++)
             if (count_before(e->m->ex, from, b) == end)
@@ -120,15 +125,17 @@ merges_slice(fg_em *e, fg_inst *i, const fg_type *t, int p, int q)
     const fg_attr *start = &FG_GET(i, slice, start), *step = &FG_GET(i, slice, step);
     const fg_type *from = fg_rt(e->m, i->in[0]);
     return step->is[p] == 1 && step->is[q] == 1 && fg_e_is(e->m->ex, start->es[q], 0) &&
-           from->dim[q] == t->dim[q] && adjacent(e, from, p, q) && merges(e, i->in[0], p, q);
+           from->dim[q] == t->dim[q] && adjacent(e, from, p, q) &&
+           merges(e, i->in[0], p, q);
 }
 
-/* Whether index (0, ip * dim q + iq) on axes p, q of r means the same element as (ip, iq). */
+/* Whether index (0, ip * dim q + iq) on axes p, q of r means the same element as (ip,
+ * iq). */
 static bool
 merges(fg_em *e, fg_reg r, int p, int q)
 {
     const fg_type *t = fg_rt(e->m, r);
-    fg_inst       *i = fg_def(e->m, r);
+    fg_inst *i = fg_def(e->m, r);
     const int64_t *perm;
     if (fg_em_param(e, r) >= 0 || i->op == FG_OP_const)
         return true;
@@ -175,7 +182,7 @@ static space
 make_space(fg_em *e, const fg_type *t)
 {
     fg_exprs *x = e->m->ex;
-    space     s = {.e = e};
+    space s = {.e = e};
     for (int a = 0; a < t->rank; a++) {
         if (fg_e_is(x, t->dim[a], 1))
             continue;
@@ -190,12 +197,13 @@ make_space(fg_em *e, const fg_type *t)
     return s;
 }
 
-/* ---- the loops ----------------------------------------------------------------------------------- */
+/* ---- the loops
+ * ----------------------------------------------------------------------------------- */
 
 typedef struct row {
     const space *s;
-    int          rank;
-    fg_index     ix[FG_MAXRANK];
+    int rank;
+    fg_index ix[FG_MAXRANK];
 } row;
 
 static void
@@ -213,7 +221,7 @@ static int
 lanes_for(fg_em *e, fg_expr inner)
 {
     int64_t n;
-    int     lanes = e->g->W;
+    int lanes = e->g->W;
     if (fg_e_const(e->m->ex, inner, &n))
         while (lanes > 1 && lanes / 2 >= n)
             lanes /= 2;
@@ -244,22 +252,23 @@ bool
 fg_gen_loops(fg_em *e, fg_inst *anchor)
 {
     (void)anchor;
-    fg_ll         *g = e->g;
-    fg_exprs      *x = e->m->ex;
+    fg_ll *g = e->g;
+    fg_exprs *x = e->m->ex;
     const fg_type *t = fg_rt(e->m, fg_em_result(e, 0));
-    space          s = make_space(e, t);
-    fg_expr        one = fg_ec(x, 1), inner = s.n ? s.size[s.n - 1] : one;
-    row            w = {.s = &s, .rank = t->rank};
+    space s = make_space(e, t);
+    fg_expr one = fg_ec(x, 1), inner = s.n ? s.size[s.n - 1] : one;
+    row w = {.s = &s, .rank = t->rank};
     e->lanes = lanes_for(e, inner);
 
     /* A chunk is a run of blocks; a block is a row, or a piece of a long one. */
     fg_expr block = fg_ec(x, BLOCK);
-    bool    whole_rows = fg_e_le(x, inner, block);
-    fg_expr per_row = whole_rows ? one : fg_ediv(x, fg_eadd(x, inner, fg_ec(x, BLOCK - 1)), block);
+    bool whole_rows = fg_e_le(x, inner, block);
+    fg_expr per_row =
+        whole_rows ? one : fg_ediv(x, fg_eadd(x, inner, fg_ec(x, BLOCK - 1)), block);
     fg_expr length = fg_emax(x, one, fg_emin(x, inner, block));
     fg_expr per = fg_emax(x, one, fg_ediv(x, fg_ec(x, chunk_elements(e)), length));
     fg_expr dim[FG_MAXRANK];
-    int     n = 0;
+    int n = 0;
     for (; n + 1 < s.n; n++)
         dim[n] = s.size[n];
     dim[n++] = per_row;

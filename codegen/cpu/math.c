@@ -1,9 +1,9 @@
 /* math.c - elementary functions on vectors of f32.
  *
- * Each reduces its argument to a small interval and evaluates a polynomial there; both sides of a case
- * split are computed and one is selected, so any number of lanes goes the same way. The
- * polynomials are minimax fits of the relative error of the whole function. Clamps are
- * written hi < x ? hi : x, which keeps NaN.
+ * Each reduces its argument to a small interval and evaluates a polynomial there; both
+ * sides of a case split are computed and one is selected, so any number of lanes goes the
+ * same way. The polynomials are minimax fits of the relative error of the whole function.
+ * Clamps are written hi < x ? hi : x, which keeps NaN.
  */
 #include "codegen/cpu/emit.h"
 
@@ -30,8 +30,8 @@ poly(fg_ll *g, fg_v x, int n, const double *c)
         p = ll_fma(g, p, x, k(x, c[i]));
     return p;
 }
-#define POLY(g, x, ...)                                                                \
-    poly(g, x, (int)(sizeof((const double[]){__VA_ARGS__}) / sizeof(double)),          \
+#define POLY(g, x, ...)                                                                  \
+    poly(g, x, (int)(sizeof((const double[]){__VA_ARGS__}) / sizeof(double)),            \
          (const double[]){__VA_ARGS__})
 
 static fg_v
@@ -58,10 +58,11 @@ copysign_of(fg_ll *g, fg_v magnitude, fg_v sign)
     return ll_intr2(g, "llvm.copysign", magnitude, sign);
 }
 
-/* ---- exponentials ------------------------------------------------------------------- */
+/* ---- exponentials --------------------------------------------------------------- */
 
-/* x = n ln 2 + r with |r| <= ln 2 / 2; n comes as f32 and, in the low bits of *shifted, as an
- * integer: adding 1.5 * 2^23 leaves the rounded sum there, NaN included, without a conversion. */
+/* x = n ln 2 + r with |r| <= ln 2 / 2; n comes as f32 and, in the low bits of
+ * *shifted, as an integer: adding 1.5 * 2^23 leaves the rounded sum there, NaN
+ * included, without a conversion. */
 static const double shifter = 12582912.0;
 
 static fg_v
@@ -88,7 +89,8 @@ power_of_two(fg_ll *g, fg_v n, fg_t t)
     return ll_bits(g, ll_shl(g, ll_add(g, n, ki(g, n, 127)), ki(g, n, 23)), t);
 }
 
-/* Scaling in two steps reaches denormal results and infinity without overflowing on the way. */
+/* Scaling in two steps reaches denormal results and infinity without overflowing on
+ * the way. */
 static fg_v
 scale_by(fg_ll *g, fg_v p, fg_v shifted)
 {
@@ -167,7 +169,8 @@ fg_v
 vm_sinh(fg_ll *g, fg_v x)
 {
     fg_v t = ll_abs(g, x), s = ll_mul(g, x, x);
-    fg_v p = POLY(g, s, 0.16666719821119033, 0.0083301480996808858, 0.00020382836493500152);
+    fg_v p =
+        POLY(g, s, 0.16666719821119033, 0.0083301480996808858, 0.00020382836493500152);
     fg_v near = ll_fma(g, ll_mul(g, x, s), p, x);
     fg_v h = vm_exp(g, ll_mul(g, t, k(x, 0.5)));
     fg_v far = ll_mul(g, ll_mul(g, h, k(x, 0.5)), h);
@@ -183,7 +186,7 @@ vm_cosh(fg_ll *g, fg_v x)
     return ll_add(g, far, ll_div(g, ll_div(g, k(x, 0.5), h), h));
 }
 
-/* ---- logarithms ----------------------------------------------------------------------- */
+/* ---- logarithms ----------------------------------------------------------------- */
 
 /* log(1+f) for f near 0, without its first term: -f^2/2 + f^3 P(f) + lo */
 static fg_v
@@ -221,7 +224,8 @@ fg_v
 vm_log1p(fg_ll *g, fg_v x)
 {
     fg_v near = ll_add(g, x, log_tail(g, x, NULL));
-    fg_v in = ll_and(g, ll_cmp(g, LL_GT, x, k(x, -0.29)), ll_cmp(g, LL_LT, x, k(x, 0.41)));
+    fg_v in =
+        ll_and(g, ll_cmp(g, LL_GT, x, k(x, -0.29)), ll_cmp(g, LL_LT, x, k(x, 0.41)));
     return ll_sel(g, in, near, vm_log(g, ll_add(g, x, k(x, 1))));
 }
 
@@ -232,7 +236,8 @@ vm_softplus(fg_ll *g, fg_v x)
     return ll_add(g, ll_max(g, k(x, 0), x), rest);
 }
 
-/* log(t + sqrt(t^2 + 1)) = log1p(t + t^2 / (1 + sqrt(1 + t^2))); for large t: log t + log 2 */
+/* log(t + sqrt(t^2 + 1)) = log1p(t + t^2 / (1 + sqrt(1 + t^2))); for large t: log t +
+ * log 2 */
 fg_v
 vm_asinh(fg_ll *g, fg_v x)
 {
@@ -260,10 +265,11 @@ vm_atanh(fg_ll *g, fg_v x)
     return copysign_of(g, ll_mul(g, k(x, 0.5), vm_log1p(g, q)), x);
 }
 
-/* ---- circle --------------------------------------------------------------------------- */
+/* ---- circle --------------------------------------------------------------------- */
 
-/* x = n pi/2 + r, |r| <= pi/4. The subtraction runs in f64 with pi/2 in three parts of 33 bits, exact
- * while n has 20: that covers arguments past 1e6, and degrades slowly beyond. *quadrant is n mod 4. */
+/* x = n pi/2 + r, |r| <= pi/4. The subtraction runs in f64 with pi/2 in three parts of
+ * 33 bits, exact while n has 20: that covers arguments past 1e6, and degrades slowly
+ * beyond. *quadrant is n mod 4. */
 static fg_v
 reduce_circle(fg_ll *g, fg_v x, fg_v *quadrant)
 {
@@ -282,15 +288,16 @@ reduce_circle(fg_ll *g, fg_v x, fg_v *quadrant)
 static fg_v
 sin_near(fg_ll *g, fg_v r, fg_v s)
 {
-    fg_v p = POLY(g, s, -0.16666666639557345, 0.0083333291438706034, -0.00019839256622413906,
-                  2.7175643641963769e-06);
+    fg_v p = POLY(g, s, -0.16666666639557345, 0.0083333291438706034,
+                  -0.00019839256622413906, 2.7175643641963769e-06);
     return ll_fma(g, ll_mul(g, r, s), p, r);
 }
 
 static fg_v
 cos_near(fg_ll *g, fg_v s)
 {
-    fg_v p = POLY(g, s, 0.041666645652426906, -0.0013887306024738615, 2.4431203146235802e-05);
+    fg_v p =
+        POLY(g, s, 0.041666645652426906, -0.0013887306024738615, 2.4431203146235802e-05);
     fg_v half = ll_fma(g, s, k(s, -0.5), k(s, 1));
     return ll_fma(g, ll_mul(g, s, s), p, half);
 }
@@ -381,7 +388,8 @@ vm_acos(fg_ll *g, fg_v x)
     return ll_sel(g, small, ll_sub(g, k(x, half_pi), copysign_of(g, a, x)), far);
 }
 
-/* ---- error function and its kin --------------------------------------------------------- */
+/* ---- error function and its kin
+ * --------------------------------------------------------- */
 
 /* Near 0 an odd polynomial; beyond, 1 - exp(q(t)) where q fits log(1 - erf). */
 fg_v
@@ -398,7 +406,8 @@ vm_erf(fg_ll *g, fg_v x)
                   0.00043391277695265109, -2.1049060006078537e-05);
     fg_v shifted, r = reduce_exp(g, q, &shifted);
     fg_v n = ll_shl(g, ll_bits(g, shifted, ll_like(x, g->i32)), ki(g, x, 23));
-    fg_v e = ll_bits(g, ll_add(g, ll_bits(g, exp_poly(g, r), LLVMTypeOf(n)), n), LLVMTypeOf(x));
+    fg_v e = ll_bits(g, ll_add(g, ll_bits(g, exp_poly(g, r), LLVMTypeOf(n)), n),
+                     LLVMTypeOf(x));
     fg_v far = ll_sub(g, k(x, 1), e);
     far = sel_lt(g, t, 4, far, ll_add(g, k(x, 1), ll_mul(g, k(x, 0), t)));
     far = ll_sel(g, ll_cmp(g, LL_EQ, t, k(x, INFINITY)), k(x, 1), far);
@@ -424,9 +433,11 @@ vm_gelu_tanh(fg_ll *g, fg_v x)
     return sel_lt(g, x, -20, k(x, -0.0), y);
 }
 
-/* ---- powers --------------------------------------------------------------------------------- */
+/* ---- powers
+ * --------------------------------------------------------------------------------- */
 
-/* log|x| in f64 of an f32: 0 and infinity become -+1e300, so that times y they decide by sign. */
+/* log|x| in f64 of an f32: 0 and infinity become -+1e300, so that times y they decide
+ * by sign. */
 static fg_v
 log_wide(fg_ll *g, fg_v t)
 {
@@ -434,7 +445,8 @@ log_wide(fg_ll *g, fg_v t)
     fg_v bits = ll_sub(g, ll_bits(g, t, ti), ll_ci(ti, 0x3fe6a09e667f3bcd));
     fg_v e = ll_sext(g, ll_sar(g, bits, ll_ci(ti, 52)), g->i32);
     e = ll_fromint(g, e, g->f64, true);
-    bits = ll_add(g, ll_and(g, bits, ll_ci(ti, 0xfffffffffffff)), ll_ci(ti, 0x3fe6a09e667f3bcd));
+    bits = ll_add(g, ll_and(g, bits, ll_ci(ti, 0xfffffffffffff)),
+                  ll_ci(ti, 0x3fe6a09e667f3bcd));
     fg_v m = ll_bits(g, bits, td), one = k(t, 1);
     fg_v s = ll_div(g, ll_sub(g, m, one), ll_add(g, m, one)), z = ll_mul(g, s, s);
     fg_v p = POLY(g, z, 0.33333333333333687, 0.19999999999697232, 0.14285714373649613,

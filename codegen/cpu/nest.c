@@ -1,9 +1,11 @@
-/* nest.c - pull rules that run a loop nest for each element: products, windows, reductions.
+/* nest.c - pull rules that run a loop nest for each element: products, windows,
+ * reductions.
  *
  *     pull(matmul %a, %b at [i, j..j+15]):   for k: acc += splat(a[i, k]) * b[k, j..j+15]
  *
- * The lanes run along the result, so nothing is summed across them and any axes, types and epilogues go. The emitters
- * in gemm.c, conv.c and rows.c take over the shapes that matter; this is what remains.
+ * The lanes run along the result, so nothing is summed across them and any axes, types
+ * and epilogues go. The emitters in gemm.c, conv.c and rows.c take over the shapes that
+ * matter; this is what remains.
  */
 #include "codegen/cpu/pull.h"
 
@@ -54,16 +56,17 @@ finish(fg_em *e, fg_dtype d, fg_v v)
     return fg_em_round(e, d, v);
 }
 
-/* ---- reductions ----------------------------------------------------------------------------- */
+/* ---- reductions
+ * ----------------------------------------------------------------------------- */
 
 /* What a reduction starts from, and one step of it, in the register type of d. */
 fg_v
 fg_reduce_init(fg_em *e, fg_op op, fg_dtype d)
 {
-    fg_t   t = fg_em_type(e, d);
-    bool   sign = fg_dtypes[d].cls == FG_CLASS_SINT;
-    int    bits = fg_dtypes[d].bits;
-    bool   max = op == FG_OP_reduce_max || op == FG_OP_argmax || op == FG_OP_max_pool;
+    fg_t t = fg_em_type(e, d);
+    bool sign = fg_dtypes[d].cls == FG_CLASS_SINT;
+    int bits = fg_dtypes[d].bits;
+    bool max = op == FG_OP_reduce_max || op == FG_OP_argmax || op == FG_OP_max_pool;
     if (op == FG_OP_reduce_sum || op == FG_OP_reduce_mean)
         return ll_zero(t);
     if (op == FG_OP_reduce_prod)
@@ -82,7 +85,7 @@ fg_v
 fg_reduce_step(fg_em *e, fg_op op, fg_dtype d, fg_v acc, fg_v x)
 {
     fg_ll *g = e->g;
-    bool   max = op == FG_OP_reduce_max || op == FG_OP_max_pool;
+    bool max = op == FG_OP_reduce_max || op == FG_OP_max_pool;
     if (op == FG_OP_reduce_sum || op == FG_OP_reduce_mean)
         return ll_add(g, acc, x);
     if (op == FG_OP_reduce_prod)
@@ -109,7 +112,7 @@ fg_reduce_type(fg_op op, fg_dtype d)
 fg_v
 fg_reduce_finish(fg_em *e, fg_op op, fg_dtype d, fg_v acc, fg_v count)
 {
-    fg_ll   *g = e->g;
+    fg_ll *g = e->g;
     fg_dtype wide = fg_reduce_type(op, d);
     if (op != FG_OP_reduce_mean)
         return finish(e, d, acc);
@@ -125,13 +128,14 @@ fg_v
 fg_pull_reduce(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     (void)r;
-    fg_ll         *g = e->g;
+    fg_ll *g = e->g;
     const fg_type *t = fg_rt(e->m, i->in[0]);
     const fg_attr *axes = &FG_GET(i, reduce_sum, axes);
-    bool           keep = FG_GET(i, reduce_sum, keep).i;
-    fg_dtype       wide = fg_reduce_type(i->op, t->dtype);
-    fg_index       at[FG_MAXRANK];
-    fg_v           size[FG_MAXRANK], acc = fg_lanes(e, fg_reduce_init(e, i->op, wide)), count = ll_i(g, 1);
+    bool keep = FG_GET(i, reduce_sum, keep).i;
+    fg_dtype wide = fg_reduce_type(i->op, t->dtype);
+    fg_index at[FG_MAXRANK];
+    fg_v size[FG_MAXRANK], acc = fg_lanes(e, fg_reduce_init(e, i->op, wide)),
+                           count = ll_i(g, 1);
     fg_nest s;
     for (int k = 0; k < axes->n; k++) {
         size[k] = fg_em_expr(e, t->dim[axes->is[k]]);
@@ -154,10 +158,11 @@ fg_v
 fg_arg_better(fg_em *e, const fg_inst *i, fg_dtype d, fg_v x, fg_v best)
 {
     fg_ll *g = e->g;
-    bool   max = i->op == FG_OP_argmax, last = FG_GET(i, argmax, last).i;
+    bool max = i->op == FG_OP_argmax, last = FG_GET(i, argmax, last).i;
     ll_cond c = max ? (last ? LL_GE : LL_GT) : (last ? LL_LE : LL_LT);
     if (!fg_is_float(d))
-        return fg_dtypes[d].cls == FG_CLASS_SINT ? ll_cmp(g, c, x, best) : ll_ucmp(g, c, x, best);
+        return fg_dtypes[d].cls == FG_CLASS_SINT ? ll_cmp(g, c, x, best)
+                                                 : ll_ucmp(g, c, x, best);
     fg_v xn = ll_isnan(g, x), bn = ll_isnan(g, best);
     fg_v nan = last ? xn : ll_and(g, xn, ll_not(g, bn));
     return ll_or(g, ll_cmp(g, c, x, best), nan);
@@ -167,11 +172,11 @@ fg_v
 fg_pull_arg(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     (void)r;
-    fg_ll         *g = e->g;
+    fg_ll *g = e->g;
     const fg_type *t = fg_rt(e->m, i->in[0]);
-    int            axis = (int)FG_GET(i, argmax, axis).i;
-    bool           keep = FG_GET(i, argmax, keep).i;
-    fg_index       at[FG_MAXRANK];
+    int axis = (int)FG_GET(i, argmax, axis).i;
+    bool keep = FG_GET(i, argmax, keep).i;
+    fg_index at[FG_MAXRANK];
     for (int a = 0, o = 0; a < t->rank; a++) {
         at[a] = a == axis ? fg_ixc(e, 0) : ix[o];
         o += a != axis || keep;
@@ -189,12 +194,13 @@ fg_pull_arg(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     return acc[1];
 }
 
-/* ---- products ---------------------------------------------------------------------------------- */
+/* ---- products
+ * ---------------------------------------------------------------------------------- */
 
 /* Index of a product's operand of type t: leading axes broadcast, then (row, col). */
 static void
-product_index(fg_em *e, const fg_type *result, const fg_index *ix, const fg_type *t, fg_index row,
-              fg_index col, fg_index *at)
+product_index(fg_em *e, const fg_type *result, const fg_index *ix, const fg_type *t,
+              fg_index row, fg_index col, fg_index *at)
 {
     fg_type lead = *result, own = *t;
     lead.rank -= 2;
@@ -207,11 +213,12 @@ product_index(fg_em *e, const fg_type *result, const fg_index *ix, const fg_type
 fg_v
 fg_pull_matmul(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
-    const fg_type *t = fg_rt(e->m, r), *ta = fg_rt(e->m, i->in[0]), *tb = fg_rt(e->m, i->in[1]);
-    bool           xa = FG_GET(i, matmul, trans_a).i, xb = FG_GET(i, matmul, trans_b).i;
-    fg_index       at[FG_MAXRANK], bt[FG_MAXRANK], m = ix[t->rank - 2], n = ix[t->rank - 1];
-    fg_v           acc = wide_zero(e, t->dtype);
-    fg_v           size = fg_em_expr(e, ta->dim[ta->rank - (xa ? 2 : 1)]);
+    const fg_type *t = fg_rt(e->m, r), *ta = fg_rt(e->m, i->in[0]),
+                  *tb = fg_rt(e->m, i->in[1]);
+    bool xa = FG_GET(i, matmul, trans_a).i, xb = FG_GET(i, matmul, trans_b).i;
+    fg_index at[FG_MAXRANK], bt[FG_MAXRANK], m = ix[t->rank - 2], n = ix[t->rank - 1];
+    fg_v acc = wide_zero(e, t->dtype);
+    fg_v size = fg_em_expr(e, ta->dim[ta->rank - (xa ? 2 : 1)]);
     fg_nest s;
     fg_nest_open(e, &s, 1, &size, 1, &acc);
     fg_index k = fg_ix(e, s.l[0].i);
@@ -227,7 +234,7 @@ static fg_v
 zero_point(fg_em *e, fg_inst *i, int which, fg_reg r, const fg_index *ix)
 {
     const fg_type *t = fg_rt(e->m, r);
-    fg_index       at[FG_MAXRANK];
+    fg_index at[FG_MAXRANK];
     if (which >= i->nin || !i->in[which])
         return ll_i32(e->g, 0);
     const fg_type *tz = fg_rt(e->m, i->in[which]);
@@ -240,11 +247,13 @@ zero_point(fg_em *e, fg_inst *i, int which, fg_reg r, const fg_index *ix)
 fg_v
 fg_pull_matmul_int(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
-    fg_ll         *g = e->g;
-    const fg_type *t = fg_rt(e->m, r), *ta = fg_rt(e->m, i->in[0]), *tb = fg_rt(e->m, i->in[1]);
-    fg_index       at[FG_MAXRANK], bt[FG_MAXRANK];
-    fg_v           za = fg_lanes(e, zero_point(e, i, 2, r, ix)), zb = fg_lanes(e, zero_point(e, i, 3, r, ix));
-    fg_v           acc = wide_zero(e, FG_i32), size = fg_em_expr(e, ta->dim[ta->rank - 1]);
+    fg_ll *g = e->g;
+    const fg_type *t = fg_rt(e->m, r), *ta = fg_rt(e->m, i->in[0]),
+                  *tb = fg_rt(e->m, i->in[1]);
+    fg_index at[FG_MAXRANK], bt[FG_MAXRANK];
+    fg_v za = fg_lanes(e, zero_point(e, i, 2, r, ix)),
+         zb = fg_lanes(e, zero_point(e, i, 3, r, ix));
+    fg_v acc = wide_zero(e, FG_i32), size = fg_em_expr(e, ta->dim[ta->rank - 1]);
     fg_nest s;
     fg_nest_open(e, &s, 1, &size, 1, &acc);
     fg_index k = fg_ix(e, s.l[0].i);
@@ -252,12 +261,14 @@ fg_pull_matmul_int(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     product_index(e, t, ix, tb, k, ix[t->rank - 1], bt);
     fg_v a = fg_em_cast(e, fg_pull(e, i->in[0], at), ta->dtype, FG_i32);
     fg_v b = fg_em_cast(e, fg_pull(e, i->in[1], bt), tb->dtype, FG_i32);
-    acc = accumulate(e, acc, ll_sub(g, fg_lanes(e, a), za), ll_sub(g, fg_lanes(e, b), zb));
+    acc =
+        accumulate(e, acc, ll_sub(g, fg_lanes(e, a), za), ll_sub(g, fg_lanes(e, b), zb));
     fg_nest_close(e, &s, 1, &acc);
     return acc;
 }
 
-/* ---- windows --------------------------------------------------------------------------------------- */
+/* ---- windows -----------------------------------------------------------------------
+ * ---------------- */
 
 static int64_t
 listed(const fg_attr *a, int k, int64_t other)
@@ -268,9 +279,9 @@ listed(const fg_attr *a, int k, int64_t other)
 /* One lane of a window walk: what to do at a place of the operand that exists. */
 typedef struct place {
     fg_inst *i;
-    fg_op    op;
-    fg_index at[FG_MAXRANK], wt[FG_MAXRANK];    /* of the operand, of the filter */
-    fg_v     acc;
+    fg_op op;
+    fg_index at[FG_MAXRANK], wt[FG_MAXRANK]; /* of the operand, of the filter */
+    fg_v acc;
 } place;
 
 static fg_v
@@ -283,9 +294,9 @@ place_outside(fg_em *e, void *user)
 static fg_v
 place_inside(fg_em *e, void *user)
 {
-    place   *p = user;
+    place *p = user;
     fg_inst *i = p->i;
-    fg_v     x = fg_lanes(e, fg_pull(e, i->in[0], p->at));
+    fg_v x = fg_lanes(e, fg_pull(e, i->in[0], p->at));
     if (p->op == FG_OP_max_pool)
         return fg_reduce_step(e, p->op, fg_rt(e->m, i->in[0])->dtype, p->acc, x);
     if (p->op == FG_OP_avg_pool)
@@ -298,8 +309,9 @@ static fg_v
 in_range(fg_em *e, fg_v v, fg_v lo, fg_v hi)
 {
     fg_ll *g = e->g;
-    int    n = ll_lanes(v);
-    return ll_ucmp(g, LL_LT, ll_sub(g, v, ll_splat(g, lo, n)), ll_splat(g, ll_sub(g, hi, lo), n));
+    int n = ll_lanes(v);
+    return ll_ucmp(g, LL_LT, ll_sub(g, v, ll_splat(g, lo, n)),
+                   ll_splat(g, ll_sub(g, hi, lo), n));
 }
 
 static fg_v
@@ -311,24 +323,26 @@ both(fg_em *e, fg_v a, fg_v b)
 
 /* Position of window element k in the operand: out * stride - before + k * dilation. */
 static fg_index
-window_position(fg_em *e, fg_index out, fg_v k, int64_t stride, int64_t before, int64_t dilation)
+window_position(fg_em *e, fg_index out, fg_v k, int64_t stride, int64_t before,
+                int64_t dilation)
 {
     fg_exprs *x = e->m->ex;
-    fg_index  p = fg_ix_addc(e, fg_ix_mul(e, out, fg_ec(x, stride)), fg_ec(x, -before));
+    fg_index p = fg_ix_addc(e, fg_ix_mul(e, out, fg_ec(x, stride)), fg_ec(x, -before));
     return fg_ix_add(e, p, fg_ix(e, ll_mul(e->g, k, ll_i(e->g, dilation))));
 }
 
 fg_v
 fg_pull_conv(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
-    fg_ll         *g = e->g;
-    fg_exprs      *x = e->m->ex;
-    const fg_type *t = fg_rt(e->m, r), *tx = fg_rt(e->m, i->in[0]), *tw = fg_rt(e->m, i->in[1]);
-    int64_t        group = FG_GET(i, conv, group).i;
-    place          p = {.i = i, .op = i->op, .acc = wide_zero(e, t->dtype)};
-    fg_v           size[FG_MAXRANK], ok = ll_ci(g->i1, 1);
+    fg_ll *g = e->g;
+    fg_exprs *x = e->m->ex;
+    const fg_type *t = fg_rt(e->m, r), *tx = fg_rt(e->m, i->in[0]),
+                  *tw = fg_rt(e->m, i->in[1]);
+    int64_t group = FG_GET(i, conv, group).i;
+    place p = {.i = i, .op = i->op, .acc = wide_zero(e, t->dtype)};
+    fg_v size[FG_MAXRANK], ok = ll_ci(g->i1, 1);
     fg_nest s;
-    fg_index       first = fg_ixc(e, 0);
+    fg_index first = fg_ixc(e, 0);
     if (group > 1) {
         fg_index own = fg_ix_div(e, ix[1], fg_ediv(x, tw->dim[0], fg_ec(x, group)));
         first = fg_ix_mul(e, own, tw->dim[1]);
@@ -344,10 +358,13 @@ fg_pull_conv(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     p.at[1] = fg_ix_add(e, first, p.wt[1]);
     for (int a = 2; a < tx->rank; a++) {
         p.wt[a] = fg_ix(e, s.l[a - 1].i);
-        p.at[a] = window_position(e, ix[a], s.l[a - 1].i, listed(&FG_GET(i, conv, stride), a - 2, 1),
+        p.at[a] = window_position(e, ix[a], s.l[a - 1].i,
+                                  listed(&FG_GET(i, conv, stride), a - 2, 1),
                                   listed(&FG_GET(i, conv, before), a - 2, 0),
                                   listed(&FG_GET(i, conv, dilation), a - 2, 1));
-        ok = both(e, ok, in_range(e, fg_ix_value(e, p.at[a]), ll_i(g, 0), fg_em_expr(e, tx->dim[a])));
+        ok = both(
+            e, ok,
+            in_range(e, fg_ix_value(e, p.at[a]), ll_i(g, 0), fg_em_expr(e, tx->dim[a])));
     }
     fg_v acc = fg_pull_either(e, ok, place_inside, place_outside, &p);
     fg_nest_close(e, &s, 1, &acc);
@@ -359,14 +376,15 @@ fg_pull_conv(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 fg_v
 fg_pull_conv_transpose(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
-    fg_ll         *g = e->g;
-    fg_exprs      *x = e->m->ex;
-    const fg_type *t = fg_rt(e->m, r), *tx = fg_rt(e->m, i->in[0]), *tw = fg_rt(e->m, i->in[1]);
-    fg_expr        each = fg_ediv(x, tw->dim[0], fg_ec(x, FG_GET(i, conv_transpose, group).i));
-    place          p = {.i = i, .op = i->op, .acc = wide_zero(e, t->dtype)};
-    fg_v           size[FG_MAXRANK], ok = ll_ci(g->i1, 1);
+    fg_ll *g = e->g;
+    fg_exprs *x = e->m->ex;
+    const fg_type *t = fg_rt(e->m, r), *tx = fg_rt(e->m, i->in[0]),
+                  *tw = fg_rt(e->m, i->in[1]);
+    fg_expr each = fg_ediv(x, tw->dim[0], fg_ec(x, FG_GET(i, conv_transpose, group).i));
+    place p = {.i = i, .op = i->op, .acc = wide_zero(e, t->dtype)};
+    fg_v size[FG_MAXRANK], ok = ll_ci(g->i1, 1);
     fg_nest s;
-    fg_index       own = fg_ix_div(e, ix[1], tw->dim[1]);
+    fg_index own = fg_ix_div(e, ix[1], tw->dim[1]);
     if (i->nin > 2 && i->in[2])
         p.acc = fg_lanes(e, fg_pull(e, i->in[2], ix + 1));
     size[0] = fg_em_expr(e, each);
@@ -377,17 +395,22 @@ fg_pull_conv_transpose(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     p.at[1] = p.wt[0] = fg_ix_add(e, fg_ix_mul(e, own, each), fg_ix(e, s.l[0].i));
     p.wt[1] = fg_ix_mod(e, ix[1], tw->dim[1]);
     for (int a = 2; a < tx->rank; a++) {
-        int64_t  stride = listed(&FG_GET(i, conv_transpose, stride), a - 2, 1);
-        int64_t  dilation = listed(&FG_GET(i, conv_transpose, dilation), a - 2, 1);
-        fg_index at = fg_ix_addc(e, ix[a], fg_ec(x, listed(&FG_GET(i, conv_transpose, before), a - 2, 0)));
-        fg_v     v = fg_ix_value(e, at);
-        v = ll_sub(g, v, ll_splat(g, ll_mul(g, s.l[a - 1].i, ll_i(g, dilation)), ll_lanes(v)));
+        int64_t stride = listed(&FG_GET(i, conv_transpose, stride), a - 2, 1);
+        int64_t dilation = listed(&FG_GET(i, conv_transpose, dilation), a - 2, 1);
+        fg_index at = fg_ix_addc(
+            e, ix[a], fg_ec(x, listed(&FG_GET(i, conv_transpose, before), a - 2, 0)));
+        fg_v v = fg_ix_value(e, at);
+        v = ll_sub(g, v,
+                   ll_splat(g, ll_mul(g, s.l[a - 1].i, ll_i(g, dilation)), ll_lanes(v)));
         fg_v by = ll_ci(LLVMTypeOf(v), stride), q = ll_div(g, v, by);
         fg_v exact = ll_cmp(g, LL_EQ, ll_mul(g, q, by), v);
         exact = both(e, exact, ll_cmp(g, LL_GE, v, ll_zero(LLVMTypeOf(v))));
-        ok = both(e, ok, both(e, exact, in_range(e, q, ll_i(g, 0), fg_em_expr(e, tx->dim[a]))));
+        ok = both(e, ok,
+                  both(e, exact, in_range(e, q, ll_i(g, 0), fg_em_expr(e, tx->dim[a]))));
         p.wt[a] = fg_ix(e, s.l[a - 1].i);
-        p.at[a] = stride == 1 ? fg_ix_add(e, at, fg_ix(e, ll_neg(g, ll_mul(g, s.l[a - 1].i, ll_i(g, dilation)))))
+        p.at[a] = stride == 1 ? fg_ix_add(e, at,
+                                          fg_ix(e, ll_neg(g, ll_mul(g, s.l[a - 1].i,
+                                                                    ll_i(g, dilation)))))
                               : fg_ix_vec(e, q);
     }
     fg_v acc = fg_pull_either(e, ok, place_inside, place_outside, &p);
@@ -395,16 +418,17 @@ fg_pull_conv_transpose(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     return finish(e, t->dtype, acc);
 }
 
-/* Both poolings: acc[0] the value, acc[1] how many places count in the divisor. max_pool and avg_pool begin with the
- * same attributes. */
+/* Both poolings: acc[0] the value, acc[1] how many places count in the divisor.
+ * max_pool and avg_pool begin with the same attributes. */
 static fg_v
 pull_pool(fg_em *e, fg_inst *i, const fg_index *ix, fg_v init, fg_v *count)
 {
-    fg_ll         *g = e->g;
+    fg_ll *g = e->g;
     const fg_type *tx = fg_rt(e->m, i->in[0]);
-    bool           pad = count && FG_GET(i, avg_pool, count_pad).i;
-    place          p = {.i = i, .op = i->op, .acc = init};
-    fg_v           size[FG_MAXRANK], ok = ll_ci(g->i1, 1), counts = ok, acc[2] = {init, wide_zero(e, FG_i64)};
+    bool pad = count && FG_GET(i, avg_pool, count_pad).i;
+    place p = {.i = i, .op = i->op, .acc = init};
+    fg_v size[FG_MAXRANK], ok = ll_ci(g->i1, 1), counts = ok,
+                           acc[2] = {init, wide_zero(e, FG_i64)};
     fg_nest s;
     for (int a = 2; a < tx->rank; a++)
         size[a - 2] = ll_i(g, FG_GET(i, max_pool, kernel).is[a - 2]);
@@ -414,8 +438,9 @@ pull_pool(fg_em *e, fg_inst *i, const fg_index *ix, fg_v init, fg_v *count)
     p.at[1] = ix[1];
     for (int a = 2; a < tx->rank; a++) {
         int64_t before = listed(&FG_GET(i, max_pool, before), a - 2, 0);
-        fg_v    n = fg_em_expr(e, tx->dim[a]);
-        p.at[a] = window_position(e, ix[a], s.l[a - 2].i, listed(&FG_GET(i, max_pool, stride), a - 2, 1), before,
+        fg_v n = fg_em_expr(e, tx->dim[a]);
+        p.at[a] = window_position(e, ix[a], s.l[a - 2].i,
+                                  listed(&FG_GET(i, max_pool, stride), a - 2, 1), before,
                                   listed(&FG_GET(i, max_pool, dilation), a - 2, 1));
         fg_v v = fg_ix_value(e, p.at[a]);
         ok = both(e, ok, in_range(e, v, ll_i(g, 0), n));
@@ -442,7 +467,7 @@ fg_v
 fg_pull_avg_pool(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     fg_dtype d = fg_rt(e->m, r)->dtype;
-    fg_v     count, sum = pull_pool(e, i, ix, wide_zero(e, d), &count);
+    fg_v count, sum = pull_pool(e, i, ix, wide_zero(e, d), &count);
     count = ll_fromint(e->g, count, fg_em_type(e, d), true);
     return fg_em_round(e, d, ll_div(e->g, sum, count));
 }

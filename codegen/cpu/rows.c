@@ -1,13 +1,15 @@
-/* rows.c - kernels around an operation that looks at whole rows: softmax, norms, reductions.
+/* rows.c - kernels around an operation that looks at whole rows: softmax, norms,
+ * reductions.
  *
  *     kernel (%0: f32[B,S,768], %1: f32[768])        for each of B*S rows:
  *       %2 = gelu %0                                   sweep: sum gelu(x), keep gelu(x)
  *       %3 = layernorm %2, %1 {axis=2}                 sweep: sum (x - mean)^2
- *       %4 = add %3, %0                                sweep: store (x - mean) r scale + x0
+ *       %4 = add %3, %0                                sweep: store the sum
  *
- * A row is what the reduced axes span. Operands of the anchor are pulled in every sweep, or kept in scratch memory
- * by the first when they are dear. Results of the anchor's operand's shape are stored by a last sweep
- * that pulls them with the anchor's result overridden; results of the reduced shape once per row.
+ * A row is what the reduced axes span. Operands of the anchor are pulled in every sweep,
+ * or kept in scratch memory by the first when they are dear. Results of the anchor's
+ * operand's shape are stored by a last sweep that pulls them with the anchor's result
+ * overridden; results of the reduced shape once per row.
  *
  * wide: the last axis is reduced, lanes run along the row and meet at the end.
  * tall: it is not; each lane is a row of its own.
@@ -19,27 +21,28 @@
 #define MAXUNROLL 4
 
 typedef struct rows {
-    fg_em   *e;
+    fg_em *e;
     fg_inst *anchor;
-    const fg_type *t;           /* of the anchor's operand */
-    fg_dtype d;                 /* accumulated and kept in */
-    bool     tall;
-    int      n;                 /* reduced axes; when wide the last one carries the lanes */
-    int      axis[FG_MAXRANK];
-    fg_index ix[FG_MAXRANK];    /* the element a sweep stands at */
-    fg_expr  length;            /* of a row */
-    fg_v     kept;              /* scratch row, or NULL */
-    bool     keeping;           /* this sweep fills it */
-    fg_v     a, b;              /* the row's statistics, scalars (vectors when tall) */
+    const fg_type *t; /* of the anchor's operand */
+    fg_dtype d;       /* accumulated and kept in */
+    bool tall;
+    int n; /* reduced axes; when wide the last one carries the lanes */
+    int axis[FG_MAXRANK];
+    fg_index ix[FG_MAXRANK]; /* the element a sweep stands at */
+    fg_expr length;          /* of a row */
+    fg_v kept;               /* scratch row, or NULL */
+    bool keeping;            /* this sweep fills it */
+    fg_v a, b;               /* the row's statistics, scalars (vectors when tall) */
 } rows;
 
-/* ---- axes ------------------------------------------------------------------------------------- */
+/* ---- axes --------------------------------------------------------------------------
+ * ----------- */
 
 static int
 reduced_axes(fg_em *e, const fg_inst *i, int *axis)
 {
     const fg_type *t = fg_rt(e->m, i->in[0]);
-    int            n = 0, first;
+    int n = 0, first;
     switch (i->op) {
     case FG_OP_softmax:
         axis[n++] = (int)FG_GET(i, softmax, axis).i;
@@ -66,9 +69,9 @@ reduced_axes(fg_em *e, const fg_inst *i, int *axis)
 bool
 fg_rows_takes(fg_module *m, const fg_inst *i)
 {
-    fg_em          e = {.m = m};
+    fg_em e = {.m = m};
     const fg_type *t = fg_rt(m, i->in[0]);
-    int            axis[FG_MAXRANK], n = reduced_axes(&e, i, axis), last = t->rank - 1;
+    int axis[FG_MAXRANK], n = reduced_axes(&e, i, axis), last = t->rank - 1;
     while (last >= 0 && fg_e_is(m->ex, t->dim[last], 1))
         last--;
     for (int k = 0; k < n; k++)
@@ -91,7 +94,7 @@ static void
 settle_axes(rows *w)
 {
     fg_exprs *x = w->e->m->ex;
-    int       n = 0, last = w->t->rank - 1;
+    int n = 0, last = w->t->rank - 1;
     w->length = fg_ec(x, 1);
     for (int k = 0; k < w->n; k++)
         w->length = fg_emul(x, w->length, w->t->dim[w->axis[k]]);
@@ -110,7 +113,7 @@ settle_axes(rows *w)
 static fg_index
 position(rows *w, const fg_index *ix)
 {
-    fg_expr  dim[FG_MAXRANK];
+    fg_expr dim[FG_MAXRANK];
     fg_index at[FG_MAXRANK];
     for (int k = 0; k < w->n; k++) {
         dim[k] = w->t->dim[w->axis[k]];
@@ -124,7 +127,8 @@ position(rows *w, const fg_index *ix)
     return p;
 }
 
-/* ---- the operand ------------------------------------------------------------------------------- */
+/* ---- the operand
+ * ------------------------------------------------------------------------------- */
 
 /* Instructions it takes to make r, dear ones counted as several. */
 static int
@@ -133,8 +137,9 @@ price(fg_em *e, fg_reg r)
     fg_inst *i = fg_def(e->m, r);
     if (!r || fg_em_param(e, r) >= 0)
         return 0;
-    int n = fg_op_is(i->op, FG_T_VIEW) || i->op == FG_OP_const  ? 0
-            : fg_op_is(i->op, FG_T_ELEM) && i->op < FG_OP_floor && i->op >= FG_OP_exp ? 8 : 1;
+    int n = fg_op_is(i->op, FG_T_VIEW) || i->op == FG_OP_const                        ? 0
+            : fg_op_is(i->op, FG_T_ELEM) && i->op < FG_OP_floor && i->op >= FG_OP_exp ? 8
+                                                                                      : 1;
     for (int k = 0; k < i->nin && n < 100; k++)
         n += price(e, i->in[k]);
     return n;
@@ -153,8 +158,10 @@ static fg_v
 operand(rows *w)
 {
     fg_em *e = w->e;
-    fg_v   v = fg_lanes(e, fg_pull(e, w->anchor->in[0], w->ix));
-    v = fg_em_cast(e, v, w->t->dtype == FG_f16 || w->t->dtype == FG_bf16 ? FG_f32 : w->t->dtype, w->d);
+    fg_v v = fg_lanes(e, fg_pull(e, w->anchor->in[0], w->ix));
+    v = fg_em_cast(e, v,
+                   w->t->dtype == FG_f16 || w->t->dtype == FG_bf16 ? FG_f32 : w->t->dtype,
+                   w->d);
     if (w->keeping)
         fg_em_store_to(e, w->d, w->kept, position(w, w->ix), v);
     return v;
@@ -165,7 +172,7 @@ static void
 start_keeping(rows *w)
 {
     fg_exprs *x = w->e->m->ex;
-    int64_t   each = fg_dtypes[w->d].bits / 8 * (w->tall ? w->e->lanes : 1);
+    int64_t each = fg_dtypes[w->d].bits / 8 * (w->tall ? w->e->lanes : 1);
     w->kept = fg_em_scratch(w->e, fg_emul(x, w->length, fg_ec(x, each)));
     w->keeping = true;
 }
@@ -177,7 +184,8 @@ stop_keeping(rows *w, fg_reg r)
     fg_em_override(w->e, r, kept_value, w);
 }
 
-/* ---- sweeps ---------------------------------------------------------------------------------------- */
+/* ---- sweeps ------------------------------------------------------------------------
+ * ---------------- */
 
 /* acc[n] = step(acc, element at w->ix) */
 typedef void stepfn(rows *w, fg_v *acc);
@@ -197,14 +205,14 @@ masked_step(rows *w, stepfn *step, int nacc, fg_v *acc)
 static void
 sweep_lanes(rows *w, stepfn *step, int unroll, int nacc, fg_v *acc)
 {
-    fg_em       *e = w->e;
-    fg_ll       *g = e->g;
-    int          axis = w->axis[w->n - 1], lanes = e->lanes, stride = unroll * lanes;
-    fg_expr      size = w->t->dim[axis];
-    fg_v         n = fg_em_expr(e, size), full = ll_and(g, n, ll_i(g, -stride));
-    bool         whole = fg_e_divides(e->m->ex, stride, size);
+    fg_em *e = w->e;
+    fg_ll *g = e->g;
+    int axis = w->axis[w->n - 1], lanes = e->lanes, stride = unroll * lanes;
+    fg_expr size = w->t->dim[axis];
+    fg_v n = fg_em_expr(e, size), full = ll_and(g, n, ll_i(g, -stride));
+    bool whole = fg_e_divides(e->m->ex, stride, size);
     fg_scopemark s = fg_scope(e);
-    ll_loop      l;
+    ll_loop l;
     if (whole || unroll > 1 || !g->t->masks) {
         ll_for(g, &l, ll_i(g, 0), whole ? n : full, ll_i(g, stride), unroll * nacc, acc);
         memcpy(acc, l.phi, sizeof *acc * (size_t)(unroll * nacc));
@@ -232,15 +240,15 @@ sweep_lanes(rows *w, stepfn *step, int unroll, int nacc, fg_v *acc)
     fg_unscope(e, s);
 }
 
-/* All elements of the row. acc: start values in, one value per lane and accumulator out, accumulator
- * sets one after another. */
+/* All elements of the row. acc: start values in, one value per lane and accumulator
+ * out, accumulator sets one after another. */
 static void
 sweep(rows *w, stepfn *step, int unroll, int nacc, fg_v *acc)
 {
-    fg_em       *e = w->e;
-    fg_ll       *g = e->g;
-    ll_loop      l[FG_MAXRANK];
-    int          inner = w->tall ? w->n : w->n - 1;
+    fg_em *e = w->e;
+    fg_ll *g = e->g;
+    ll_loop l[FG_MAXRANK];
+    int inner = w->tall ? w->n : w->n - 1;
     fg_scopemark s = fg_scope(e);
     for (int k = 0; k < inner; k++) {
         fg_v n = fg_em_expr(e, w->t->dim[w->axis[k]]);
@@ -259,13 +267,14 @@ sweep(rows *w, stepfn *step, int unroll, int nacc, fg_v *acc)
     fg_unscope(e, s);
 }
 
-/* One accumulator, folded by op over the whole row; several sets hide the latency of cheap steps. */
+/* One accumulator, folded by op over the whole row; several sets hide the latency of
+ * cheap steps. */
 static fg_v
 fold(rows *w, stepfn *step, fg_v init, fg_v (*op)(rows *, fg_v, fg_v), bool cheap)
 {
     fg_ll *g = w->e->g;
-    int    unroll = cheap && !w->tall && w->n ? MAXUNROLL : 1;
-    fg_v   acc[MAXUNROLL];
+    int unroll = cheap && !w->tall && w->n ? MAXUNROLL : 1;
+    fg_v acc[MAXUNROLL];
     for (int u = 0; u < unroll; u++)
         acc[u] = ll_splat(g, init, w->n ? w->e->lanes : 1);
     sweep(w, step, unroll, 1, acc);
@@ -283,7 +292,8 @@ spread(rows *w, fg_v stat)
     return ll_splat(w->e->g, stat, w->e->lanes);
 }
 
-/* ---- the operations --------------------------------------------------------------------------------- */
+/* ---- the operations
+ * --------------------------------------------------------------------------------- */
 
 static fg_v
 op_add(rows *w, fg_v a, fg_v b)
@@ -322,7 +332,8 @@ static void
 step_exp(rows *w, fg_v *acc)
 {
     fg_em *e = w->e;
-    fg_v   x = ll_sub(e->g, fg_lanes(e, fg_pull(e, w->anchor->in[0], w->ix)), spread(w, w->a));
+    fg_v x =
+        ll_sub(e->g, fg_lanes(e, fg_pull(e, w->anchor->in[0], w->ix)), spread(w, w->a));
     x = w->d == FG_f64 ? ll_libm(e->g, "exp", 1, &x) : vm_exp_neg(e->g, x);
     fg_em_store_to(e, w->d, w->kept, position(w, w->ix), x);
     acc[0] = ll_add(e->g, acc[0], x);
@@ -338,16 +349,17 @@ static fg_v
 softmax_value(fg_em *e, void *user, fg_reg r, const fg_index *ix)
 {
     rows *w = user;
-    fg_v  x = fg_em_load(e, w->d, w->kept, position(w, ix));
-    return fg_em_round(e, fg_rt(e->m, r)->dtype, ll_mul(e->g, fg_lanes(e, x), spread(w, w->b)));
+    fg_v x = fg_em_load(e, w->d, w->kept, position(w, ix));
+    return fg_em_round(e, fg_rt(e->m, r)->dtype,
+                       ll_mul(e->g, fg_lanes(e, x), spread(w, w->b)));
 }
 
 static void
 make_softmax(rows *w)
 {
     fg_em *e = w->e;
-    fg_t   t = fg_em_type(e, w->d);
-    bool   dear = price(e, w->anchor->in[0]) > 4;
+    fg_t t = fg_em_type(e, w->d);
+    bool dear = price(e, w->anchor->in[0]) > 4;
     start_keeping(w);
     w->keeping = dear;
     w->a = fold(w, step_max, ll_cf(t, -INFINITY), op_max, !dear);
@@ -364,11 +376,11 @@ make_softmax(rows *w)
 static fg_v
 norm_value(fg_em *e, void *user, fg_reg r, const fg_index *ix)
 {
-    rows    *w = user;
-    fg_ll   *g = e->g;
+    rows *w = user;
+    fg_ll *g = e->g;
     fg_inst *i = w->anchor;
     fg_index at[FG_MAXRANK];
-    fg_v     x = fg_lanes(e, fg_pull(e, i->in[0], ix));
+    fg_v x = fg_lanes(e, fg_pull(e, i->in[0], ix));
     if (w->a)
         x = ll_sub(g, x, spread(w, w->a));
     x = ll_mul(g, x, spread(w, w->b));
@@ -389,10 +401,11 @@ make_norm(rows *w)
 {
     fg_em *e = w->e;
     fg_ll *g = e->g;
-    fg_t   t = fg_em_type(e, w->d);
-    bool   center = w->anchor->op == FG_OP_layernorm;
-    bool   dear = price(e, w->anchor->in[0]) > 4;
-    double eps = center ? FG_GET(w->anchor, layernorm, eps).f : FG_GET(w->anchor, rmsnorm, eps).f;
+    fg_t t = fg_em_type(e, w->d);
+    bool center = w->anchor->op == FG_OP_layernorm;
+    bool dear = price(e, w->anchor->in[0]) > 4;
+    double eps =
+        center ? FG_GET(w->anchor, layernorm, eps).f : FG_GET(w->anchor, rmsnorm, eps).f;
     if (dear)
         start_keeping(w);
     if (center) {
@@ -433,9 +446,9 @@ static void
 make_reduce(rows *w)
 {
     fg_em *e = w->e;
-    fg_op  op = w->anchor->op;
-    bool   cheap = price(e, w->anchor->in[0]) < 8;
-    fg_v   v = fold(w, step_reduce, fg_reduce_init(e, op, w->d), op_reduce, cheap);
+    fg_op op = w->anchor->op;
+    bool cheap = price(e, w->anchor->in[0]) < 8;
+    fg_v v = fold(w, step_reduce, fg_reduce_init(e, op, w->d), op_reduce, cheap);
     w->a = fg_reduce_finish(e, op, w->t->dtype, v, fg_em_expr(e, w->length));
     fg_em_override(e, w->anchor->out[0], stat_value, w);
 }
@@ -444,20 +457,20 @@ static void
 step_arg(rows *w, fg_v *acc)
 {
     fg_em *e = w->e;
-    fg_v   x = operand(w), i = fg_lanes(e, fg_ix_value(e, w->ix[w->axis[0]]));
-    fg_v   better = fg_arg_better(e, w->anchor, w->t->dtype, x, acc[0]);
+    fg_v x = operand(w), i = fg_lanes(e, fg_ix_value(e, w->ix[w->axis[0]]));
+    fg_v better = fg_arg_better(e, w->anchor, w->t->dtype, x, acc[0]);
     acc[0] = ll_sel(e->g, better, x, acc[0]);
     acc[1] = ll_sel(e->g, better, i, acc[1]);
 }
 
-/* Lanes hold the best of their own places; ties between lanes go to the lower place, or to the higher
- * when the last of equals counts. */
+/* Lanes hold the best of their own places; ties between lanes go to the lower place,
+ * or to the higher when the last of equals counts. */
 static void
 make_arg(rows *w)
 {
     fg_em *e = w->e;
     fg_ll *g = e->g;
-    bool   last = FG_GET(w->anchor, argmax, last).i;
+    bool last = FG_GET(w->anchor, argmax, last).i;
     w->ix[w->axis[0]] = fg_ixc(e, 0);
     fg_v acc[2] = {operand(w), ll_zero(ll_vec(g->i64, e->lanes))};
     sweep(w, step_arg, 1, 2, acc);
@@ -476,7 +489,8 @@ make_arg(rows *w)
     fg_em_override(e, w->anchor->out[0], stat_value, w);
 }
 
-/* ---- results ------------------------------------------------------------------------------------------ */
+/* ---- results -----------------------------------------------------------------------
+ * ------------------- */
 
 static bool
 same_shape(const fg_type *a, const fg_type *b)
@@ -491,14 +505,14 @@ same_shape(const fg_type *a, const fg_type *b)
 static void
 put_reduced(rows *w, int k)
 {
-    fg_em         *e = w->e;
+    fg_em *e = w->e;
     const fg_type *t = fg_rt(e->m, fg_em_result(e, k));
-    bool           keep = t->rank == w->t->rank;
-    int            lanes = e->lanes;
-    fg_index       at[FG_MAXRANK];
-    bool           gone[FG_MAXRANK] = {false};
-    int            axis[FG_MAXRANK], n = reduced_axes(e, w->anchor, axis);
-    fg_scopemark   s = fg_scope(e);
+    bool keep = t->rank == w->t->rank;
+    int lanes = e->lanes;
+    fg_index at[FG_MAXRANK];
+    bool gone[FG_MAXRANK] = {false};
+    int axis[FG_MAXRANK], n = reduced_axes(e, w->anchor, axis);
+    fg_scopemark s = fg_scope(e);
     for (int j = 0; j < n; j++)
         gone[axis[j]] = true;
     for (int a = 0, o = 0; a < w->t->rank; a++) {
@@ -561,7 +575,7 @@ static int
 lanes_of_row(rows *w, int axis)
 {
     int64_t n;
-    int     lanes = w->e->g->W;
+    int lanes = w->e->g->W;
     if (axis >= 0 && fg_e_const(w->e->m->ex, w->t->dim[axis], &n))
         while (lanes > 1 && lanes / 2 >= n)
             lanes /= 2;
@@ -571,13 +585,13 @@ lanes_of_row(rows *w, int axis)
 bool
 fg_gen_rows(fg_em *e, fg_inst *anchor)
 {
-    fg_ll    *g = e->g;
+    fg_ll *g = e->g;
     fg_exprs *x = e->m->ex;
-    rows      w = {.e = e, .anchor = anchor, .t = fg_rt(e->m, anchor->in[0])};
-    fg_expr   dim[FG_MAXRANK];
-    int       outer[FG_MAXRANK], n = 0, lane_axis = w.t->rank - 1;
-    fg_index  ix[FG_MAXRANK];
-    fg_dtype  d = w.t->dtype;
+    rows w = {.e = e, .anchor = anchor, .t = fg_rt(e->m, anchor->in[0])};
+    fg_expr dim[FG_MAXRANK];
+    int outer[FG_MAXRANK], n = 0, lane_axis = w.t->rank - 1;
+    fg_index ix[FG_MAXRANK];
+    fg_dtype d = w.t->dtype;
     w.n = reduced_axes(e, anchor, w.axis);
     w.d = d == FG_f16 || d == FG_bf16 ? FG_f32 : fg_reduce_type(anchor->op, d);
     settle_axes(&w);
@@ -595,7 +609,8 @@ fg_gen_rows(fg_em *e, fg_inst *anchor)
         outer[n] = a;
         dim[n++] = size;
     }
-    fg_expr cost = fg_emax(x, fg_ec(x, 1), w.tall ? fg_emul(x, w.length, lanes) : w.length);
+    fg_expr cost =
+        fg_emax(x, fg_ec(x, 1), w.tall ? fg_emul(x, w.length, lanes) : w.length);
     fg_expr per = fg_emax(x, fg_ec(x, 1), fg_ediv(x, fg_ec(x, 8192), cost));
     ll_loop l;
     fg_em_items(e, &l, n, dim, per);
@@ -607,7 +622,8 @@ fg_gen_rows(fg_em *e, fg_inst *anchor)
         fg_v base = ll_mul(g, w.ix[lane_axis].base, ll_i(g, e->lanes));
         w.ix[lane_axis] = fg_ix_run(e, base, e->lanes);
         if (!fg_e_divides(x, e->lanes, w.t->dim[lane_axis]))
-            e->mask = ll_first(g, ll_sub(g, fg_em_expr(e, w.t->dim[lane_axis]), base), e->lanes);
+            e->mask = ll_first(g, ll_sub(g, fg_em_expr(e, w.t->dim[lane_axis]), base),
+                               e->lanes);
     }
     make_row(&w);
     e->mask = NULL;

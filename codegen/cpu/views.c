@@ -1,12 +1,13 @@
-/* views.c - pull rules that only move elements: they turn the index of a result into an index of an
- * operand.
+/* views.c - pull rules that only move elements: they turn the index of a result into an
+ * index of an operand.
  *
  *     %y = transpose %x {perm=[1, 0]}      y[i, j] = x[j, i]
  *     %y = concat %a, %b {axis=0}          y[i] = i < |a| ? a[i] : b[i - |a|]
  */
 #include "codegen/cpu/pull.h"
 
-/* ---- choosing between sources ------------------------------------------------------------ */
+/* ---- choosing between sources
+ * ------------------------------------------------------------ */
 
 static fg_v
 side(fg_em *e, fg_sidefn *fn, void *user, fg_v cond, fg_v outer)
@@ -14,7 +15,7 @@ side(fg_em *e, fg_sidefn *fn, void *user, fg_v cond, fg_v outer)
     fg_scopemark s = fg_scope(e);
     e->mask = outer ? ll_and(e->g, outer, cond) : cond;
     ll_branch some;
-    fg_v      v, out;
+    fg_v v, out;
     ll_if(e->g, &some, ll_any(e->g, e->mask));
     v = fg_lanes(e, fn(e, user));
     ll_else(e->g, &some, 1, &v);
@@ -27,7 +28,7 @@ side(fg_em *e, fg_sidefn *fn, void *user, fg_v cond, fg_v outer)
 fg_v
 fg_pull_either(fg_em *e, fg_v cond, fg_sidefn *yes, fg_sidefn *no, void *user)
 {
-    fg_ll  *g = e->g;
+    fg_ll *g = e->g;
     int64_t c;
     if (ll_const(cond, &c))
         return c ? yes(e, user) : no(e, user);
@@ -36,8 +37,8 @@ fg_pull_either(fg_em *e, fg_v cond, fg_sidefn *yes, fg_sidefn *no, void *user)
         return ll_sel(g, cond, a, side(e, no, user, ll_not(g, cond), e->mask));
     }
     fg_scopemark s = fg_scope(e);
-    ll_branch    b;
-    fg_v         out;
+    ll_branch b;
+    fg_v out;
     ll_if(g, &b, cond);
     fg_v v = fg_lanes(e, yes(e, user));
     ll_else(g, &b, 1, &v);
@@ -53,22 +54,24 @@ static fg_v
 index_below(fg_em *e, fg_index i, fg_expr limit)
 {
     fg_ll *g = e->g;
-    fg_v   n = fg_em_expr(e, limit);
-    if (!i.vec && i.step == 1 && i.align >= e->lanes && fg_e_divides(e->m->ex, e->lanes, limit))
+    fg_v n = fg_em_expr(e, limit);
+    if (!i.vec && i.step == 1 && i.align >= e->lanes &&
+        fg_e_divides(e->m->ex, e->lanes, limit))
         return ll_cmp(g, LL_LT, i.base, n);
     fg_v v = fg_ix_value(e, i);
     return ll_cmp(g, LL_LT, v, ll_splat(g, n, ll_lanes(v)));
 }
 
-/* ---- constants and sequences ----------------------------------------------------------------- */
+/* ---- constants and sequences
+ * ----------------------------------------------------------------- */
 
 static fg_v
 const_element(fg_em *e, fg_reg r, int64_t k)
 {
     fg_dtype d = fg_rt(e->m, r)->dtype;
-    fg_t     t = fg_em_type(e, d);
-    double   f = 0;
-    int64_t  i = 0;
+    fg_t t = fg_em_type(e, d);
+    double f = 0;
+    int64_t i = 0;
     if (fg_is_float(d)) {
         if (!fg_const_f64(e->m, r, k, &f))
             FG_BUG(e->m->cx, "a constant without value in a kernel");
@@ -84,11 +87,11 @@ fg_v
 fg_pull_const(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     (void)i;
-    fg_ll           *g = e->g;
+    fg_ll *g = e->g;
     const fg_weight *w = fg_reg_weight(e->m, r);
-    const fg_type   *t = fg_rt(e->m, r);
-    double           v;
-    int64_t          count = 1;
+    const fg_type *t = fg_rt(e->m, r);
+    double v;
+    int64_t count = 1;
     for (int a = 0; a < w->rank; a++)
         count *= w->dim[a];
     if (count == 1 || (count > 0 && fg_is_float(t->dtype) && fg_const_splat(e->m, r, &v)))
@@ -106,11 +109,11 @@ fg_v
 fg_pull_symvec(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     (void)r;
-    fg_ll         *g = e->g;
+    fg_ll *g = e->g;
     const fg_attr *v = &FG_GET(i, symvec, v);
-    fg_dtype       to = (fg_dtype)FG_GET(i, symvec, to).i;
-    bool           scalar = FG_GET(i, symvec, scalar).i;
-    fg_v           at = scalar ? ll_i(g, 0) : fg_ix_value(e, ix[0]), x = NULL;
+    fg_dtype to = (fg_dtype)FG_GET(i, symvec, to).i;
+    bool scalar = FG_GET(i, symvec, scalar).i;
+    fg_v at = scalar ? ll_i(g, 0) : fg_ix_value(e, ix[0]), x = NULL;
     for (int k = v->n - 1; k >= 0; k--) {
         fg_v s = fg_em_expr(e, v->es[k]);
         if (!x)
@@ -126,15 +129,16 @@ fg_v
 fg_pull_iota(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     (void)r;
-    fg_expr  start = FG_GET(i, iota, start).e;
-    fg_expr  step = fg_ec(e->m->ex, FG_GET(i, iota, step).i);
+    fg_expr start = FG_GET(i, iota, start).e;
+    fg_expr step = fg_ec(e->m->ex, FG_GET(i, iota, step).i);
     fg_index at = fg_ix_mul(e, ix[0], step);
     if (start != FG_E_BAD)
         at = fg_ix_addc(e, at, start);
     return fg_em_cast(e, fg_ix_value(e, at), FG_i64, (fg_dtype)FG_GET(i, iota, to).i);
 }
 
-/* ---- views --------------------------------------------------------------------------------------- */
+/* ---- views -------------------------------------------------------------------------
+ * -------------- */
 
 fg_v
 fg_pull_copy(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
@@ -171,10 +175,10 @@ match_group(fg_exprs *x, const fg_type *a, const fg_type *b, int *na, int *nb)
 fg_v
 fg_pull_reshape(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
-    fg_exprs      *x = e->m->ex;
+    fg_exprs *x = e->m->ex;
     const fg_type *to = fg_rt(e->m, r), *from = fg_rt(e->m, i->in[0]);
-    fg_index       at[FG_MAXRANK];
-    int            a = 0, b = 0;
+    fg_index at[FG_MAXRANK];
+    int a = 0, b = 0;
     while (a < to->rank || b < from->rank) {
         if (b < from->rank && fg_e_is(x, from->dim[b], 1)) {
             at[b++] = fg_ixc(e, 0);
@@ -202,7 +206,7 @@ fg_v
 fg_pull_transpose(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     const int64_t *perm = FG_GET(i, transpose, perm).is;
-    fg_index       at[FG_MAXRANK];
+    fg_index at[FG_MAXRANK];
     for (int a = 0; a < fg_rt(e->m, r)->rank; a++)
         at[perm[a]] = ix[a];
     return fg_pull(e, i->in[0], at);
@@ -220,7 +224,7 @@ fg_v
 fg_pull_slice(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     const fg_attr *start = &FG_GET(i, slice, start), *step = &FG_GET(i, slice, step);
-    fg_index       at[FG_MAXRANK];
+    fg_index at[FG_MAXRANK];
     for (int a = 0; a < fg_rt(e->m, r)->rank; a++) {
         at[a] = fg_ix_mul(e, ix[a], fg_ec(e->m->ex, step->is[a]));
         at[a] = fg_ix_addc(e, at[a], start->es[a]);
@@ -228,20 +232,21 @@ fg_pull_slice(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     return fg_pull(e, i->in[0], at);
 }
 
-/* ---- concat ------------------------------------------------------------------------------------------ */
+/* ---- concat ------------------------------------------------------------------------
+ * ------------------ */
 
 typedef struct pieces {
-    fg_inst        *i;
+    fg_inst *i;
     const fg_index *ix;
-    int             k;
-    fg_expr         start;
+    int k;
+    fg_expr start;
 } pieces;
 
 static fg_v
 pull_piece(fg_em *e, void *user)
 {
-    pieces  *p = user;
-    int      axis = (int)FG_GET(p->i, concat, axis).i;
+    pieces *p = user;
+    int axis = (int)FG_GET(p->i, concat, axis).i;
     fg_index at[FG_MAXRANK];
     memcpy(at, p->ix, sizeof *at * fg_rt(e->m, p->i->in[p->k])->rank);
     at[axis] = fg_ix_addc(e, at[axis], fg_esub(e->m->ex, fg_ec(e->m->ex, 0), p->start));
@@ -254,8 +259,9 @@ static fg_v
 pull_next_piece(fg_em *e, void *user)
 {
     pieces next = *(pieces *)user;
-    int    axis = (int)FG_GET(next.i, concat, axis).i;
-    next.start = fg_eadd(e->m->ex, next.start, fg_rt(e->m, next.i->in[next.k])->dim[axis]);
+    int axis = (int)FG_GET(next.i, concat, axis).i;
+    next.start =
+        fg_eadd(e->m->ex, next.start, fg_rt(e->m, next.i->in[next.k])->dim[axis]);
     next.k++;
     return pull_from_piece(e, &next);
 }
@@ -266,9 +272,10 @@ pull_from_piece(fg_em *e, void *user)
     pieces *p = user;
     if (p->k == p->i->nin - 1)
         return pull_piece(e, p);
-    int     axis = (int)FG_GET(p->i, concat, axis).i;
+    int axis = (int)FG_GET(p->i, concat, axis).i;
     fg_expr end = fg_eadd(e->m->ex, p->start, fg_rt(e->m, p->i->in[p->k])->dim[axis]);
-    return fg_pull_either(e, index_below(e, p->ix[axis], end), pull_piece, pull_next_piece, p);
+    return fg_pull_either(e, index_below(e, p->ix[axis], end), pull_piece,
+                          pull_next_piece, p);
 }
 
 fg_v
@@ -279,11 +286,12 @@ fg_pull_concat(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     return pull_from_piece(e, &p);
 }
 
-/* ---- pad ----------------------------------------------------------------------------------------------- */
+/* ---- pad ---------------------------------------------------------------------------
+ * -------------------- */
 
 typedef struct padded {
     fg_inst *i;
-    fg_v     lanes_inside;      /* NULL: all */
+    fg_v lanes_inside; /* NULL: all */
     fg_index at[FG_MAXRANK];
 } padded;
 
@@ -319,9 +327,9 @@ static fg_v
 fold_back(fg_em *e, const char *mode, fg_v v, fg_expr n)
 {
     fg_ll *g = e->g;
-    fg_t   t = LLVMTypeOf(v);
-    fg_v   zero = ll_zero(t), size = ll_splat(g, fg_em_expr(e, n), ll_lanes(v));
-    fg_v   last = ll_sub(g, size, ll_ci(t, 1));
+    fg_t t = LLVMTypeOf(v);
+    fg_v zero = ll_zero(t), size = ll_splat(g, fg_em_expr(e, n), ll_lanes(v));
+    fg_v last = ll_sub(g, size, ll_ci(t, 1));
     if (mode[0] == 'e')
         return ll_max(g, ll_min(g, v, last), zero);
     fg_v period = mode[0] == 'w' ? size : ll_max(g, ll_add(g, last, last), ll_ci(t, 1));
@@ -334,28 +342,29 @@ fg_v
 fg_pull_pad(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
 {
     (void)r;
-    fg_ll         *g = e->g;
-    fg_exprs      *x = e->m->ex;
+    fg_ll *g = e->g;
+    fg_exprs *x = e->m->ex;
     const fg_type *t = fg_rt(e->m, i->in[0]);
     const fg_attr *before = &FG_GET(i, pad, before), *after = &FG_GET(i, pad, after);
-    const char    *mode = FG_GET(i, pad, mode).s;
-    padded         p = {.i = i};
-    fg_v           inside = ll_ci(g->i1, 1);
+    const char *mode = FG_GET(i, pad, mode).s;
+    padded p = {.i = i};
+    fg_v inside = ll_ci(g->i1, 1);
     for (int a = 0; a < t->rank; a++) {
         fg_expr crop = fg_esub(x, fg_ec(x, 0), before->es[a]);
         p.at[a] = fg_ix_addc(e, ix[a], crop);
         if (fg_e_is(x, before->es[a], 0) && fg_e_hi(x, after->es[a]) <= 0)
             continue;
-        if (mode[0] != 'c') {   /* what is cropped away does not come back in */
+        if (mode[0] != 'c') { /* what is cropped away does not come back in */
             fg_expr zero = fg_ec(x, 0), lo = fg_emax(x, crop, zero);
             fg_expr hi = fg_eadd(x, t->dim[a], fg_emin(x, after->es[a], zero));
-            fg_v    kept = fg_ix_value(e, fg_ix_addc(e, p.at[a], fg_esub(x, zero, lo)));
+            fg_v kept = fg_ix_value(e, fg_ix_addc(e, p.at[a], fg_esub(x, zero, lo)));
             kept = fold_back(e, mode, kept, fg_esub(x, hi, lo));
             p.at[a] = fg_ix_addc(e, fg_ix_vec(e, kept), lo);
             continue;
         }
         fg_v v = fg_ix_value(e, p.at[a]);
-        fg_v in = ll_ucmp(g, LL_LT, v, ll_splat(g, fg_em_expr(e, t->dim[a]), ll_lanes(v)));
+        fg_v in =
+            ll_ucmp(g, LL_LT, v, ll_splat(g, fg_em_expr(e, t->dim[a]), ll_lanes(v)));
         if (ll_lanes(in) == 1)
             inside = ll_and(g, inside, in);
         else
