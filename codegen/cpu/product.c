@@ -12,8 +12,8 @@
 #include "codegen/cpu/strided.h"
 
 enum {
-    MANY_CHUNKS = 16, /* cut rows when columns alone give fewer */
-    BLOCK_ROWS = 48,  /* but not finer than this */
+    MANY_CHUNKS = 48, /* cut rows when columns alone give fewer */
+    BLOCK_ROWS = 96,  /* but not finer than this: every block packs its panels anew */
     STRIP = 64,       /* unit of the column strips of products with few rows */
     LEAST_STRIPS = 6, /* narrower ones spend their time in address translation */
     MOST_STRIPS = 16
@@ -183,7 +183,8 @@ row_blocks(fg_product *p, fg_expr panels)
     fg_exprs *t = p->e->m->ex;
     fg_expr have = fg_emax(t, fg_emul(t, panels, p->batch), fg_ec(t, 1));
     fg_expr want = fg_ediv(t, fg_ec(t, MANY_CHUNKS), have);
-    return fg_emax(t, fg_emin(t, want, ceil_div(t, p->rows, BLOCK_ROWS)), fg_ec(t, 1));
+    return fg_emax(t, fg_emin(t, want, fg_ediv(t, p->rows, fg_ec(t, BLOCK_ROWS))),
+                   fg_ec(t, 1));
 }
 
 static void
