@@ -1,0 +1,133 @@
+/* api.c - the public header alone: the example of forge.h, and memory that runs out at any point. Prints
+ * `N passed, N failed`.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/forge.h"
+
+static int passed, failed;
+
+static void
+expect(bool ok, const char *what, const char *why)
+{
+    passed += ok;
+    failed += !ok;
+    if (!ok)
+        printf("FAIL %s: %s\n", what, why);
+}
+
+/* An allocator that fails after `left` allocations, and counts what is not given back. */
+typedef struct host {
+    long left, live;
+} host;
+
+static void *
+host_alloc(void *user, size_t n)
+{
+    host *h = user;
+
+    if (h->left-- <= 0)
+        return NULL;
+    h->live++;
+    return malloc(n);
+}
+
+static void
+host_release(void *user, void *p)
+{
+    host *h = user;
+
+    h->live -= p != NULL;
+    free(p);
+}
+
+static const char *const inputs[] = {"input_ids", "attention_mask", "token_type_ids"};
+
+/* Opens, compiles, runs and closes; how it ended. *sum grows by squares of the output. */
+static forge_status
+whole(const char *path, host *h, double *sum)
+{
+    forge_config c = {sizeof c, host_alloc, host_release, h};
+    forge_ctx *cx = NULL;
+    forge_model *m = NULL;
+    forge_run *r = NULL;
+    int64_t ids[9], dims[] = {1, 9};
+    forge_status s = forge_open(&c, &cx);
+
+    for (int i = 0; i < 9; i++)
+        ids[i] = 1;
+    if (!s)
+        s = forge_compile_file(cx, path, NULL, &m);
+    if (!s)
+        s = forge_run_new(cx, m, &r);
+    if (!s)
+        s = forge_run_threads(r, 2);
+    for (int i = 0; !s && i < 3; i++)
+        s = forge_bind_input(r, inputs[i], FORGE_I64, 2, dims, ids);
+    if (!s)
+        s = forge_execute(r);
+    if (!s) {
+        const float *out = forge_output(r, "last_hidden_state", NULL, NULL, NULL);
+        for (int i = 0; i < 32; i++)
+            *sum += out[i] * out[i];
+    }
+    expect(!s || s == FORGE_OUT_OF_MEMORY, "status", cx ? forge_message(cx) : "");
+    expect(!s || !cx || *forge_message(cx), "a failure has a message",
+           forge_status_text(s));
+    forge_run_free(r);
+    forge_model_free(m);
+    forge_close(cx);
+    return s;
+}
+
+static void
+test_questions(const char *path)
+{
+    forge_ctx *cx;
+    forge_model *m;
+    forge_dtype t;
+    int rank;
+    const char *name;
+
+    expect(forge_open(NULL, &cx) == FORGE_OK, "open", "");
+    expect(forge_compile_file(cx, "/nowhere.onnx", NULL, &m) == FORGE_IO, "no file",
+           forge_message(cx));
+    expect(forge_compile_file(cx, path, NULL, &m) == FORGE_OK, "compile",
+           forge_message(cx));
+    expect(forge_model_inputs(m) == 3 && forge_model_outputs(m) == 2, "ports", "");
+    expect(!strcmp(forge_model_input(m, 0, &t, &rank), inputs[0]) && t == FORGE_I64 &&
+               rank == 2,
+           "first input", "");
+    expect(forge_model_input_dim(m, 0, 1, &name) == -1 && !strcmp(name, "sequence"),
+           "dim", name);
+    expect(!forge_model_input(m, 3, NULL, NULL), "no fourth input", "");
+    expect(strstr(forge_model_report(m), "\"attention\"") != NULL, "report", "");
+    forge_model_free(m);
+    forge_close(cx);
+    forge_model_free(NULL);
+    forge_run_free(NULL);
+    forge_close(NULL);
+}
+
+int
+main(int argc, char **argv)
+{
+    const char *path = argc > 1 ? argv[1] : "tests/models/bert-ts17/model.onnx";
+    double sum = 0;
+    host h = {1 << 30, 0};
+
+    test_questions(path);
+    expect(whole(path, &h, &sum) == FORGE_OK && sum > 0, "the example runs", "");
+    expect(h.live == 0, "everything is given back", "");
+    long needed = (1 << 30) - h.left;
+    for (long n = 0; n < needed; n += 1 + needed / 25) {
+        h = (host){n, 0};
+        expect(whole(path, &h, &sum) == FORGE_OUT_OF_MEMORY, "memory runs out", "");
+        expect(h.live == 0, "everything is given back after a failure", "");
+    }
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
