@@ -63,6 +63,7 @@ done
 stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
 stage flow .venv/bin/python tests/flow.py build/forge
+stage contrib .venv/bin/python tests/contrib.py build/forge
 if [ "$fast" != fast ]; then
     stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models
     stage stages-as-text sh tests/check_stages.sh build/forge $models
