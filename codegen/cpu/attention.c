@@ -249,7 +249,7 @@ setup(fg_att *a, fg_em *e, fg_inst *anchor)
     a->lengths = operand(anchor, 5);
     if (a->mask) {
         const fg_type *m = fg_rt(e->m, a->mask);
-        a->same_mask = m->rank < 2 || fg_e_is(t, m->dim[m->rank - 2], 1);
+        a->same_mask = m->rank < 2 || !fg_varies(e, a->mask, m->rank - 2);
     }
     a->cap = FG_GET(anchor, attention, softcap).f;
     a->left = FG_GET(anchor, attention, left).i;

@@ -187,6 +187,26 @@ fg_strided_source(fg_em *e, fg_reg r, fg_strided *v)
     return from && fg_strided_source(e, from, v);
 }
 
+bool
+fg_varies(fg_em *e, fg_reg r, int axis)
+{
+    const fg_type *ty = fg_rt(e->m, r);
+    if (fg_e_is(e->m->ex, ty->dim[axis], 1))
+        return false;
+    const fg_inst *i = fg_em_param(e, r) >= 0 ? NULL : fg_def(e->m, r);
+    if (i && i->op == FG_OP_transpose)
+        return fg_varies(e, i->in[0], (int)FG_GET(i, transpose, perm).is[axis]);
+    if (!i || (!fg_op_is(i->op, FG_T_ELEM) && i->op != FG_OP_expand))
+        return true;
+    /* Operands are aligned from the right; an axis that one lacks is repeated. */
+    for (int k = 0; k < i->nin; k++) {
+        int at = axis - (ty->rank - fg_rt(e->m, i->in[k])->rank);
+        if (at >= 0 && fg_varies(e, i->in[k], at))
+            return true;
+    }
+    return false;
+}
+
 /* ---- forward -------------------------------------------------------------------- */
 
 /* The operand of i that stems from `from` element by element; 0: none. */

@@ -25,6 +25,9 @@ void fg_strided_swap(fg_strided *v, int a, int b);
  * looked through: tells which axis is contiguous in memory. False when unknown. */
 bool fg_strided_source(fg_em *e, fg_reg r, fg_strided *v);
 
+/* Whether the value of r may differ from place to place along an axis. */
+bool fg_varies(fg_em *e, fg_reg r, int axis);
+
 /* From an index of `from` to the index of the same element of `to`, which is made of
  * it by elementwise instructions and views that drop nothing. */
 bool fg_forward_known(fg_em *e, fg_reg from, fg_reg to);
