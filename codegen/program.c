@@ -373,6 +373,16 @@ lower_readsym(lower *l, steps *list, fg_inst *i)
     s->at = FG_GET(i, readsym, at).i;
 }
 
+static void
+lower_require(lower *l, steps *list, fg_inst *i)
+{
+    fg_step *s = new_step(l, list, FG_STEP_REQUIRE, i);
+    uint32_t pair[2] = {value(l, FG_GET(i, require, a).e), value(l, FG_GET(i, require, b).e)};
+
+    s->narg = 2;
+    s->arg = fg_dup(l->a, pair, sizeof pair);
+}
+
 /* ---- the whole ------------------------------------------------------------------------ */
 
 /* Outputs that are not computed in place are copied last. */
@@ -406,6 +416,9 @@ lower_insts(lower *l, steps *list, fg_block *b)
             break;
         case FG_OP_readsym:
             lower_readsym(l, list, i);
+            break;
+        case FG_OP_require:
+            lower_require(l, list, i);
             break;
         case FG_OP_if:
             lower_if(l, list, i);

@@ -32,6 +32,7 @@ fg_attempt_undo(fg_import *im, fg_attempt t)
     im->cx->nerror = t.nerror;
     im->f->nbad = t.nbad;
     im->m->onnx_nodes = t.nodes;
+    im->m->nunsolved = 0;
     im->failed = im->unsupported = false;
 }
 

@@ -230,7 +230,9 @@ do_import(void *arg)
     fg_import im = {.f = f, .cx = f->cx, .a = j->a, .tmp = j->tmp, .o = j->o};
     im.functions.a = im.dims.a = im.plain.a = im.opsets.a = j->tmp;
     j->m = im.m = fg_module_new(f->cx, j->a, f->base);
+    im.m->checks = true;
     j->ok = import_model(&im);
+    im.m->checks = false;
 }
 
 fg_module *

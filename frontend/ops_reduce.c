@@ -234,6 +234,9 @@ fg_onnx_topk(fg_node *n)
         kv > dv)
         return fg_node_error(n, "k = %lld is more than the %lld elements of axis %d",
                              (long long)kv, (long long)dv, axis);
+    fg_expr d = fg_dim(n, x, axis);
+    if (!fg_e_le(n->ex, *k, d) && !fg_require(n->b, fg_emax(n->ex, *k, d), d))
+        return fg_node_error(n, "k is more than the elements of axis %d", axis);
     fg_inst *i = fg_inst_begin(n->b, FG_OP_topk, 1, &x);
     FG_SET(i, topk, axis).i = axis;
     FG_SET(i, topk, k).e = *k;

@@ -121,6 +121,46 @@ fg_inst_infer(fg_module *m, fg_inst *i, const fg_type *given, fg_type *out)
     return true;
 }
 
+static bool
+required_in_main(const fg_module *m, fg_expr x, fg_expr y)
+{
+    enum { WORTH_A_LOOK = 512 };
+    for (int k = m->nrequired - 2; k >= 0 && k > m->nrequired - WORTH_A_LOOK; k -= 2)
+        if (m->required[k] == x && m->required[k + 1] == y)
+            return true;
+    return false;
+}
+
+/* Equalities that inference took for granted and could not solve are checked at run time. */
+static void
+require_unsolved(fg_build *b)
+{
+    fg_module *m = b->m;
+    for (int k = 0; k < m->nunsolved; k += 2) {
+        fg_expr x = fg_e_renew(m->ex, m->unsolved[k]), y = fg_e_renew(m->ex, m->unsolved[k + 1]);
+        if (x == y || required_in_main(m, x, y))
+            continue;
+        fg_inst *i = fg_inst_begin(b, FG_OP_require, 0, NULL);
+        FG_SET(i, require, a).e = x;
+        FG_SET(i, require, b).e = y;
+        fg_inst_link(b, i);
+        if (b->block != m->body)
+            continue;
+        FG_PUSH(m->a, m->required, m->nrequired, m->caprequired) = x;
+        FG_PUSH(m->a, m->required, m->nrequired, m->caprequired) = y;
+    }
+    m->nunsolved = 0;
+}
+
+bool
+fg_require(fg_build *b, fg_expr x, fg_expr y)
+{
+    if (!fg_unify(b->m, x, y))
+        return false;
+    require_unsolved(b);
+    return true;
+}
+
 fg_inst *
 fg_inst_finish(fg_build *b, fg_inst *i, const fg_type *given, int ngiven)
 {
@@ -137,6 +177,7 @@ fg_inst_finish(fg_build *b, fg_inst *i, const fg_type *given, int ngiven)
     fg_type *out = FG_NEWN(m->a, fg_type, (size_t)i->nout);
     if (!fg_inst_infer(m, i, ngiven ? g : NULL, out))
         return NULL;
+    require_unsolved(b);
     i->out = FG_NEWN(m->a, fg_reg, (size_t)i->nout);
     for (int k = 0; k < i->nout; k++) {
         i->out[k] = fg_reg_new(m, b->block, out[k], b->name ? b->name[k] : NULL);

@@ -48,6 +48,17 @@ fg_eval_symvec(fg_evalcall *c)
 }
 
 bool
+fg_eval_require(fg_evalcall *c)
+{
+    int64_t a, b;
+
+    if (!fg_eval_expr(c, FG_GET(c->i, require, a).e, &a) ||
+        !fg_eval_expr(c, FG_GET(c->i, require, b).e, &b))
+        return false;
+    return a == b || fg_eval_error(c, "sizes %lld and %lld must be equal", (long long)a, (long long)b);
+}
+
+bool
 fg_eval_iota(fg_evalcall *c)
 {
     fg_expr e = FG_GET(c->i, iota, start).e;

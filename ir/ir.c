@@ -428,6 +428,10 @@ fg_unify(fg_module *m, fg_expr a, fg_expr b)
         return false;
     if (changed)
         renew(m);
+    else if (m->checks && a && b && (a = fg_e_renew(m->ex, a)) != (b = fg_e_renew(m->ex, b))) {
+        FG_PUSH(m->a, m->unsolved, m->nunsolved, m->capunsolved) = a;
+        FG_PUSH(m->a, m->unsolved, m->nunsolved, m->capunsolved) = b;
+    }
     return true;
 }
 

@@ -106,6 +106,15 @@ struct fg_module {
     int         onnx_nodes;     /* in the model file, functions inlined */
     size_t      weight_bytes_total;     /* of all initializers before sharing */
     int         weight_tied;            /* initializers that shared another's content */
+    /* While a model is imported: what fg_unify could not solve, pairs. fg_inst_finish turns
+     * them into `require` instructions; passes only redo what was checked then. */
+    bool        checks;
+    fg_expr    *unsolved;
+    int         nunsolved;
+    size_t      capunsolved;
+    fg_expr    *required;       /* pairs that @main checks itself */
+    int         nrequired;
+    size_t      caprequired;
     uint32_t    nname;          /* for fresh names */
     void       *names;          /* register names in use */
 };
@@ -208,6 +217,8 @@ uint32_t *fg_count_uses(fg_module *m, fg_arena *a);
     for (fg_inst *i = (b)->last, *i##_p = i ? i->prev : NULL; i; i = i##_p, i##_p = i ? i->prev : NULL)
 int fg_inst_count(const fg_block *b);                    /* regions of if and loop included, kernels count 1 */
 
+/* As fg_unify; while a model is imported, what it cannot solve is checked here at run time. */
+bool fg_require(fg_build *b, fg_expr x, fg_expr y);
 /* Declares two dimensions equal; renews every type, attribute and symbolic value of the
  * module when a symbol was replaced. False when they are provably different. */
 bool fg_unify(fg_module *m, fg_expr a, fg_expr b);

@@ -328,7 +328,7 @@ static bool
 check_stage(verifier *v, const fg_inst *i)
 {
     static const bool outside[FG_NOPS] = {
-        [FG_OP_const] = true, [FG_OP_symvec] = true, [FG_OP_readsym] = true,
+        [FG_OP_const] = true, [FG_OP_symvec] = true, [FG_OP_readsym] = true, [FG_OP_require] = true,
         [FG_OP_if] = true,    [FG_OP_loop] = true,   [FG_OP_kernel] = true,
         [FG_OP_yield] = true, [FG_OP_ret] = true,
     };

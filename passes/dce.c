@@ -57,6 +57,8 @@ is_live(const live *l, const fg_inst *i)
     for (int k = 0; k < i->nout; k++)
         if (fg_bits_has(l->reg, i->out[k]))
             return true;
+    if (i->op == FG_OP_require)
+        return FG_GET(i, require, a).e != FG_GET(i, require, b).e;
     if (i->op == FG_OP_readsym)
         return fg_bits_has(l->sym, (uint32_t)FG_GET(i, readsym, sym).i);
     const fg_attr *syms = i->op == FG_OP_if     ? &FG_GET(i, if, syms)

@@ -60,6 +60,7 @@ typedef enum {
     FG_STEP_KERNEL,
     FG_STEP_COPY,               /* tensor[0] to tensor[1], of equal size */
     FG_STEP_READSYM,            /* symbol sym = element at of tensor[0], then recompute run-time values */
+    FG_STEP_REQUIRE,            /* arg[0] and arg[1] must be equal */
     FG_STEP_IF,                 /* tensor[0] = condition; block[0], block[1] */
     FG_STEP_LOOP                /* tensor: trip or NONE, cond or NONE; see fg_step */
 } fg_stepkind;

@@ -177,6 +177,17 @@ run_readsym(forge_run *r, const fg_step *s)
     return FORGE_OK;
 }
 
+static forge_status
+run_require(forge_run *r, const fg_step *s)
+{
+    long long a = r->value[s->arg[0]], b = r->value[s->arg[1]];
+
+    if (a == b)
+        return FORGE_OK;
+    return fg_fail(r->cx, FORGE_INVALID, "%s: sizes %lld and %lld must be equal",
+                   *s->nodes ? s->nodes : s->name, a, b);
+}
+
 /* ---- control flow -------------------------------------------------------------------- */
 
 /* Appends src to what `done` earlier iterations left in dst. */
@@ -341,6 +352,8 @@ run_step(forge_run *r, const fg_step *s)
         return run_copy(r, s);
     case FG_STEP_READSYM:
         return run_readsym(r, s);
+    case FG_STEP_REQUIRE:
+        return run_require(r, s);
     case FG_STEP_IF:
         return run_if(r, s);
     case FG_STEP_LOOP:
