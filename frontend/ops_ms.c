@@ -120,16 +120,36 @@ fg_onnx_ms_embed_layer_norm(fg_node *n)
                                     fg_attr_float(n, "epsilon", 1e-12)));
 }
 
-/* x / sqrt(mean x^2 + eps) scale silu(gate), per group of the last axis. */
+/* x / sqrt(mean x^2 + eps) scale silu(gate); a scale shorter than the last axis makes groups
+ * of its length. */
 bool
 fg_onnx_ms_gated_rms_norm(fg_node *n)
 {
-    fg_reg x = fg_need(n, 0), gate = fg_need(n, 1), scale = fg_need(n, 2);
+    fg_reg x = fg_need(n, 0), gate = fg_need(n, 1), scale = fg_need(n, 2), y;
     double eps = fg_attr_float(n, "epsilon", 1e-5);
+    fg_expr dim[FG_MAXRANK];
+    int64_t group, all;
 
     if (!x || !gate || !scale)
         return false;
-    fg_reg y = fg_rmsnorm(n, x, scale, fg_rank(n, x) - 1, eps);
+    int rank = fg_rank(n, x);
+    if (rank < 1 || rank == FG_MAXRANK || fg_rank(n, scale) != 1)
+        return fg_node_error(n, "scale %s for %s", fg_type_text(n->m, fg_rt(n->m, scale)),
+                             fg_type_text(n->m, fg_rt(n->m, x)));
+    fg_reg parts = x;
+    if (fg_e_const(n->ex, fg_dim(n, scale, 0), &group) &&
+        fg_e_const(n->ex, fg_dim(n, x, rank - 1), &all) && group != all) {
+        if (group < 1 || all % group)
+            return fg_node_error(n, "groups of %lld do not divide %lld columns",
+                                 (long long)group, (long long)all);
+        for (int a = 0; a < rank - 1; a++)
+            dim[a] = fg_dim(n, x, a);
+        dim[rank - 1] = fg_c(n, all / group);
+        dim[rank] = fg_c(n, group);
+        parts = fg_emit_reshape(n->b, x, rank + 1, dim);
+    }
+    y = parts ? fg_rmsnorm(n, parts, scale, fg_rank(n, parts) - 1, eps) : 0;
+    y = fg_like_shape(n, y, x);
     return fg_yield(
         n, fg_narrow(n, E2(mul, fg_widen(n, y), E1(silu, fg_widen(n, gate))), x));
 }

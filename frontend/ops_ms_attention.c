@@ -450,7 +450,11 @@ fg_onnx_ms_group_query_attention(fg_node *n)
     if (!a.sink && fg_attr_int(n, "smooth_softmax", 0) > 0)
         a.sink =
             fg_emit_expand(n->b, fg_num(n, a.q, 0), 1, (fg_expr[]){fg_c(n, g.heads)});
-    y = fg_wants(n, 3) ? fg_attention_open(n, &a, 0, &qk) : fg_attention_emit(n, &a);
+    bool weights = fg_attr_int(n, "qk_output", 0) == 2;
+    y = fg_wants(n, 3) ? fg_attention_open(n, &a, weights ? 3 : 2, &qk)
+                       : fg_attention_emit(n, &a);
+    if (qk && !weights) /* hidden keys show as 0 */
+        qk = E3(where, E2(eq, qk, fg_num(n, qk, -INFINITY)), fg_num(n, qk, 0), qk);
     fg_yield_at(n, 1, a.k);
     fg_yield_at(n, 2, a.v);
     fg_yield_at(n, 3, qk);

@@ -88,6 +88,9 @@ fg_onnx_causal_conv(fg_node *n)
 
     if (!silu && strcmp(act, "none"))
         return fg_node_unsupported(n, "activation \"%s\"", act);
+    if (fg_attr_int(n, "channels_last", 0) || fg_attr_int(n, "ndim", 1) != 1 ||
+        fg_attr_int(n, "state_window", 0))
+        return fg_node_unsupported(n, "channels_last, ndim or state_window");
     if (!x || !w)
         return false;
     if (fg_rank(n, x) != 3 || fg_rank(n, w) != 3 || (past && fg_rank(n, past) != 3))

@@ -150,7 +150,7 @@ def multi_head_attention():
 def group_query_attention():
     D, G = 16, 2
 
-    def gqa(name, past, new, lengths, rows=None, packed=False, extra=(), skip=(), **attributes):
+    def gqa(name, past, new, lengths, rows=None, packed=False, extra=(), outputs=3, skip=(), **attributes):
         rows = past if rows is None else rows
         q = [f32(B, new, (N + 2 * G) * D), None, None] if packed else \
             [f32(B, new, N * D), f32(B, new, G * D), f32(B, new, G * D)]
@@ -160,7 +160,7 @@ def group_query_attention():
             operands += [f32(32, D // 2), f32(32, D // 2)]
         if extra:
             operands += [None] * (10 - len(operands)) + list(extra)
-        case("gqa_" + name, "GroupQueryAttention", operands, 3, skip=skip, num_heads=N, kv_num_heads=G,
+        case("gqa_" + name, "GroupQueryAttention", operands, outputs, skip=skip, num_heads=N, kv_num_heads=G,
              **attributes)
     gqa("prompt", 0, 5, [5, 5])
     gqa("prompt_rotary", 0, 5, [5, 5], do_rotary=1)
@@ -178,6 +178,8 @@ def group_query_attention():
     gqa("sink", 0, 5, [5, 5], extra=[None, f32(N)])
     gqa("scores_bias", 0, 5, [5, 5], extra=[f32(1, 1, 5, 5)])
     gqa("scores_bias_decode", 4, 1, [5, 5], extra=[f32(B, N, 1, 5)])
+    gqa("scores", 0, 5, [5, 5], outputs=4, qk_output=1, softcap=1.5)
+    gqa("weights", 0, 5, [5, 5], outputs=4, qk_output=2, softcap=1.5)
     x, cos, sin = f32(B, S, H), f32(20, 4), f32(20, 4)
     every = np.tile(np.arange(S), (B, 1)).astype(np.int64)
     case("rotary", "RotaryEmbedding", [x, every, cos, sin])
