@@ -120,8 +120,8 @@ fg_onnx_ms_embed_layer_norm(fg_node *n)
                                     fg_attr_float(n, "epsilon", 1e-12)));
 }
 
-/* x / sqrt(mean x^2 + eps) scale silu(gate); a scale shorter than the last axis makes groups
- * of its length. */
+/* x / sqrt(mean x^2 + eps) scale silu(gate); a scale shorter than the last axis makes
+ * groups of its length. */
 bool
 fg_onnx_ms_gated_rms_norm(fg_node *n)
 {
