@@ -18,7 +18,8 @@ enum { MAX_VALUES = 4096 };
 fg_attempt
 fg_attempt_begin(fg_import *im)
 {
-    return (fg_attempt){im->cx->last_diag, im->cx->nerror, im->f->nbad, im->m->onnx_nodes};
+    return (fg_attempt){im->cx->last_diag, im->cx->nerror, im->f->nbad,
+                        im->m->onnx_nodes};
 }
 
 void
@@ -89,24 +90,27 @@ fg_fresh_dim(fg_node *n, int64_t lo, int64_t hi, int64_t *syms, int *nsym)
 /* ---- If ------------------------------------------------------------------------------- */
 
 static bool
-merge_types(fg_node *n, const fg_reg *then_r, const fg_reg *else_r, int nout, fg_type *out,
-            int64_t *syms, int *nsym)
+merge_types(fg_node *n, const fg_reg *then_r, const fg_reg *else_r, int nout,
+            fg_type *out, int64_t *syms, int *nsym)
 {
     for (int k = 0; k < nout; k++) {
         const fg_type *a = fg_rt(n->m, then_r[k]), *b = fg_rt(n->m, else_r[k]);
         if (a->dtype == FG_NODTYPE || b->dtype == FG_NODTYPE)
             return fg_node_unsupported(n, "output %d is a sequence of tensors", k);
         if (a->dtype != b->dtype)
-            return fg_node_error(n, "output %d is %s in one branch and %s in the other", k,
-                                 fg_type_text(n->m, a), fg_type_text(n->m, b));
+            return fg_node_error(n, "output %d is %s in one branch and %s in the other",
+                                 k, fg_type_text(n->m, a), fg_type_text(n->m, b));
         if (a->rank != b->rank)
-            return fg_node_unsupported(n, "output %d has rank %d in one branch and %d in the other",
-                                       k, a->rank, b->rank);
+            return fg_node_unsupported(
+                n, "output %d has rank %d in one branch and %d in the other", k, a->rank,
+                b->rank);
         out[k] = *a;
         for (int d = 0; d < a->rank; d++) {
             fg_expr x = a->dim[d], y = b->dim[d];
-            int64_t xl = fg_e_lo(n->ex, x), yl = fg_e_lo(n->ex, y), lo = xl < yl ? xl : yl;
-            int64_t xh = fg_e_hi(n->ex, x), yh = fg_e_hi(n->ex, y), hi = xh > yh ? xh : yh;
+            int64_t xl = fg_e_lo(n->ex, x), yl = fg_e_lo(n->ex, y),
+                    lo = xl < yl ? xl : yl;
+            int64_t xh = fg_e_hi(n->ex, x), yh = fg_e_hi(n->ex, y),
+                    hi = xh > yh ? xh : yh;
             if (x != y)
                 out[k].dim[d] = fg_fresh_dim(n, lo < 0 ? 0 : lo, hi, syms, nsym);
         }
@@ -149,7 +153,7 @@ branches(fg_node *n, fg_scope *s, fg_reg cond, const Onnx__GraphProto *const g[2
     if (poison)
         return fg_all_poison(n);
     fg_type *types = FG_NEWN(m->a, fg_type, (size_t)nout);
-    int64_t *syms = FG_NEWN(m->a, int64_t, (size_t)nout * FG_MAXRANK);
+    int64_t *syms = FG_NEWN(m->a, int64_t, (size_t)nout *FG_MAXRANK);
     if (!merge_types(n, res[0], res[1], nout, types, syms, &nsym))
         return false;
     fg_set_ints(m, &FG_SET(i, if, syms), nsym, syms);
@@ -164,12 +168,13 @@ bool
 fg_import_if(fg_node *n, fg_scope *s)
 {
     fg_reg cond = fg_need(n, 0);
-    const Onnx__GraphProto *g[2] = {fg_attr_graph(n, "then_branch"), fg_attr_graph(n, "else_branch")};
+    const Onnx__GraphProto *g[2] = {fg_attr_graph(n, "then_branch"),
+                                    fg_attr_graph(n, "else_branch")};
     int64_t v;
     if (!cond || !g[0] || !g[1])
         return false;
-    if (g[0]->n_output != g[1]->n_output || g[0]->n_output > MAX_VALUES
-        || (size_t)n->nout > g[0]->n_output)
+    if (g[0]->n_output != g[1]->n_output || g[0]->n_output > MAX_VALUES ||
+        (size_t)n->nout > g[0]->n_output)
         return fg_node_error(n, "has %d outputs, its branches %zu and %zu", n->nout,
                              g[0]->n_output, g[1]->n_output);
     if (!fg_known_scalar(n, cond, &v))

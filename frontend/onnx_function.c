@@ -29,7 +29,8 @@ fg_import_functions(fg_import *im)
         if (!fn->name || !*fn->name)
             return fg_error(im->cx, "function %zu has no name", i);
         if (fg_names_get(&im->functions, key) >= 0)
-            return fg_error(im->cx, "function \"%s\" is defined twice", fg_show(im, fn->name));
+            return fg_error(im->cx, "function \"%s\" is defined twice",
+                            fg_show(im, fn->name));
         fg_names_set(&im->functions, key, (int)i);
     }
     return true;
@@ -40,7 +41,8 @@ fg_import_function(fg_import *im, const Onnx__NodeProto *pb)
 {
     if (!im->functions.n)
         return NULL;
-    int at = fg_names_get(&im->functions, function_key(im, pb->domain, pb->op_type, pb->overload));
+    int at = fg_names_get(&im->functions,
+                          function_key(im, pb->domain, pb->op_type, pb->overload));
     return at < 0 ? NULL : im->f->model->functions[at];
 }
 
@@ -71,8 +73,10 @@ fg_import_resolve(fg_scope *s, const char *where, const Onnx__NodeProto *pb)
     if (!any)
         return pb;
     if (!s->call) {
-        fg_error(s->im->cx, "%s \"%s\": an attribute refers to a function's, outside of any function",
-                 fg_show(s->im, pb->op_type), where);
+        fg_error(
+            s->im->cx,
+            "%s \"%s\": an attribute refers to a function's, outside of any function",
+            fg_show(s->im, pb->op_type), where);
         return NULL;
     }
     Onnx__NodeProto *copy = fg_dup(tmp, pb, sizeof *pb);
@@ -83,11 +87,12 @@ fg_import_resolve(fg_scope *s, const char *where, const Onnx__NodeProto *pb)
         if (refers(a)) {
             const Onnx__NodeProto *call = s->call->node;
             const Onnx__FunctionProto *fn = s->call->fn;
-            const Onnx__AttributeProto *v
-                = attribute_named(call->n_attribute, call->attribute, a->ref_attr_name);
+            const Onnx__AttributeProto *v =
+                attribute_named(call->n_attribute, call->attribute, a->ref_attr_name);
             if (!v)
-                v = attribute_named(fn->n_attribute_proto, fn->attribute_proto, a->ref_attr_name);
-            if (!v)     /* neither given nor defaulted: absent here too */
+                v = attribute_named(fn->n_attribute_proto, fn->attribute_proto,
+                                    a->ref_attr_name);
+            if (!v) /* neither given nor defaulted: absent here too */
                 continue;
             Onnx__AttributeProto *given = fg_dup(tmp, v, sizeof *v);
             given->name = a->name;
@@ -108,12 +113,14 @@ fg_import_call(fg_node *n, fg_scope *s, const Onnx__FunctionProto *fn)
     fg_call call = {.up = s->call, .fn = fn, .node = n->pb};
     for (const fg_call *c = s->call; c; c = c->up)
         if (c->fn == fn)
-            return fg_node_error(n, "function \"%s\" calls itself", fg_show(im, fn->name));
+            return fg_node_error(n, "function \"%s\" calls itself",
+                                 fg_show(im, fn->name));
     if (im->depth >= FG_MAX_DEPTH)
         return fg_node_error(n, "calls are nested too deeply");
     if ((size_t)n->nin > fn->n_input || (size_t)n->nout > fn->n_output)
-        return fg_node_error(n, "has %d operands and %d outputs, its function %zu and %zu", n->nin,
-                             n->nout, fn->n_input, fn->n_output);
+        return fg_node_error(n,
+                             "has %d operands and %d outputs, its function %zu and %zu",
+                             n->nin, n->nout, fn->n_input, fn->n_output);
     call.prefix = fg_format(im->tmp, "%s/", n->name);
     body.call = &call;
     if (fn->n_opset_import) {
@@ -124,7 +131,7 @@ fg_import_call(fg_node *n, fg_scope *s, const Onnx__FunctionProto *fn)
         if (!fg_scope_define(&body, fn->input[i], i < (size_t)n->nin ? n->in[i] : 0))
             return false;
     im->depth++;
-    im->m->onnx_nodes--;        /* its nodes count, not the call */
+    im->m->onnx_nodes--; /* its nodes count, not the call */
     bool ok = fg_import_nodes(&body, n->b, fn->n_node, fn->node);
     im->depth--;
     for (int k = 0; ok && k < n->nout; k++) {

@@ -57,7 +57,8 @@ fg_import_initializer(fg_import *im, const Onnx__TensorProto *t, fg_weight *w)
 {
     const char *name = fg_show(im, t->name);
     w->name = fg_intern(im->cx, name);
-    return fg_onnx_tensor(im->f, im->a, fg_format(im->tmp, "initializer \"%s\"", name), t, w);
+    return fg_onnx_tensor(im->f, im->a, fg_format(im->tmp, "initializer \"%s\"", name), t,
+                          w);
 }
 
 static bool
@@ -71,7 +72,8 @@ define_constant(fg_scope *s, fg_build *b, const char *name, const fg_weight *w)
 }
 
 bool
-fg_import_constants(fg_scope *s, fg_build *b, const Onnx__GraphProto *g, const fg_names *skip)
+fg_import_constants(fg_scope *s, fg_build *b, const Onnx__GraphProto *g,
+                    const fg_names *skip)
 {
     fg_import *im = s->im;
     for (size_t i = 0; i < g->n_initializer; i++) {
@@ -81,7 +83,8 @@ fg_import_constants(fg_scope *s, fg_build *b, const Onnx__GraphProto *g, const f
             return fg_error(im->cx, "initializer %zu has no name", i);
         if (skip && fg_names_get(skip, fg_intern(im->cx, name)) >= 0)
             continue;
-        if (!fg_import_initializer(im, g->initializer[i], &w) || !define_constant(s, b, name, &w))
+        if (!fg_import_initializer(im, g->initializer[i], &w) ||
+            !define_constant(s, b, name, &w))
             return false;
     }
     for (size_t i = 0; i < g->n_sparse_initializer; i++) {
@@ -90,8 +93,9 @@ fg_import_constants(fg_scope *s, fg_build *b, const Onnx__GraphProto *g, const f
         fg_weight w = {.name = fg_intern(im->cx, fg_show(im, name))};
         if (!name || !*name)
             return fg_error(im->cx, "sparse initializer %zu has no name", i);
-        if (!fg_onnx_sparse(im->f, im->a, fg_format(im->tmp, "initializer \"%s\"", w.name), t, &w)
-            || !define_constant(s, b, name, &w))
+        if (!fg_onnx_sparse(im->f, im->a,
+                            fg_format(im->tmp, "initializer \"%s\"", w.name), t, &w) ||
+            !define_constant(s, b, name, &w))
             return false;
     }
     return true;
@@ -101,10 +105,10 @@ fg_import_constants(fg_scope *s, fg_build *b, const Onnx__GraphProto *g, const f
 
 typedef struct order {
     fg_import *im;
-    fg_names   producer;        /* value to index of the node that makes it */
-    uint32_t  *dep, *from;      /* dep[from[i] .. from[i+1]): nodes that node i reads */
-    uint32_t   n;
-    size_t     capdep;
+    fg_names producer;    /* value to index of the node that makes it */
+    uint32_t *dep, *from; /* dep[from[i] .. from[i+1]): nodes that node i reads */
+    uint32_t n;
+    size_t capdep;
 } order;
 
 static void
@@ -138,8 +142,9 @@ static bool
 sort_nodes(order *o, size_t n, Onnx__NodeProto *const *node, uint32_t *out)
 {
     enum { NEW, OPEN, DONE };
-    uint8_t  *state = FG_NEWN(o->im->tmp, uint8_t, n);
-    uint32_t *stack = FG_NEWN(o->im->tmp, uint32_t, n), *next = FG_NEWN(o->im->tmp, uint32_t, n);
+    uint8_t *state = FG_NEWN(o->im->tmp, uint8_t, n);
+    uint32_t *stack = FG_NEWN(o->im->tmp, uint32_t, n),
+             *next = FG_NEWN(o->im->tmp, uint32_t, n);
     uint32_t done = 0;
     for (uint32_t root = 0; root < n; root++) {
         uint32_t top = 0;
@@ -159,7 +164,8 @@ sort_nodes(order *o, size_t n, Onnx__NodeProto *const *node, uint32_t *out)
             uint32_t d = o->dep[next[i]++];
             if (state[d] == OPEN)
                 return fg_error(o->im->cx, "%s \"%s\" is part of a cycle",
-                                fg_show(o->im, node[d]->op_type), fg_show(o->im, node[d]->name));
+                                fg_show(o->im, node[d]->op_type),
+                                fg_show(o->im, node[d]->name));
             if (state[d] == NEW) {
                 state[d] = OPEN;
                 next[d] = o->from[d];
@@ -205,19 +211,20 @@ short_domain(const char *d)
 static bool
 find_opset(fg_scope *s, fg_node *n)
 {
-    enum { NEWEST = 1000 };     /* anything above is no version */
+    enum { NEWEST = 1000 }; /* anything above is no version */
     for (size_t i = 0; i < s->nopset; i++) {
         if (strcmp(short_domain(s->opset[i]->domain), n->domain))
             continue;
         n->opset = s->opset[i]->version;
-        return (n->opset >= 1 && n->opset <= NEWEST)
-            || fg_error(s->im->cx, "opset version %lld of domain \"%s\" is out of range",
+        return (n->opset >= 1 && n->opset <= NEWEST) ||
+               fg_error(s->im->cx, "opset version %lld of domain \"%s\" is out of range",
                         (long long)n->opset, fg_show(s->im, s->opset[i]->domain));
     }
     n->opset = 1;
-    if (!strcmp(n->domain, "ms")) {     /* left out by real writers */
+    if (!strcmp(n->domain, "ms")) { /* left out by real writers */
         if (!s->im->noted_ms)
-            fg_note(s->im->cx, "com.microsoft is used but not imported: version 1 assumed");
+            fg_note(s->im->cx,
+                    "com.microsoft is used but not imported: version 1 assumed");
         s->im->noted_ms = true;
         return true;
     }
@@ -227,16 +234,30 @@ find_opset(fg_scope *s, fg_node *n)
                          fg_show(s->im, *n->domain ? n->domain : "ai.onnx"));
 }
 
-typedef struct fg_controlrow { const char *op; bool (*run)(fg_node *n, fg_scope *s); } fg_controlrow;
+typedef struct fg_controlrow {
+    const char *op;
+    bool (*run)(fg_node *n, fg_scope *s);
+} fg_controlrow;
 
 static const fg_controlrow control_ops[] = {
-    {"If", fg_import_if}, {"Loop", fg_import_loop}, {"Scan", fg_import_scan},
+    {"If", fg_import_if},
+    {"Loop", fg_import_loop},
+    {"Scan", fg_import_scan},
 };
 
 /* Operators that take sequences where others take tensors. */
 static const char *const sequence_ops[] = {
-    "SequenceAt", "SequenceInsert", "SequenceErase", "SequenceLength", "ConcatFromSequence",
-    "Identity", "If", "Loop", "Optional", "OptionalGetElement", "OptionalHasElement",
+    "SequenceAt",
+    "SequenceInsert",
+    "SequenceErase",
+    "SequenceLength",
+    "ConcatFromSequence",
+    "Identity",
+    "If",
+    "Loop",
+    "Optional",
+    "OptionalGetElement",
+    "OptionalHasElement",
 };
 
 static bool
@@ -252,13 +273,13 @@ takes_sequences(const fg_node *n)
 static bool
 old_broadcast(fg_node *n, fg_reg *in)
 {
-    static const char *const ops[] = {"Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor",
-                                      "Equal", "Less", "Greater"};
+    static const char *const ops[] = {"Add", "Sub", "Mul",   "Div",  "Pow",    "And",
+                                      "Or",  "Xor", "Equal", "Less", "Greater"};
     bool one = false;
     for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
         one |= !strcmp(n->op, ops[i]);
-    if (*n->domain || n->opset >= 7 || !one || n->nin != 2 || !in[0] || !in[1]
-        || !fg_attr_has(n, "axis"))
+    if (*n->domain || n->opset >= 7 || !one || n->nin != 2 || !in[0] || !in[1] ||
+        !fg_attr_has(n, "axis"))
         return true;
     fg_type a = *fg_rt(n->m, in[0]), b = *fg_rt(n->m, in[1]);
     int64_t axis = fg_attr_int(n, "axis", 0);
@@ -276,7 +297,8 @@ static const fg_importrow *
 find_row(const fg_node *n)
 {
     const fg_importrow *row = fg_importer_find(n->domain, n->op);
-    if (!row && !*n->domain)    /* operators of com.microsoft strayed into the default domain */
+    if (!row &&
+        !*n->domain) /* operators of com.microsoft strayed into the default domain */
         row = fg_importer_find("ms", n->op);
     return row;
 }
@@ -288,11 +310,11 @@ arity_ok(fg_node *n, const fg_importrow *row)
     while (nout && !*n->pb->output[nout - 1])
         nout--;
     if (n->nin < row->min_in || (row->max_in >= 0 && n->nin > row->max_in))
-        return fg_node_error(n, "has %d operands, but it takes %d to %d", n->nin, row->min_in,
-                             row->max_in < 0 ? n->nin + 1 : row->max_in);
+        return fg_node_error(n, "has %d operands, but it takes %d to %d", n->nin,
+                             row->min_in, row->max_in < 0 ? n->nin + 1 : row->max_in);
     if (nout < row->min_out || (row->max_out >= 0 && nout > row->max_out))
-        return fg_node_error(n, "has %d outputs, but it gives %d to %d", nout, row->min_out,
-                             row->max_out);
+        return fg_node_error(n, "has %d outputs, but it gives %d to %d", nout,
+                             row->min_out, row->max_out);
     return true;
 }
 
@@ -324,9 +346,11 @@ find_operands(fg_node *n, fg_scope *s, fg_reg *in, bool *poison)
     for (size_t i = 0; i < n->pb->n_input; i++) {
         const char *name = n->pb->input[i];
         if (*name && !fg_scope_find(s, name, &in[i]))
-            return fg_node_error(n, "reads \"%s\", which is not defined", fg_show(n->im, name));
+            return fg_node_error(n, "reads \"%s\", which is not defined",
+                                 fg_show(n->im, name));
         if (in[i] == FG_UNMADE)
-            return fg_node_unsupported(n, "it reads \"%s\", an output that is not computed",
+            return fg_node_unsupported(n,
+                                       "it reads \"%s\", an output that is not computed",
                                        fg_show(n->im, name));
         *poison |= in[i] == FG_POISON;
         if (in[i])
@@ -349,8 +373,9 @@ size_ok(fg_node *n, fg_reg r)
         empty |= dim[k] == 0;
         ok &= !__builtin_mul_overflow(count, dim[k], &count);
     }
-    return empty || (ok && fg_dtype_bytes(t->dtype, count, &bytes) && bytes <= FG_MAX_TENSOR)
-        || fg_node_error(n, "makes %s, which is too large", fg_type_text(n->m, t));
+    return empty ||
+           (ok && fg_dtype_bytes(t->dtype, count, &bytes) && bytes <= FG_MAX_TENSOR) ||
+           fg_node_error(n, "makes %s, which is too large", fg_type_text(n->m, t));
 }
 
 static bool
@@ -367,7 +392,8 @@ define_outputs(fg_node *n, fg_scope *s, bool poison)
         if (r != FG_POISON && r != FG_UNMADE && !size_ok(n, r))
             return false;
     }
-    return any || poison || n->nout == 0 || fg_node_error(n, "computes none of its outputs");
+    return any || poison || n->nout == 0 ||
+           fg_node_error(n, "computes none of its outputs");
 }
 
 static const char *
@@ -397,7 +423,8 @@ import_node(fg_scope *s, fg_build *b, const Onnx__NodeProto *pb)
     n.op = fg_intern(im->cx, fg_show(im, pb->op_type));
     n.domain = fg_intern(im->cx, short_domain(pb->domain));
     if (++im->work > FG_MAX_NODES)
-        return fg_error(im->cx, "more than %d nodes after functions are expanded", FG_MAX_NODES);
+        return fg_error(im->cx, "more than %d nodes after functions are expanded",
+                        FG_MAX_NODES);
     if (!*n.op)
         return fg_error(im->cx, "node \"%s\" has no operator", n.name);
     if (pb->n_input > MOST || pb->n_output > MOST)
@@ -409,19 +436,20 @@ import_node(fg_scope *s, fg_build *b, const Onnx__NodeProto *pb)
     fg_reg *in = FG_NEWN(im->tmp, fg_reg, pb->n_input + 1);
     n.in = in;
     n.nout = (int)pb->n_output;
-    n.out = FG_NEWN(im->tmp, fg_reg, pb->n_output + 16);   /* importers may fill all they have */
+    n.out = FG_NEWN(im->tmp, fg_reg,
+                    pb->n_output + 16); /* importers may fill all they have */
     im->m->onnx_nodes++;
     im->failed = im->unsupported = false;
     int nerror = im->cx->nerror;
     bool ok = fg_node_attributes_ok(&n) && find_operands(&n, s, in, &poison);
     if (ok && poison)
-        ok = fg_import_function(im, pb) || find_row(&n) || !strcmp(n.op, "If")
-          || !strcmp(n.op, "Loop") || !strcmp(n.op, "Scan")
-          || fg_node_unsupported(&n, "there is no importer for it");
+        ok = fg_import_function(im, pb) || find_row(&n) || !strcmp(n.op, "If") ||
+             !strcmp(n.op, "Loop") || !strcmp(n.op, "Scan") ||
+             fg_node_unsupported(&n, "there is no importer for it");
     else if (ok)
         ok = run_importer(&n, s, in);
     if (!ok && im->unsupported && !im->failed && nerror == im->cx->nerror)
-        ok = poison = true;     /* listed; go on */
+        ok = poison = true; /* listed; go on */
     if (ok && (im->failed || nerror != im->cx->nerror))
         ok = false;
     im->failed = im->unsupported = false;
@@ -477,8 +505,8 @@ fg_import_subgraph(fg_scope *up, fg_build *b, const Onnx__GraphProto *g, int npa
             return fg_error(im->cx, "graph \"%s\": input %d cannot be named",
                             fg_show(im, g->name), i);
     im->depth++;
-    bool ok = fg_import_constants(&s, b, g, NULL) && fg_import_nodes(&s, b, g->n_node, g->node)
-           && find_results(&s, g, result);
+    bool ok = fg_import_constants(&s, b, g, NULL) &&
+              fg_import_nodes(&s, b, g->n_node, g->node) && find_results(&s, g, result);
     im->depth--;
     return ok;
 }
@@ -498,7 +526,7 @@ fg_graph_nodes(const Onnx__GraphProto *g)
 /* ---- the operator table --------------------------------------------------------------- */
 
 static const fg_importrow rows[] = {
-#define ONNX_OP(domain, op, imin, imax, omin, omax, fn) \
+#define ONNX_OP(domain, op, imin, imax, omin, omax, fn)                                  \
     {domain, op, imin, imax, omin, omax, fg_onnx_##fn},
 #include "frontend/onnx_ops.def"
 };

@@ -26,9 +26,11 @@ check_versions(fg_import *im)
     if (!m->graph)
         return fg_error(im->cx, "not an ONNX model: there is no graph");
     if (!m->has_ir_version || m->ir_version < 1 || m->ir_version > 1000)
-        return fg_error(im->cx, "IR version %lld is out of range", (long long)m->ir_version);
+        return fg_error(im->cx, "IR version %lld is out of range",
+                        (long long)m->ir_version);
     if (m->ir_version > NEWEST_IR)
-        fg_note(im->cx, "IR version %lld is newer than %d", (long long)m->ir_version, NEWEST_IR);
+        fg_note(im->cx, "IR version %lld is newer than %d", (long long)m->ir_version,
+                NEWEST_IR);
     if (!m->n_opset_import && m->ir_version >= 3)
         return fg_error(im->cx, "the model imports no operator set");
     for (size_t i = 0; i < m->n_opset_import; i++) {
@@ -38,7 +40,8 @@ check_versions(fg_import *im)
             return fg_error(im->cx, "opset version %lld of domain \"%s\" is out of range",
                             (long long)o->version, fg_show(im, d));
         if (!*d && o->version > NEWEST_OPSET)
-            fg_note(im->cx, "opset %lld is newer than %d, which is what operators are read as",
+            fg_note(im->cx,
+                    "opset %lld is newer than %d, which is what operators are read as",
                     (long long)o->version, NEWEST_OPSET);
         const char *key = fg_intern(im->cx, strcmp(d, "ai.onnx") ? d : "");
         int before = fg_names_get(&im->opsets, key);
@@ -61,7 +64,8 @@ find_initializer(const Onnx__GraphProto *g, const fg_names *index, const char *k
 
 /* A default's own shape, when the input declares none. */
 static bool
-input_type(fg_import *im, const Onnx__ValueInfoProto *v, const fg_weight *dflt, fg_type *t)
+input_type(fg_import *im, const Onnx__ValueInfoProto *v, const fg_weight *dflt,
+           fg_type *t)
 {
     const char *what = fg_format(im->tmp, "input \"%s\"", fg_show(im, v->name));
     if (!dflt || (v->type && v->type->tensor_type && v->type->tensor_type->shape)) {
@@ -93,7 +97,8 @@ assume_tokens(fg_module *m, const fg_type *t)
 
 /* Defaults of inputs go to `replaceable`, unless it is NULL: then none is. */
 static bool
-import_inputs(fg_import *im, fg_scope *s, const Onnx__GraphProto *g, fg_names *replaceable)
+import_inputs(fg_import *im, fg_scope *s, const Onnx__GraphProto *g,
+              fg_names *replaceable)
 {
     fg_module *m = im->m;
     fg_names index = {.a = im->tmp};
@@ -173,24 +178,27 @@ import_outputs(fg_import *im, fg_scope *s, fg_build *b, const Onnx__GraphProto *
         if (fg_names_get(&taken, fg_intern(im->cx, name)) >= 0)
             return fg_error(im->cx, "output \"%s\" is listed twice", fg_show(im, name));
         fg_names_set(&taken, fg_intern(im->cx, name), 1);
-        if (r == FG_POISON)     /* listed already */
+        if (r == FG_POISON) /* listed already */
             return false;
         if (r == FG_UNMADE || fg_seq_is(im, r))
-            return fg_error(im->cx, "output \"%s\" is not supported: %s", fg_show(im, name),
+            return fg_error(im->cx, "output \"%s\" is not supported: %s",
+                            fg_show(im, name),
                             r == FG_UNMADE ? "its operator's importer leaves it out"
                                            : "it is a sequence of tensors");
         compare_declared(im, g->output[i], r);
-        if (!fg_def(m, r) || fg_is_op(fg_def(m, r), FG_OP_const)
-            || (r < known && fg_bits_has(used, r)))
+        if (!fg_def(m, r) || fg_is_op(fg_def(m, r), FG_OP_const) ||
+            (r < known && fg_bits_has(used, r)))
             r = fg_emit1(b, FG_OP_copy, r);
         if (!r)
             return false;
         if (r < known)
             fg_bits_add(used, r);
         out[i] = r;
-        m->output[m->noutput++] = (fg_port){.name = fg_intern(im->cx, name), .reg = r, .weight = -1};
+        m->output[m->noutput++] =
+            (fg_port){.name = fg_intern(im->cx, name), .reg = r, .weight = -1};
     }
-    return fg_inst_finish(b, fg_inst_begin(b, FG_OP_ret, m->noutput, out), NULL, 0) != NULL;
+    return fg_inst_finish(b, fg_inst_begin(b, FG_OP_ret, m->noutput, out), NULL, 0) !=
+           NULL;
 }
 
 /* ---- the whole ------------------------------------------------------------------------ */
@@ -205,20 +213,20 @@ import_model(fg_import *im)
     fg_names *replaceable = im->f->model->ir_version < OVERRIDABLE_IR ? NULL : &names;
     fg_scope s = fg_scope_new(im, NULL);
     fg_build b = fg_build_end(im->m->body);
-    if (!fg_import_functions(im) || !fg_import_symbols(im, g) || !fg_import_dim_options(im)
-        || !import_inputs(im, &s, g, replaceable)
-        || !fg_import_constants(&s, &b, g, replaceable)
-        || !fg_import_nodes(&s, &b, g->n_node, g->node))
+    if (!fg_import_functions(im) || !fg_import_symbols(im, g) ||
+        !fg_import_dim_options(im) || !import_inputs(im, &s, g, replaceable) ||
+        !fg_import_constants(&s, &b, g, replaceable) ||
+        !fg_import_nodes(&s, &b, g->n_node, g->node))
         return false;
     return import_outputs(im, &s, &b, g) && !im->f->nbad;
 }
 
 typedef struct importing {
     fg_onnx_file *f;
-    fg_arena     *a, *tmp;
+    fg_arena *a, *tmp;
     const fg_import_options *o;
-    fg_module    *m;
-    bool          ok;
+    fg_module *m;
+    bool ok;
 } importing;
 
 static void

@@ -19,28 +19,32 @@
 
 enum { MAX_VALUES = 4096, MAX_UNROLL = 256 };
 
-typedef struct element { fg_reg x; int axis; bool reverse; } element;
+typedef struct element {
+    fg_reg x;
+    int axis;
+    bool reverse;
+} element;
 
-typedef struct loop {           /* Loop and Scan in common */
-    fg_node  *n;
+typedef struct loop { /* Loop and Scan in common */
+    fg_node *n;
     fg_scope *s;
     const Onnx__GraphProto *g;
-    bool      scan;             /* body takes states and elements; else iteration, condition, carried */
-    fg_reg    trip, cond;       /* 0: none */
-    fg_expr   ntrip;            /* FG_E_BAD: not known */
-    int       ncarried, nelem, nscan;
+    bool scan; /* body takes states and elements; else iteration, condition, carried */
+    fg_reg trip, cond; /* 0: none */
+    fg_expr ntrip;     /* FG_E_BAD: not known */
+    int ncarried, nelem, nscan;
     const fg_reg *carried;
-    int       nval;             /* carried values of the model; a sequence is several of ours */
-    int      *len;              /* length of value i, -1 for a tensor */
-    bool      grows;            /* a sequence came back with another length */
-    element  *elem;
-    fg_type  *type;             /* of the carried parameters */
-    fg_sym    mark;             /* symbols from here on were made for the body */
-    int64_t  *syms;
-    int       nsym;
-    fg_inst  *inst;
-    fg_reg   *param;            /* iteration, condition, carried.. */
-    fg_reg   *res;              /* condition, carried.., scanned.. */
+    int nval;   /* carried values of the model; a sequence is several of ours */
+    int *len;   /* length of value i, -1 for a tensor */
+    bool grows; /* a sequence came back with another length */
+    element *elem;
+    fg_type *type; /* of the carried parameters */
+    fg_sym mark;   /* symbols from here on were made for the body */
+    int64_t *syms;
+    int nsym;
+    fg_inst *inst;
+    fg_reg *param; /* iteration, condition, carried.. */
+    fg_reg *res;   /* condition, carried.., scanned.. */
 } loop;
 
 /* The elements of this iteration: slices of what is scanned, with the axis dropped. */
@@ -68,7 +72,8 @@ pack_values(loop *l, fg_build *b, fg_reg *args)
     fg_node as = *l->n;
     as.b = b;
     for (int k = 0, at = 2; k < l->nval; at += l->len[k] < 0 ? 1 : l->len[k], k++)
-        args[k] = l->len[k] < 0 ? l->param[at] : fg_seq_new(&as, l->len[k], l->param + at);
+        args[k] =
+            l->len[k] < 0 ? l->param[at] : fg_seq_new(&as, l->len[k], l->param + at);
 }
 
 /* The reverse, for what the body gives: raw values to l->res. */
@@ -81,7 +86,8 @@ unpack_values(loop *l, const fg_reg *raw)
         int n = fg_seq_items(l->n, raw[k], &item);
         if (n != l->len[k]) {
             l->grows = true;
-            return fg_node_unsupported(l->n, "carried value %d is a sequence whose length changes", k);
+            return fg_node_unsupported(
+                l->n, "carried value %d is a sequence whose length changes", k);
         }
         if (n < 0)
             l->res[at++] = raw[k];
@@ -99,7 +105,7 @@ import_body(loop *l, bool *poison)
     fg_node *n = l->n;
     fg_module *m = n->m;
     fg_arena *tmp = n->im->tmp;
-    int first = l->scan ? 0 : 2;        /* arguments before the carried values */
+    int first = l->scan ? 0 : 2; /* arguments before the carried values */
     fg_reg *args = FG_NEWN(tmp, fg_reg, (size_t)(l->nval + l->nelem + 2));
     fg_reg *raw = FG_NEWN(tmp, fg_reg, l->g->n_output + 1);
     fg_reg *in = FG_NEWN(tmp, fg_reg, (size_t)l->ncarried + 2);
@@ -122,7 +128,8 @@ import_body(loop *l, bool *poison)
     pack_values(l, &b, args + first);
     if (l->scan && !take_elements(l, &b, args))
         return false;
-    if (!fg_import_subgraph(l->s, &b, l->g, first + l->nval + l->nelem, args, raw + l->scan))
+    if (!fg_import_subgraph(l->s, &b, l->g, first + l->nval + l->nelem, args,
+                            raw + l->scan))
         return false;
     *poison = fg_any_poison((int)l->g->n_output, raw + l->scan);
     if (*poison)
@@ -157,13 +164,15 @@ settle(loop *l, bool *again)
     fg_node *n = l->n;
     *again = false;
     for (int k = 0; k < l->ncarried; k++) {
-        const fg_type *was = fg_rt(n->m, l->param[2 + k]), *is = fg_rt(n->m, l->res[1 + k]);
+        const fg_type *was = fg_rt(n->m, l->param[2 + k]),
+                      *is = fg_rt(n->m, l->res[1 + k]);
         if (was->dtype != is->dtype)
             return fg_node_error(n, "carried value %d is %s but becomes %s", k,
                                  fg_type_text(n->m, was), fg_type_text(n->m, is));
         if (was->rank != is->rank)
-            return fg_node_unsupported(n, "carried value %d changes rank: %s becomes %s", k,
-                                       fg_type_text(n->m, was), fg_type_text(n->m, is));
+            return fg_node_unsupported(n, "carried value %d changes rank: %s becomes %s",
+                                       k, fg_type_text(n->m, was),
+                                       fg_type_text(n->m, is));
         l->type[k] = *was;
         for (int d = 0; d < was->rank; d++)
             if (was->dim[d] != is->dim[d] && !is_loop_symbol(l, was->dim[d])) {
@@ -266,8 +275,8 @@ starts_right(loop *l)
         fg_type in = *fg_rt(n->m, l->carried[k]), p = *fg_rt(n->m, l->param[2 + k]);
         for (int d = 0; d < p.rank; d++)
             if (!is_loop_symbol(l, p.dim[d]) && !fg_unify(n->m, in.dim[d], p.dim[d]))
-                return fg_node_error(n, "carried value %d is %s, but its body needs %s", k,
-                                     fg_type_text(n->m, &in), fg_type_text(n->m, &p));
+                return fg_node_error(n, "carried value %d is %s, but its body needs %s",
+                                     k, fg_type_text(n->m, &in), fg_type_text(n->m, &p));
     }
     return true;
 }
@@ -282,10 +291,12 @@ finish_loop(loop *l)
     bool runs_on = always(l);
     if (runs_on)
         l->inst->in[1] = 0;
-    if (runs_on && fg_e_lo(n->ex, l->ntrip ? l->ntrip : fg_ec(n->ex, 0)) >= (int64_t)1 << 40)
+    if (runs_on && fg_e_lo(n->ex, l->ntrip ? l->ntrip : fg_ec(n->ex, 0)) >= (int64_t)1
+                                                                                << 40)
         return fg_node_error(n, "it never ends");
     if (runs_on && !l->trip)
-        return fg_node_error(n, "it never ends: it has no trip count and its condition is always true");
+        return fg_node_error(
+            n, "it never ends: it has no trip count and its condition is always true");
     if (!starts_right(l) || !fg_import_yield(&b, 1 + nout, l->res))
         return false;
     /* Result symbols are not the parameters': those change while the loop runs. */
@@ -296,7 +307,8 @@ finish_loop(loop *l)
     for (int k = 0; k < nout; k++) {
         const fg_type *t = fg_rt(m, k < l->ncarried ? l->param[2 + k] : l->res[1 + k]);
         if (k >= l->ncarried && (t->rank == FG_MAXRANK || t->dtype == FG_NODTYPE))
-            return fg_node_unsupported(n, "scan output %d cannot be stacked", k - l->ncarried);
+            return fg_node_unsupported(n, "scan output %d cannot be stacked",
+                                       k - l->ncarried);
         if (k >= l->ncarried && !count)
             count = loop_symbol(l);
         types[k] = result_type(l, *t, k >= l->ncarried, count);
@@ -321,7 +333,8 @@ import_loop(loop *l, bool *poison)
         l->type[k] = *fg_rt(n->m, l->carried[k]);
     }
     /* Rounds add symbols for parameters, the end adds some for results. */
-    l->syms = FG_NEWN(tmp, int64_t, (size_t)(l->ncarried * 4 + l->nscan + 1) * FG_MAXRANK);
+    l->syms =
+        FG_NEWN(tmp, int64_t, (size_t)(l->ncarried * 4 + l->nscan + 1) * FG_MAXRANK);
     l->param = FG_NEWN(tmp, fg_reg, (size_t)l->ncarried + 2);
     l->res = FG_NEWN(tmp, fg_reg, (size_t)(l->ncarried + l->nscan) + 1);
     return stable_body(l, poison) && (*poison || finish_loop(l));
@@ -337,9 +350,11 @@ unroll(loop *l)
     int64_t trips, go = 1;
     int nres = (int)l->g->n_output;
     fg_reg *args = FG_NEWN(n->im->tmp, fg_reg, (size_t)l->nval + 2);
-    if (!l->ntrip || !fg_e_const(n->ex, l->ntrip, &trips) || trips > MAX_UNROLL
-        || (l->cond && !fg_known_scalar(n, l->cond, &go)))
-        return fg_node_unsupported(n, "it carries sequences that grow, and its trip count is not a small constant");
+    if (!l->ntrip || !fg_e_const(n->ex, l->ntrip, &trips) || trips > MAX_UNROLL ||
+        (l->cond && !fg_known_scalar(n, l->cond, &go)))
+        return fg_node_unsupported(
+            n,
+            "it carries sequences that grow, and its trip count is not a small constant");
     fg_reg **scanned = FG_NEWN(n->im->tmp, fg_reg *, (size_t)l->nscan);
     for (int k = 0; k < l->nscan; k++)
         scanned[k] = FG_NEWN(n->im->tmp, fg_reg, (size_t)(trips > 0 ? trips : 0));
@@ -354,7 +369,8 @@ unroll(loop *l)
         if (fg_any_poison(nres, l->res))
             return fg_all_poison(n);
         if (!fg_known_scalar(n, l->res[0], &go))
-            return fg_node_unsupported(n, "it carries sequences that grow, and may end early");
+            return fg_node_unsupported(
+                n, "it carries sequences that grow, and may end early");
         memcpy(args + 2, l->res + 1, (size_t)l->nval * sizeof *args);
         for (int k = 0; k < l->nscan; k++) {
             fg_reg r = l->res[1 + l->nval + k];
@@ -402,18 +418,20 @@ loop_header(loop *l)
         return false;
     l->nval = n->nin > 2 ? n->nin - 2 : 0;
     if (l->g->n_output < (size_t)l->nval + 1 || l->g->n_output > MAX_VALUES)
-        return fg_node_error(n, "its body gives %zu values for %d carried ones", l->g->n_output,
-                             l->nval);
+        return fg_node_error(n, "its body gives %zu values for %d carried ones",
+                             l->g->n_output, l->nval);
     l->nscan = (int)l->g->n_output - 1 - l->nval;
     if (n->nout > l->nval + l->nscan)
-        return fg_node_error(n, "has %d outputs, its body %d", n->nout, l->nval + l->nscan);
+        return fg_node_error(n, "has %d outputs, its body %d", n->nout,
+                             l->nval + l->nscan);
     if (fg_in(n, 0)) {
         if (!(l->trip = fg_one_element(n, n->b, fg_in(n, 0), FG_i64, "the trip count")))
             return false;
         const fg_reginfo *ri = fg_ri(n->m, l->trip);
         l->ntrip = ri->sym && ri->nsym == 1 ? ri->sym[0] : FG_E_BAD;
     }
-    if (fg_in(n, 1) && !(l->cond = fg_one_element(n, n->b, fg_in(n, 1), FG_bool, "the condition")))
+    if (fg_in(n, 1) &&
+        !(l->cond = fg_one_element(n, n->b, fg_in(n, 1), FG_bool, "the condition")))
         return false;
     flatten(l);
     return true;
@@ -467,9 +485,9 @@ scan_inputs(loop *l)
     for (int k = 0; k < l->nelem; k++) {
         fg_reg x = fg_need(n, l->ncarried + k);
         element *e = &l->elem[k];
-        if (!x || !listed(n, "scan_input_axes", l->nelem, k, &axis)
-            || !listed(n, "scan_input_directions", l->nelem, k, &reverse)
-            || !fg_axis(n, axis, fg_rt(n->m, x)->rank, &e->axis))
+        if (!x || !listed(n, "scan_input_axes", l->nelem, k, &axis) ||
+            !listed(n, "scan_input_directions", l->nelem, k, &reverse) ||
+            !fg_axis(n, axis, fg_rt(n->m, x)->rank, &e->axis))
             return false;
         e->x = x;
         e->reverse = reverse == 1;
@@ -490,9 +508,9 @@ place_output(fg_node *n, fg_reg r, int nscan, int k)
     fg_expr start[FG_MAXRANK];
     fg_type t = *fg_rt(n->m, r);
     int to;
-    if (!listed(n, "scan_output_axes", nscan, k, &axis)
-        || !listed(n, "scan_output_directions", nscan, k, &reverse)
-        || !fg_axis(n, axis, t.rank, &to))
+    if (!listed(n, "scan_output_axes", nscan, k, &axis) ||
+        !listed(n, "scan_output_directions", nscan, k, &reverse) ||
+        !fg_axis(n, axis, t.rank, &to))
         return 0;
     for (int d = 0; d < t.rank; d++) {
         bool flip = d == 0 && reverse == 1;
@@ -544,8 +562,8 @@ fg_import_scan(fg_node *n, fg_scope *s)
     l.len = FG_NEWN(n->im->tmp, int, (size_t)l.nval);
     for (int k = 0; k < l.nval; k++)
         l.len[k] = -1;
-    if (l.g->n_output < (size_t)l.ncarried || (size_t)n->nout > l.g->n_output
-        || l.g->n_output > MAX_VALUES)
+    if (l.g->n_output < (size_t)l.ncarried || (size_t)n->nout > l.g->n_output ||
+        l.g->n_output > MAX_VALUES)
         return fg_node_error(n, "has %d outputs, its body %zu", n->nout, l.g->n_output);
     l.nscan = (int)l.g->n_output - l.ncarried;
     if (!scan_inputs(&l) || !import_loop(&l, &poison))

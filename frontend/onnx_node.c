@@ -53,23 +53,26 @@ typedef Onnx__AttributeProto attribute;
 #define KIND(k) ONNX__ATTRIBUTE_PROTO__ATTRIBUTE_TYPE__##k
 
 static const char *const kind_names[] = {
-    "of no kind", "a float", "an integer", "a string", "a tensor", "a graph", "floats",
-    "integers", "strings", "tensors", "graphs", "a sparse tensor", "sparse tensors", "a type", "types",
+    "of no kind", "a float",         "an integer",     "a string", "a tensor",
+    "a graph",    "floats",          "integers",       "strings",  "tensors",
+    "graphs",     "a sparse tensor", "sparse tensors", "a type",   "types",
 };
 
 /* Which payloads are there: bit k for attribute kind k. */
 static unsigned
 payloads(const attribute *a)
 {
-    return (unsigned)(a->has_f << KIND(FLOAT) | a->has_i << KIND(INT) | a->has_s << KIND(STRING)
-                      | (a->t != NULL) << KIND(TENSOR) | (a->g != NULL) << KIND(GRAPH)
-                      | (a->n_floats > 0) << KIND(FLOATS) | (a->n_ints > 0) << KIND(INTS)
-                      | (a->n_strings > 0) << KIND(STRINGS) | (a->n_tensors > 0) << KIND(TENSORS)
-                      | (a->n_graphs > 0) << KIND(GRAPHS)
-                      | (a->sparse_tensor != NULL) << KIND(SPARSE_TENSOR)
-                      | (a->n_sparse_tensors > 0) << KIND(SPARSE_TENSORS)
-                      | (a->tp != NULL) << KIND(TYPE_PROTO)
-                      | (a->n_type_protos > 0) << KIND(TYPE_PROTOS));
+    return (unsigned)(a->has_f << KIND(FLOAT) | a->has_i << KIND(INT) |
+                      a->has_s << KIND(STRING) | (a->t != NULL) << KIND(TENSOR) |
+                      (a->g != NULL) << KIND(GRAPH) | (a->n_floats > 0) << KIND(FLOATS) |
+                      (a->n_ints > 0) << KIND(INTS) |
+                      (a->n_strings > 0) << KIND(STRINGS) |
+                      (a->n_tensors > 0) << KIND(TENSORS) |
+                      (a->n_graphs > 0) << KIND(GRAPHS) |
+                      (a->sparse_tensor != NULL) << KIND(SPARSE_TENSOR) |
+                      (a->n_sparse_tensors > 0) << KIND(SPARSE_TENSORS) |
+                      (a->tp != NULL) << KIND(TYPE_PROTO) |
+                      (a->n_type_protos > 0) << KIND(TYPE_PROTOS));
 }
 
 /* The declared kind, or what the only payload says: the first files did not declare it. */
@@ -98,8 +101,9 @@ fg_node_attributes_ok(fg_node *n)
         if (kind <= 0 || (size_t)kind >= sizeof kind_names / sizeof *kind_names)
             return fg_node_error(n, "attribute %s has no known kind", name);
         if (payloads(a) & ~(1u << kind))
-            return fg_node_error(n, "attribute %s is declared as %s but holds something else",
-                                 name, kind_names[kind]);
+            return fg_node_error(
+                n, "attribute %s is declared as %s but holds something else", name,
+                kind_names[kind]);
         for (size_t k = 0; k < i; k++)
             if (!strcmp(a->name, pb->attribute[k]->name))
                 return fg_node_error(n, "attribute %s is given twice", name);
@@ -122,8 +126,8 @@ find_kind(fg_node *n, const char *name, int kind)
     const attribute *a = find(n, name);
     if (!a || kind_of(a) == kind)
         return a;
-    fg_node_error(n, "attribute %s is %s, but it must be %s", name, kind_names[kind_of(a)],
-                  kind_names[kind]);
+    fg_node_error(n, "attribute %s is %s, but it must be %s", name,
+                  kind_names[kind_of(a)], kind_names[kind]);
     return NULL;
 }
 
@@ -152,7 +156,8 @@ const char *
 fg_attr_str(fg_node *n, const char *name, const char *dflt)
 {
     const attribute *a = find_kind(n, name, KIND(STRING));
-    return a ? fg_intern(n->m->cx, fg_printable(n->im->tmp, (const char *)a->s.data, a->s.len, 4000))
+    return a ? fg_intern(n->m->cx, fg_printable(n->im->tmp, (const char *)a->s.data,
+                                                a->s.len, 4000))
              : dflt;
 }
 
@@ -209,7 +214,8 @@ fg_attr_tensor(fg_node *n, const char *name)
     if (!a || (!sparse && !find_kind(n, name, KIND(TENSOR))))
         return 0;
     fg_weight w = {0};
-    const char *what = fg_format(n->im->tmp, "%s \"%s\": attribute %s", n->op, n->name, name);
+    const char *what =
+        fg_format(n->im->tmp, "%s \"%s\": attribute %s", n->op, n->name, name);
     if (sparse ? !a->sparse_tensor : !a->t) {
         fg_error(n->m->cx, "%s: holds no tensor", what);
         return failed(n);
@@ -217,7 +223,7 @@ fg_attr_tensor(fg_node *n, const char *name)
     if (sparse ? !fg_onnx_sparse(n->im->f, n->m->a, what, a->sparse_tensor, &w)
                : !fg_onnx_tensor(n->im->f, n->m->a, what, a->t, &w))
         return failed(n);
-    size_t total = n->m->weight_bytes_total;    /* counts initializers, not attributes */
+    size_t total = n->m->weight_bytes_total; /* counts initializers, not attributes */
     int tied = n->m->weight_tied;
     fg_reg r = fg_import_weight(n->b, &w);
     n->m->weight_bytes_total = total;
@@ -274,7 +280,7 @@ fg_in_exprs_opt(fg_node *n, int k, const fg_expr **v, int *count)
 bool
 fg_in_exprs(fg_node *n, int k, int64_t lo, int64_t hi, const fg_expr **v, int *count)
 {
-    enum { LONGEST = 64 };      /* elements worth a run-time symbol each */
+    enum { LONGEST = 64 }; /* elements worth a run-time symbol each */
     if (fg_in_exprs_opt(n, k, v, count))
         return true;
     fg_reg r = fg_need(n, k);
@@ -338,7 +344,8 @@ bool
 fg_axis(fg_node *n, int64_t axis, int rank, int *out)
 {
     if (axis < -rank || axis >= rank)
-        return fg_node_error(n, "axis %lld is out of range for rank %d", (long long)axis, rank);
+        return fg_node_error(n, "axis %lld is out of range for rank %d", (long long)axis,
+                             rank);
     *out = (int)(axis < 0 ? axis + rank : axis);
     return true;
 }

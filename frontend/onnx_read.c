@@ -24,7 +24,7 @@ advise(fg_map *map, int how)
         madvise((void *)map->data, map->size, how);
 }
 
-enum { LARGE = 8 << 20 };       /* files that are weights more than anything else */
+enum { LARGE = 8 << 20 }; /* files that are weights more than anything else */
 
 /* Takes fd over. `why` is set on failure. */
 static bool
@@ -92,10 +92,12 @@ open_beneath(int dir, const char *name, bool last, const char **why)
         *why = "has more than one hard link";
     } else {
         /* Only now is it safe to open for reading: opening a device or pipe can have effects. */
-        int file = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+        int file =
+            openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
         if (file < 0) {
             *why = strerror(errno);
-        } else if (fstat(file, &now) || now.st_ino != st.st_ino || now.st_dev != st.st_dev) {
+        } else if (fstat(file, &now) || now.st_ino != st.st_ino ||
+                   now.st_dev != st.st_dev) {
             *why = "changed while it was opened";
             close(file);
         } else {
@@ -146,7 +148,8 @@ fg_onnx_external(fg_onnx_file *f, const char *what, const char *location)
         fg_error(f->cx, "%s: more than %d external data files", what, FG_MAX_EXTERNAL);
         return NULL;
     }
-    if (*location == '/' || strchr(location, '\\') || strlen(location) > 4000 || f->dir < 0)
+    if (*location == '/' || strchr(location, '\\') || strlen(location) > 4000 ||
+        f->dir < 0)
         why = "is not a plain relative path";
     const char *slash = strrchr(f->path, '/');
     int ndir = slash ? (int)(slash - f->path) + 1 : 0;
@@ -170,7 +173,10 @@ fg_onnx_external(fg_onnx_file *f, const char *what, const char *location)
 
 /* ---- unpacking ------------------------------------------------------------------------ */
 
-typedef struct unpack_arena { fg_arena *a; size_t left; } unpack_arena;
+typedef struct unpack_arena {
+    fg_arena *a;
+    size_t left;
+} unpack_arena;
 
 static void *
 unpack_alloc(void *user, size_t n)
@@ -211,10 +217,10 @@ fg_onnx_unpack(fg_onnx_file *f, fg_arena *tmp, const ProtobufCMessageDescriptor 
 /* ---- open and close ------------------------------------------------------------------- */
 
 typedef struct opening {
-    fg_ctx       *cx;
-    const char   *path;
-    fg_onnx_file *f;            /* in an arena of its own */
-    fg_arena     *tmp;
+    fg_ctx *cx;
+    const char *path;
+    fg_onnx_file *f; /* in an arena of its own */
+    fg_arena *tmp;
     const ProtobufCMessageDescriptor *kind;
     ProtobufCMessage *msg;
 } opening;

@@ -20,21 +20,23 @@ enum { FIRST_PRIVATE = 1001, CHUNK = 1001, SEGMENTED = 1002, SEGMENT = 3 };
 typedef struct scan {
     fg_onnx_file *f;
     fg_arena *a;
-    uint8_t  *out;
-    size_t    n, cap;
-    size_t    messages, strings, scalars;
+    uint8_t *out;
+    size_t n, cap;
+    size_t messages, strings, scalars;
 } scan;
 
-typedef struct field {          /* one field of the input */
-    uint32_t       id;
-    int            wire;
-    const uint8_t *tag;         /* where it begins */
-    const uint8_t *data;        /* value, or contents when length-delimited */
-    size_t         size;
+typedef struct field { /* one field of the input */
+    uint32_t id;
+    int wire;
+    const uint8_t *tag;  /* where it begins */
+    const uint8_t *data; /* value, or contents when length-delimited */
+    size_t size;
 } field;
 
 /* Element data of a TensorProto, by field number: how a single element is encoded. */
-static const struct { uint8_t id, wire, width; } data_fields[] = {
+static const struct {
+    uint8_t id, wire, width;
+} data_fields[] = {
     {4, FIXED32, 4},  /* float_data */
     {5, VARINT, 0},   /* int32_data */
     {6, BYTES, 0},    /* string_data */
@@ -204,7 +206,8 @@ copy_plain(scan *s, const ProtobufCFieldDescriptor *d, const field *f)
 {
     int wire = wire_of(d->type);
     size_t n = 1;
-    bool packed = f->wire == BYTES && wire != BYTES && d->label == PROTOBUF_C_LABEL_REPEATED;
+    bool packed =
+        f->wire == BYTES && wire != BYTES && d->label == PROTOBUF_C_LABEL_REPEATED;
     if (f->wire != wire && !packed)
         return bad(s, f->tag, "field of the wrong kind");
     if (packed && !count_packed(s, f, wire, &n))
@@ -231,14 +234,15 @@ copy_plain(scan *s, const ProtobufCFieldDescriptor *d, const field *f)
 
 /* ---- tensor data ---------------------------------------------------------------------- */
 
-typedef struct chunks {         /* of the TensorProto being scanned */
-    uint32_t run;               /* field number of the open run of single elements; 0: none */
+typedef struct chunks { /* of the TensorProto being scanned */
+    uint32_t run;       /* field number of the open run of single elements; 0: none */
     const uint8_t *from, *to;
-    int      n;
+    int n;
 } chunks;
 
 static bool
-put_chunk(scan *s, chunks *c, uint32_t id, bool packed, const uint8_t *from, const uint8_t *to)
+put_chunk(scan *s, chunks *c, uint32_t id, bool packed, const uint8_t *from,
+          const uint8_t *to)
 {
     if (++c->n > FG_MAX_CHUNKS)
         return bad(s, from, "tensor data in too many pieces");
@@ -325,8 +329,9 @@ scan_message(scan *s, const ProtobufCMessageDescriptor *kind, const uint8_t *p,
             if (taken)
                 continue;
         }
-        const ProtobufCFieldDescriptor *d = f.id < FIRST_PRIVATE
-            ? protobuf_c_message_descriptor_get_field(kind, f.id) : NULL;
+        const ProtobufCFieldDescriptor *d =
+            f.id < FIRST_PRIVATE ? protobuf_c_message_descriptor_get_field(kind, f.id)
+                                 : NULL;
         if (!d)
             continue;
         if (d->type != PROTOBUF_C_TYPE_MESSAGE) {

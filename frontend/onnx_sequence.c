@@ -128,7 +128,8 @@ fg_onnx_concat_from_sequence(fg_node *n)
     fg_type t = *fg_rt(n->m, r[0]);
     if (!fg_attr_has(n, "axis"))
         return fg_node_error(n, "attribute axis is missing");
-    if (t.rank + fresh > FG_MAXRANK || !fg_axis(n, fg_attr_int(n, "axis", 0), t.rank + fresh, &axis))
+    if (t.rank + fresh > FG_MAXRANK ||
+        !fg_axis(n, fg_attr_int(n, "axis", 0), t.rank + fresh, &axis))
         return fg_node_error(n, "the axis does not fit");
     for (int i = 0; i < count; i++) {
         x[i] = r[i];
@@ -158,10 +159,12 @@ piece_sizes(fg_node *n, int64_t len, const int64_t **sizes, int *count)
     if (list) {
         for (int i = 0; i < nv; i++)
             if (v[i] < 0 || (sum += v[i]) > len)
-                return fg_node_error(n, "the pieces do not add up to %lld", (long long)len);
+                return fg_node_error(n, "the pieces do not add up to %lld",
+                                     (long long)len);
         *sizes = v;
         *count = nv;
-        return sum == len || fg_node_error(n, "the pieces do not add up to %lld", (long long)len);
+        return sum == len ||
+               fg_node_error(n, "the pieces do not add up to %lld", (long long)len);
     }
     if (nv && (each = v[0]) < 1)
         return fg_node_error(n, "pieces of size %lld", (long long)each);
@@ -191,10 +194,12 @@ fg_onnx_split_to_sequence(fg_node *n)
         return false;
     fg_reg *r = FG_NEWN(n->im->tmp, fg_reg, (size_t)count);
     for (int i = 0; i < count; at += sizes[i++]) {
-        r[i] = fg_emit_slice_axis(n->b, x, axis, fg_ec(n->ex, at), fg_ec(n->ex, sizes[i]));
+        r[i] =
+            fg_emit_slice_axis(n->b, x, axis, fg_ec(n->ex, at), fg_ec(n->ex, sizes[i]));
         if (r[i] && drop) {
             fg_type t = *fg_rt(n->m, r[i]);
-            memmove(t.dim + axis, t.dim + axis + 1, (size_t)(t.rank - axis - 1) * sizeof *t.dim);
+            memmove(t.dim + axis, t.dim + axis + 1,
+                    (size_t)(t.rank - axis - 1) * sizeof *t.dim);
             r[i] = fg_emit_reshape(n->b, r[i], t.rank - 1, t.dim);
         }
         if (!r[i])

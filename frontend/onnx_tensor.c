@@ -11,27 +11,36 @@
  */
 #include "frontend/model.h"
 
-enum { RAW = 9, FLOATS = 4, INT32S = 5, STRINGS = 6, INT64S = 7, DOUBLES = 10, UINT64S = 11 };
+enum {
+    RAW = 9,
+    FLOATS = 4,
+    INT32S = 5,
+    STRINGS = 6,
+    INT64S = 7,
+    DOUBLES = 10,
+    UINT64S = 11
+};
 enum { EXTERNAL = 1, CODE_STRING = 8 };
 
 static const char *const field_names[] = {
-    [RAW] = "raw_data",      [FLOATS] = "float_data",   [INT32S] = "int32_data",
+    [RAW] = "raw_data",        [FLOATS] = "float_data", [INT32S] = "int32_data",
     [STRINGS] = "string_data", [INT64S] = "int64_data", [DOUBLES] = "double_data",
     [UINT64S] = "uint64_data",
 };
 
 /* Element types of ONNX that are not ours. */
 static const char *const foreign_types[] = {
-    [8] = "string",        [14] = "complex64",      [15] = "complex128", [17] = "float8e4m3fn",
-    [18] = "float8e4m3fnuz", [19] = "float8e5m2",   [20] = "float8e5m2fnuz",
-    [23] = "float4e2m1",   [24] = "float8e8m0",     [25] = "uint2",      [26] = "int2",
+    [8] = "string",          [14] = "complex64",      [15] = "complex128",
+    [17] = "float8e4m3fn",   [18] = "float8e4m3fnuz", [19] = "float8e5m2",
+    [20] = "float8e5m2fnuz", [23] = "float4e2m1",     [24] = "float8e8m0",
+    [25] = "uint2",          [26] = "int2",
 };
 
 const char *
 fg_onnx_type_name(fg_arena *a, int code)
 {
-    if (code > 0 && (size_t)code < sizeof foreign_types / sizeof *foreign_types
-        && foreign_types[code])
+    if (code > 0 && (size_t)code < sizeof foreign_types / sizeof *foreign_types &&
+        foreign_types[code])
         return foreign_types[code];
     return fg_format(a, "%d", code);
 }
@@ -57,7 +66,7 @@ field_of(fg_dtype d)
 
 /* ---- typed fields --------------------------------------------------------------------- */
 
-typedef struct reader {         /* single elements, across the pieces of a field */
+typedef struct reader { /* single elements, across the pieces of a field */
     const uint8_t *base;
     Onnx__TensorProto__Chunk *const *chunk, *const *end;
     const uint8_t *p, *stop;
@@ -114,7 +123,8 @@ typed_data(fg_onnx_file *f, fg_arena *a, const char *what, const Onnx__TensorPro
            uint32_t field, int64_t count, fg_weight *w)
 {
     size_t width = field == FLOATS ? 4 : field == DOUBLES ? 8 : 0, have = 0;
-    size_t each = (size_t)fg_dtypes[w->dtype].bits / 8;     /* 0: packed nibbles, a byte each */
+    /* 0: packed nibbles, a byte each */
+    size_t each = (size_t)fg_dtypes[w->dtype].bits / 8;
     size_t n = each ? (size_t)count : w->bytes;
     if (!each)
         each = 1;
@@ -127,23 +137,24 @@ typed_data(fg_onnx_file *f, fg_arena *a, const char *what, const Onnx__TensorPro
         return true;
     }
     if (have < n)
-        return fg_error(f->cx, "%s: %s holds fewer elements than the %lld of its dims", what,
-                        field_names[field], (long long)count);
+        return fg_error(f->cx, "%s: %s holds fewer elements than the %lld of its dims",
+                        what, field_names[field], (long long)count);
     if (w->bytes > FG_MAX_TYPED)
-        return fg_error(f->cx, "%s: %zu bytes of %s are too many; use raw_data", what, w->bytes,
-                        field_names[field]);
+        return fg_error(f->cx, "%s: %zu bytes of %s are too many; use raw_data", what,
+                        w->bytes, field_names[field]);
     uint8_t *to = fg_alloc(a, w->bytes);
     reader r = {.base = f->map.data, .chunk = t->chunk, .end = t->chunk + t->n_chunk};
     uint64_t bits;
     for (size_t i = 0; i < n; i++) {
         if (!read_element(&r, width, &bits))
-            return fg_error(f->cx, "%s: %s holds fewer elements than the %lld of its dims",
-                            what, field_names[field], (long long)count);
+            return fg_error(f->cx,
+                            "%s: %s holds fewer elements than the %lld of its dims", what,
+                            field_names[field], (long long)count);
         memcpy(to + i * each, &bits, each);
     }
     if (next_element(&r))
-        return fg_error(f->cx, "%s: %s holds more elements than the %lld of its dims", what,
-                        field_names[field], (long long)count);
+        return fg_error(f->cx, "%s: %s holds more elements than the %lld of its dims",
+                        what, field_names[field], (long long)count);
     w->data = to;
     return true;
 }
@@ -175,7 +186,8 @@ external_data(fg_onnx_file *f, const char *what, const Onnx__TensorProto *t, fg_
             if (!e->key || strcmp(e->key, keys[k]))
                 continue;
             if (value[k])
-                return fg_error(f->cx, "%s: external data gives its %s twice", what, keys[k]);
+                return fg_error(f->cx, "%s: external data gives its %s twice", what,
+                                keys[k]);
             value[k] = e->value ? e->value : "";
         }
     }
@@ -183,19 +195,20 @@ external_data(fg_onnx_file *f, const char *what, const Onnx__TensorProto *t, fg_
         return fg_error(f->cx, "%s: external data without a location", what);
     for (int k = OFFSET; k < NKEYS; k++)
         if (value[k] && !decimal(value[k], k == OFFSET ? &offset : &length))
-            return fg_error(f->cx, "%s: external data %s \"%s\" is not a size", what, keys[k],
-                            fg_printable(f->a, value[k], strlen(value[k]), 60));
+            return fg_error(f->cx, "%s: external data %s \"%s\" is not a size", what,
+                            keys[k], fg_printable(f->a, value[k], strlen(value[k]), 60));
     const fg_map *map = fg_onnx_external(f, what, value[LOCATION]);
     if (!map)
         return false;
     if (!value[LENGTH])
         length = w->bytes;
     if (length < w->bytes)
-        return fg_error(f->cx, "%s: external data of %llu bytes where %zu are needed", what,
-                        (unsigned long long)length, w->bytes);
+        return fg_error(f->cx, "%s: external data of %llu bytes where %zu are needed",
+                        what, (unsigned long long)length, w->bytes);
     if (__builtin_add_overflow(offset, length, &end) || end > map->size)
-        return fg_error(f->cx, "%s: external data reaches past the end of \"%s\" (%zu bytes)",
-                        what, fg_printable(f->a, map->name, strlen(map->name), 200), map->size);
+        return fg_error(
+            f->cx, "%s: external data reaches past the end of \"%s\" (%zu bytes)", what,
+            fg_printable(f->a, map->name, strlen(map->name), 200), map->size);
     w->data = map->data + offset;
     w->file = map->local;
     w->file_offset = offset;
@@ -206,15 +219,16 @@ external_data(fg_onnx_file *f, const char *what, const Onnx__TensorProto *t, fg_
 
 /* Type and shape; *count the elements. */
 static bool
-tensor_type(fg_onnx_file *f, const char *what, int32_t code, size_t rank, const int64_t *dims,
-            fg_weight *w, int64_t *count)
+tensor_type(fg_onnx_file *f, const char *what, int32_t code, size_t rank,
+            const int64_t *dims, fg_weight *w, int64_t *count)
 {
     w->dtype = fg_dtype_by_onnx(code);
     if (w->dtype == FG_NODTYPE)
         return fg_error(f->cx, "%s: element type %s is not supported", what,
                         fg_onnx_type_name(f->a, code));
     if (rank > FG_MAXRANK)
-        return fg_error(f->cx, "%s: %zu dimensions; %d are supported", what, rank, FG_MAXRANK);
+        return fg_error(f->cx, "%s: %zu dimensions; %d are supported", what, rank,
+                        FG_MAXRANK);
     bool empty = false, huge = false;
     *count = 1;
     w->rank = (int)rank;
@@ -248,7 +262,8 @@ inline_data(fg_onnx_file *f, fg_arena *a, const char *what, const Onnx__TensorPr
         return true;
     }
     if (!last)
-        return fg_error(f->cx, "%s: has no data for its %lld elements", what, (long long)count);
+        return fg_error(f->cx, "%s: has no data for its %lld elements", what,
+                        (long long)count);
     if (last->field != RAW && last->field != field_of(w->dtype))
         return fg_error(f->cx, "%s: elements of type %s cannot be in %s", what,
                         fg_dtypes[w->dtype].name, field_names[last->field]);
@@ -258,7 +273,8 @@ inline_data(fg_onnx_file *f, fg_arena *a, const char *what, const Onnx__TensorPr
         return fg_error(f->cx, "%s: %llu bytes of raw_data where %zu are needed", what,
                         (unsigned long long)last->length, w->bytes);
     if (last->length > w->bytes)
-        fg_warn(f->cx, "%s: %llu bytes of raw_data where %zu are needed; the rest is ignored",
+        fg_warn(f->cx,
+                "%s: %llu bytes of raw_data where %zu are needed; the rest is ignored",
                 what, (unsigned long long)last->length, w->bytes);
     w->data = f->map.data + last->offset;
     w->file = f->map.local;
@@ -320,33 +336,38 @@ fg_onnx_sparse(fg_onnx_file *f, fg_arena *a, const char *what,
     int64_t count, last = -1;
     if (!t->values || !t->indices)
         return fg_error(f->cx, "%s: sparse tensor without values or indices", what);
-    if (!fg_onnx_tensor(f, a, what, t->values, &val)
-        || !fg_onnx_tensor(f, a, what, t->indices, &idx))
+    if (!fg_onnx_tensor(f, a, what, t->values, &val) ||
+        !fg_onnx_tensor(f, a, what, t->indices, &idx))
         return false;
     if (!tensor_type(f, what, t->values->data_type, t->n_dims, t->dims, w, &count))
         return false;
     size_t each = (size_t)fg_dtypes[w->dtype].bits / 8;
     bool linear = idx.rank == 1;
-    if (!each || idx.dtype != FG_i64 || val.rank != 1
-        || !(linear || (idx.rank == 2 && idx.dim[1] == w->rank)) || idx.dim[0] != val.dim[0])
+    if (!each || idx.dtype != FG_i64 || val.rank != 1 ||
+        !(linear || (idx.rank == 2 && idx.dim[1] == w->rank)) || idx.dim[0] != val.dim[0])
         return fg_error(f->cx, "%s: sparse values and indices do not fit together", what);
     if (w->bytes > FG_MAX_TYPED)
-        return fg_error(f->cx, "%s: the sparse tensor has %zu bytes when made dense; %d are supported",
-                        what, w->bytes, FG_MAX_TYPED);
+        return fg_error(
+            f->cx,
+            "%s: the sparse tensor has %zu bytes when made dense; %d are supported", what,
+            w->bytes, FG_MAX_TYPED);
     uint8_t *to = fg_alloc(a, w->bytes ? w->bytes : 16);
     for (int64_t k = 0; k < val.dim[0]; k++) {
         int64_t at = 0, v;
         for (int d = 0; d < (linear ? 1 : w->rank); d++) {
-            memcpy(&v, (const uint8_t *)idx.data + (k * (linear ? 1 : w->rank) + d) * 8, 8);
+            memcpy(&v, (const uint8_t *)idx.data + (k * (linear ? 1 : w->rank) + d) * 8,
+                   8);
             int64_t size = linear ? count : w->dim[d];
             if (v < 0 || v >= size)
-                return fg_error(f->cx, "%s: sparse index %lld out of range", what, (long long)v);
+                return fg_error(f->cx, "%s: sparse index %lld out of range", what,
+                                (long long)v);
             at = linear ? v : at * size + v;
         }
         if (at <= last)
             return fg_error(f->cx, "%s: sparse indices are not ascending", what);
         last = at;
-        memcpy(to + (size_t)at * each, (const uint8_t *)val.data + (size_t)k * each, each);
+        memcpy(to + (size_t)at * each, (const uint8_t *)val.data + (size_t)k * each,
+               each);
     }
     w->data = to;
     return true;

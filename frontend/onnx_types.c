@@ -79,7 +79,8 @@ fg_import_word(fg_import *im, const char *name)
 static bool
 name_char(char c, bool first)
 {
-    return isalpha((unsigned char)c) || c == '_' || c == '.' || (!first && isdigit((unsigned char)c));
+    return isalpha((unsigned char)c) || c == '_' || c == '.' ||
+           (!first && isdigit((unsigned char)c));
 }
 
 static size_t
@@ -138,7 +139,8 @@ make_dim(fg_import *im, const char *text)
         if (*p || (fg_e_const(ex, e, &fixed) && fixed < 0) || fg_e_hi(ex, e) < 0)
             e = FG_E_BAD;
     }
-    return e ? e : fg_es(ex, fg_sym_new(ex, fg_show(im, text), FG_SYM_INPUT, 0, INT64_MAX));
+    return e ? e
+             : fg_es(ex, fg_sym_new(ex, fg_show(im, text), FG_SYM_INPUT, 0, INT64_MAX));
 }
 
 static fg_expr
@@ -222,7 +224,8 @@ fg_import_type(fg_import *im, const char *what, const Onnx__TypeProto *pb, fg_ty
     const Onnx__TypeProto__Tensor *t = pb ? pb->tensor_type : NULL;
     if (!t)
         return fg_error(im->cx, "%s: %s", what,
-                        !pb ? "has no type" : "has a type that is not supported (only tensors are)");
+                        !pb ? "has no type"
+                            : "has a type that is not supported (only tensors are)");
     fg_dtype d = fg_dtype_by_onnx(t->elem_type);
     if (d == FG_NODTYPE)
         return fg_error(im->cx, "%s: element type %s is not supported", what,
@@ -230,8 +233,8 @@ fg_import_type(fg_import *im, const char *what, const Onnx__TypeProto *pb, fg_ty
     if (!t->shape)
         return fg_error(im->cx, "%s: its rank is not declared", what);
     if (t->shape->n_dim > FG_MAXRANK)
-        return fg_error(im->cx, "%s: %zu dimensions; %d are supported", what, t->shape->n_dim,
-                        FG_MAXRANK);
+        return fg_error(im->cx, "%s: %zu dimensions; %d are supported", what,
+                        t->shape->n_dim, FG_MAXRANK);
     *out = fg_type_scalar(d);
     for (size_t i = 0; i < t->shape->n_dim; i++) {
         const Onnx__TensorShapeProto__Dimension *dim = t->shape->dim[i];
@@ -241,9 +244,11 @@ fg_import_type(fg_import *im, const char *what, const Onnx__TypeProto *pb, fg_ty
             e = fg_ec(im->m->ex, dim->dim_value);
         else if (text)
             e = dim_of_text(im, text);
-        else        /* -1 is how some writers say "any" */
-            e = fg_es(im->m->ex, fg_sym_new(im->m->ex, fg_format(im->tmp, "%s_%zu",
-                      fg_import_word(im, what), i), FG_SYM_INPUT, 0, INT64_MAX));
+        else /* -1 is how some writers say "any" */
+            e = fg_es(im->m->ex, fg_sym_new(im->m->ex,
+                                            fg_format(im->tmp, "%s_%zu",
+                                                      fg_import_word(im, what), i),
+                                            FG_SYM_INPUT, 0, INT64_MAX));
         out->dim[out->rank++] = e;
     }
     return true;
