@@ -36,9 +36,6 @@ const char *fg_cpu_text(const fg_cpu_code *c, bool asm_text); /* NULL unless kep
 const char *fg_cpu_name(const fg_cpu_code *c);                /* e.g. "znver4" */
 void fg_cpu_free(fg_cpu_code *c);                             /* takes NULL */
 
-/* What the code generator can take as one kernel. */
-bool fg_cpu_can(fg_module *m, const fg_inst *kernel, const char **why);
-
 /* What may stand around an instruction that has a code generator of its own: of the
  * instructions that make its operand, and of those that its result goes through. */
 typedef enum {

@@ -86,23 +86,23 @@ same_space(const fg_type *a, const fg_type *b)
     return true;
 }
 
-bool
-fg_cpu_can(fg_module *m, const fg_inst *kernel, const char **why)
+/* Modules may come as text: a kernel nobody would have formed is refused. */
+static bool
+expressible(fg_module *m, const fg_inst *kernel, const plan *p)
 {
     fg_block *r = kernel->region[0];
-    plan p = choose(m, r);
-    *why = NULL;
     fg_each_inst(r, i)
-        if (i != p.anchor && i->op != FG_OP_yield && !fg_pull_can(i->op))
-            *why = "an operation that needs a kernel of its own";
-    if (p.gen == fg_gen_loops)
-        for (int k = 1; k < r->last->nin; k++)
-            if (!same_space(fg_rt(m, r->last->in[0]), fg_rt(m, r->last->in[k])))
-                *why = "results of different shapes";
-    return !*why;
+        if (i != p->anchor && i->op != FG_OP_yield && !fg_pull_can(i->op))
+            return fg_error(m->cx, "%s: %s needs a kernel of its own",
+                            fg_inst_where(m, kernel), fg_op_info(i->op)->name);
+    for (int k = 1; p->gen == fg_gen_loops && k < r->last->nin; k++)
+        if (!same_space(fg_rt(m, r->last->in[0]), fg_rt(m, r->last->in[k])))
+            return fg_error(m->cx, "%s: results of different shapes",
+                            fg_inst_where(m, kernel));
+    return true;
 }
 
-/* The rows of the table an instruction alone would get. */
+/* What an instruction alone would get. */
 static gen_fn *
 emitter_of(fg_module *m, const fg_inst *i)
 {
@@ -329,6 +329,8 @@ emit(compile *c, fg_em *e, int k)
     function *f = &c->fn[k];
     char name[32];
     snprintf(name, sizeof name, "fg_k%d", k);
+    if (!expressible(c->m, f->kernel, &f->plan))
+        return false;
     e->g = c->part[f->part];
     fg_em_begin(e, f->kernel, name);
     if (!f->plan.gen(e, f->plan.anchor) || e->failed)

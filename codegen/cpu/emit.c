@@ -102,8 +102,12 @@ fg_em_expr(fg_em *e, fg_expr x)
 {
     fg_ll *g = e->g;
     int64_t c;
-    if (x == FG_E_BAD)
-        FG_BUG(e->m->cx, "a kernel reads a size that overflows");
+    if (x == FG_E_BAD) {
+        e->failed = true;
+        fg_error(e->m->cx, "%s: a size overflows or cannot be expressed",
+                 fg_inst_where(e->m, e->kernel));
+        return ll_i(g, 0);
+    }
     if (fg_e_const(e->m->ex, x, &c))
         return ll_i(g, c);
     for (int i = 0; i < e->narg; i++)

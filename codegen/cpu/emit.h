@@ -178,11 +178,9 @@ bool fg_conv_takes(fg_module *m, const fg_inst *anchor);
  * -------------------------------------------- */
 
 fg_v vm_exp(fg_ll *g, fg_v x);
-fg_v vm_exp2(fg_ll *g, fg_v x);
 fg_v vm_exp_neg(fg_ll *g, fg_v x); /* x <= 0 or -inf: softmax */
 fg_v vm_log(fg_ll *g, fg_v x);
 fg_v vm_log1p(fg_ll *g, fg_v x);
-fg_v vm_expm1(fg_ll *g, fg_v x);
 fg_v vm_sin(fg_ll *g, fg_v x);
 fg_v vm_cos(fg_ll *g, fg_v x);
 fg_v vm_tan(fg_ll *g, fg_v x);

@@ -29,7 +29,7 @@ fg_pull_gather(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     at[axis] = fg_position(e, v, ti->dtype, tx->dim[axis]);
     for (int a = axis + 1; a < tx->rank; a++)
         at[a] = ix[a + ti->rank - 1];
-    return fg_pull(e, i->in[0], at);
+    return fg_pull_nonempty(e, i->in[0], tx->dim[axis], at);
 }
 
 fg_v
@@ -41,7 +41,7 @@ fg_pull_gather_elements(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     fg_index at[FG_MAXRANK];
     memcpy(at, ix, sizeof *at * tx->rank);
     at[axis] = fg_position(e, fg_pull(e, i->in[1], ix), ti->dtype, tx->dim[axis]);
-    return fg_pull(e, i->in[0], at);
+    return fg_pull_nonempty(e, i->in[0], tx->dim[axis], at);
 }
 
 fg_v
@@ -63,7 +63,7 @@ fg_pull_gather_nd(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     }
     for (int a = batch + (int)tuple; a < tx->rank; a++)
         at[a] = ix[q + a - batch - (int)tuple];
-    return fg_pull(e, i->in[0], at);
+    return fg_pull_nonempty(e, i->in[0], fg_type_count(e->m->ex, tx), at);
 }
 
 /* ---- rope --------------------------------------------------------------------------
@@ -95,7 +95,7 @@ rotate_neighbours(fg_em *e, fg_inst *i, const fg_index *ix, fg_v x)
     for (int l = 0; l < n; l++) {
         swap[l] = l ^ 1;
         twice[l] = l / 2;
-        sign = ll_insert(g, sign, ll_f(g, l & 1 ? 1 : -1), l);
+        sign = ll_insert(g, sign, ll_cf(g->f32, l & 1 ? 1 : -1), l);
     }
     pair.base = ll_shr(g, pair.base, ll_i(g, 1));
     pair.align /= 2;

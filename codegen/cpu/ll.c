@@ -603,12 +603,6 @@ ll_ceil(fg_ll *g, fg_v a)
     return ll_intr1(g, "llvm.ceil", a);
 }
 
-fg_v
-ll_trunc(fg_ll *g, fg_v a)
-{
-    return ll_intr1(g, "llvm.trunc", a);
-}
-
 /* ---- conversions ---------------------------------------------------------------- */
 
 fg_v

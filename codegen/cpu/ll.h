@@ -120,11 +120,6 @@ ll_i32(fg_ll *g, int64_t x)
 {
     return ll_ci(g->i32, x);
 }
-static inline fg_v
-ll_f(fg_ll *g, double x)
-{
-    return ll_cf(g->f32, x);
-}
 bool ll_const(fg_v v, int64_t *x);  /* a scalar integer constant */
 fg_v ll_iota(fg_t elem, int lanes); /* <0, 1, 2, ..> */
 
@@ -165,7 +160,6 @@ fg_v ll_abs(fg_ll *g, fg_v a);   /* integers wrap */
 fg_v ll_round(fg_ll *g, fg_v a); /* half to even */
 fg_v ll_floor(fg_ll *g, fg_v a);
 fg_v ll_ceil(fg_ll *g, fg_v a);
-fg_v ll_trunc(fg_ll *g, fg_v a);
 
 /* Conversions keep the number of lanes. */
 fg_v ll_bits(fg_ll *g, fg_v a, fg_t t);    /* bitcast */
@@ -196,12 +190,9 @@ fg_v ll_half(fg_ll *g, fg_v v, int which); /* low (0) or high (1) half */
 fg_v ll_join(fg_ll *g, fg_v lo, fg_v hi);
 fg_v ll_hsum(fg_ll *g, fg_v v); /* across lanes, as a tree */
 fg_v ll_hmax(fg_ll *g, fg_v v); /* ll_max as a tree */
-fg_v ll_hmin(fg_ll *g, fg_v v);
 fg_v ll_hreduce(fg_ll *g, fg_v v, fg_v (*op)(fg_ll *, fg_v, fg_v));
 fg_v ll_first(fg_ll *g, fg_v n, int lanes); /* mask of lanes < n (i64) */
 fg_v ll_any(fg_ll *g, fg_v mask);           /* i1: some lane set */
-/* acc[i32 x W] += sum of 4 products u8 x s8; a and b are <4W x i8>. Only when t->vnni. */
-fg_v ll_dot_u8s8(fg_ll *g, fg_v acc, fg_v a, fg_v b);
 
 /* ---- memory: any alignment ------------------------------------------------------ */
 
@@ -217,8 +208,7 @@ void ll_mstore(fg_ll *g, fg_v v, fg_v p, fg_v mask);
 fg_v ll_gather(fg_ll *g, fg_t t, fg_v base, fg_v offset,
                fg_v mask); /* elements base[offset[lane]] */
 void ll_scatter(fg_ll *g, fg_v v, fg_v base, fg_v offset, fg_v mask);
-void ll_prefetch(fg_ll *g, fg_v p);                       /* for reading, keep */
-fg_v ll_memcpy(fg_ll *g, fg_v to, fg_v from, fg_v bytes); /* a call, not inlined */
+void ll_prefetch(fg_ll *g, fg_v p); /* for reading, keep */
 
 /* ---- control
  * --------------------------------------------------------------------------- */

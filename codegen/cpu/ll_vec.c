@@ -91,12 +91,6 @@ ll_hmax(fg_ll *g, fg_v v)
 }
 
 fg_v
-ll_hmin(fg_ll *g, fg_v v)
-{
-    return ll_hreduce(g, v, ll_min);
-}
-
-fg_v
 ll_first(fg_ll *g, fg_v n, int lanes)
 {
     fg_v few = ll_sext(g, ll_max(g, ll_min(g, n, ll_i(g, lanes)), ll_i(g, 0)), g->i32);
@@ -111,19 +105,6 @@ ll_any(fg_ll *g, fg_v mask)
         return mask;
     fg_t t = LLVMIntTypeInContext(g->cx, (unsigned)n);
     return ll_cmp(g, LL_NE, ll_bits(g, mask, t), ll_zero(t));
-}
-
-fg_v
-ll_dot_u8s8(fg_ll *g, fg_v acc, fg_v a, fg_v b)
-{
-    const char *name =
-        g->W == 16 ? "llvm.x86.avx512.vpdpbusd.512" : "llvm.x86.avx512.vpdpbusd.256";
-#if LLVM_VERSION_MAJOR < 22
-    fg_t t = ll_like(acc, g->i32);
-    a = ll_bits(g, a, t);
-    b = ll_bits(g, b, t);
-#endif
-    return ll_intrinsic(g, name, 0, NULL, 3, (fg_v[]){acc, a, b});
 }
 
 /* ---- memory
@@ -271,12 +252,6 @@ ll_prefetch(fg_ll *g, fg_v p)
 {
     ll_intrinsic(g, "llvm.prefetch", 1, &g->ptr, 4,
                  (fg_v[]){p, ll_i32(g, 0), ll_i32(g, 3), ll_i32(g, 1)});
-}
-
-fg_v
-ll_memcpy(fg_ll *g, fg_v to, fg_v from, fg_v bytes)
-{
-    return LLVMBuildMemCpy(g->b, to, 1, from, 1, bytes);
 }
 
 /* ---- control

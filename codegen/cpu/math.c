@@ -111,15 +111,6 @@ vm_exp(fg_ll *g, fg_v x)
 }
 
 fg_v
-vm_exp2(fg_ll *g, fg_v x)
-{
-    x = atleast(g, -151, cap(g, 129, x));
-    fg_v shifted = ll_add(g, x, k(x, shifter));
-    fg_v r = ll_sub(g, x, ll_sub(g, shifted, k(x, shifter)));
-    return scale_by(g, exp_poly(g, ll_mul(g, r, k(x, 0.693147180559945309))), shifted);
-}
-
-fg_v
 vm_exp_neg(fg_ll *g, fg_v x)
 {
     fg_v shifted;
@@ -128,15 +119,6 @@ vm_exp_neg(fg_ll *g, fg_v x)
     fg_v one = ki(g, x, 127 << 23);
     fg_v y = ll_mul(g, exp_poly(g, r), ll_bits(g, ll_add(g, n, one), LLVMTypeOf(x)));
     return sel_lt(g, x, -87, k(x, 0), y);
-}
-
-fg_v
-vm_expm1(fg_ll *g, fg_v x)
-{
-    fg_v p = POLY(g, x, 0.50000000493338248, 0.16666666821488341, 0.041666341884221428,
-                  0.008333271718225916, 0.0013942059815579084, 0.00019915032987039084);
-    fg_v near = ll_fma(g, p, ll_mul(g, x, x), x);
-    return sel_lt(g, ll_abs(g, x), 0.34657359, near, ll_sub(g, vm_exp(g, x), k(x, 1)));
 }
 
 fg_v

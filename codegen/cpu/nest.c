@@ -181,7 +181,8 @@ fg_pull_arg(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
         at[a] = a == axis ? fg_ixc(e, 0) : ix[o];
         o += a != axis || keep;
     }
-    fg_v acc[2] = {fg_lanes(e, fg_pull(e, i->in[0], at)), wide_zero(e, FG_i64)};
+    fg_v first = fg_pull_nonempty(e, i->in[0], t->dim[axis], at);
+    fg_v acc[2] = {fg_lanes(e, first), wide_zero(e, FG_i64)};
     fg_v size = fg_em_expr(e, t->dim[axis]);
     fg_nest s;
     fg_nest_open(e, &s, 1, &size, 2, acc);

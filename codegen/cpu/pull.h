@@ -36,6 +36,9 @@ void fg_nest_close(fg_em *e, fg_nest *s, int nacc, fg_v *acc);
  * memory. */
 fg_index fg_position(fg_em *e, fg_v v, fg_dtype d, fg_expr n);
 
+/* r at ix, on an axis of n: 0 when there are no elements to clamp to. */
+fg_v fg_pull_nonempty(fg_em *e, fg_reg r, fg_expr n, const fg_index *ix);
+
 /* Shared with rows.c: start, step, accumulating type and end of a reduction, and the
  * test of argmax and argmin. */
 fg_v fg_reduce_init(fg_em *e, fg_op op, fg_dtype d);

@@ -204,6 +204,14 @@ plan_axis(sampling *s, int a, fg_index at)
     return p;
 }
 
+static fg_v
+sample(sampling *s, const fg_index *at)
+{
+    fg_module *m = s->e->m;
+    fg_reg x = s->i->in[0];
+    return fg_pull_nonempty(s->e, x, fg_type_count(m->ex, fg_rt(m, x)), at);
+}
+
 /* Lanes whose position lies outside of the operand. */
 static fg_v
 outside(sampling *s, const axis *p)
@@ -242,7 +250,7 @@ filtered(sampling *s, axis *p, int n, fg_index *at, fg_dtype d)
         w = ll_mul(g, w, fg_lanes(e, own));
         at[p[k].axis] = clamped(s, &p[k], where);
     }
-    fg_v x = fg_lanes(e, fg_em_cast(e, fg_pull(e, s->i->in[0], at), d, FG_f64));
+    fg_v x = fg_lanes(e, fg_em_cast(e, sample(s, at), d, FG_f64));
     /* A tap without weight does not spread the infinities it may stand on. */
     fg_v more = ll_add(g, acc, ll_mul(g, w, x));
     acc = ll_sel(g, ll_cmp(g, LL_EQ, w, c64(w, 0)), acc, more);
@@ -281,7 +289,7 @@ fg_pull_resize(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     } else {
         for (int k = 0; k < n; k++)
             at[p[k].axis] = clamped(&s, &p[k], nearest(&s, p[k].x));
-        v = fg_pull(e, i->in[0], at);
+        v = sample(&s, at);
     }
     if (!s.crop)
         return v;

@@ -472,7 +472,8 @@ make_arg(rows *w)
     fg_ll *g = e->g;
     bool last = FG_GET(w->anchor, argmax, last).i;
     w->ix[w->axis[0]] = fg_ixc(e, 0);
-    fg_v acc[2] = {operand(w), ll_zero(ll_vec(g->i64, e->lanes))};
+    fg_v first = fg_pull_nonempty(e, w->anchor->in[0], w->length, w->ix);
+    fg_v acc[2] = {fg_lanes(e, first), ll_zero(ll_vec(g->i64, e->lanes))};
     sweep(w, step_arg, 1, 2, acc);
     fg_v best = ll_extract(g, acc[0], 0), at = ll_extract(g, acc[1], 0);
     for (int l = 1; l < e->lanes; l++) {
@@ -480,8 +481,8 @@ make_arg(rows *w)
         fg_v win = fg_arg_better(e, w->anchor, w->t->dtype, x, best);
         fg_v lose = fg_arg_better(e, w->anchor, w->t->dtype, best, x);
         fg_v tie = last ? ll_and(g, win, lose) : ll_not(g, ll_or(g, win, lose));
-        fg_v first = ll_cmp(g, last ? LL_GT : LL_LT, i, at);
-        win = ll_sel(g, tie, first, win);
+        fg_v nearer = ll_cmp(g, last ? LL_GT : LL_LT, i, at);
+        win = ll_sel(g, tie, nearer, win);
         best = ll_sel(g, win, x, best);
         at = ll_sel(g, win, i, at);
     }

@@ -49,6 +49,34 @@ fg_pull_either(fg_em *e, fg_v cond, fg_sidefn *yes, fg_sidefn *no, void *user)
     return out;
 }
 
+typedef struct guarded {
+    fg_reg r;
+    const fg_index *ix;
+} guarded;
+
+static fg_v
+pull_guarded(fg_em *e, void *user)
+{
+    guarded *s = user;
+    return fg_pull(e, s->r, s->ix);
+}
+
+static fg_v
+pull_nothing(fg_em *e, void *user)
+{
+    return ll_zero(fg_em_type(e, fg_rt(e->m, ((guarded *)user)->r)->dtype));
+}
+
+fg_v
+fg_pull_nonempty(fg_em *e, fg_reg r, fg_expr n, const fg_index *ix)
+{
+    guarded s = {r, ix};
+    if (n == FG_E_BAD || fg_e_lo(e->m->ex, n) > 0)
+        return fg_pull(e, r, ix);
+    fg_v some = ll_cmp(e->g, LL_GT, fg_em_expr(e, n), ll_i(e->g, 0));
+    return fg_pull_either(e, some, pull_guarded, pull_nothing, &s);
+}
+
 /* i < limit, as a scalar whenever all lanes answer alike. */
 static fg_v
 index_below(fg_em *e, fg_index i, fg_expr limit)
@@ -311,7 +339,8 @@ static fg_v
 pull_inside(fg_em *e, void *user)
 {
     padded *p = user;
-    return fg_pull(e, p->i->in[0], p->at);
+    fg_reg x = p->i->in[0];
+    return fg_pull_nonempty(e, x, fg_type_count(e->m->ex, fg_rt(e->m, x)), p->at);
 }
 
 static fg_v
