@@ -44,8 +44,11 @@ rows_step(fg_ll *g, const fg_tile *t, int deep, fg_v x, fg_v w, fg_v y, fg_v mas
 {
     fg_t vec = ll_vec(t->elem, t->W);
     fg_v row[FG_FEW_DEEP];
+    /* The machine's own prefetching stops at the end of a page. */
+    fg_v ahead = ll_mul(g, ll_param(g, LDW), ll_i(g, 2 * FG_FEW_DEEP));
     for (int u = 0; u < deep; u++) {
         row[u] = ll_mload(g, vec, w, mask);
+        ll_prefetch(g, at_bytes(g, w, ahead));
         w = at_bytes(g, w, ll_param(g, LDW));
     }
     ll_loop m;
