@@ -39,6 +39,8 @@ fg_memory_reserve(forge_ctx *cx, fg_memory *m, int64_t bytes, size_t keep)
         return 0;
     if ((size_t)bytes <= m->cap && m->p)
         return 1;
+    if (!keep) /* old and new together may be more than there is */
+        fg_memory_free(cx, m);
     void *raw = cx->alloc(cx->user, (size_t)bytes + FG_ALIGN);
     if (!raw)
         return 0;

@@ -5,6 +5,7 @@
  */
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -151,14 +152,27 @@ widest(void)
     return (width){fma_base, read_base, 4};
 }
 
+/* Opens when all threads are there. */
+typedef struct gate {
+    atomic_int ready, open;
+} gate;
+
 typedef struct probe {
     pthread_t thread;
-    pthread_barrier_t *start;
+    struct gate *gate;
     const char *data;
     size_t bytes;
     double begin, end; /* ms */
     volatile double sink;
 } probe;
+
+static void
+wait_at(gate *g)
+{
+    atomic_fetch_add(&g->ready, 1);
+    while (!atomic_load(&g->open))
+        sched_yield();
+}
 
 static void *
 probe_fma(void *arg)
@@ -167,7 +181,7 @@ probe_fma(void *arg)
     width w = widest();
 
     p->sink = w.fma(1e-3f);
-    pthread_barrier_wait(p->start);
+    wait_at(p->gate);
     p->begin = tool_now_ms();
     for (int k = 0; k < 20; k++)
         p->sink = w.fma((float)k * 1e-3f);
@@ -181,35 +195,38 @@ probe_read(void *arg)
     probe *p = arg;
     width w = widest();
 
-    pthread_barrier_wait(p->start);
+    wait_at(p->gate);
     p->begin = tool_now_ms();
     p->sink = (double)w.read(p->data, p->bytes);
     p->end = tool_now_ms();
     return NULL;
 }
 
-/* Milliseconds from the first start to the last end on `threads` threads at once. */
+/* Milliseconds from the first start to the last end on *threads threads at once; fewer when the
+ * system gives fewer. */
 static double
-together(void *(*fn)(void *), probe *p, int threads)
+together(void *(*fn)(void *), probe *p, int *threads)
 {
-    pthread_barrier_t start;
-    double begin = 0, end = 0;
-    int n = 1;
+    gate start = {0};
+    double begin, end;
+    int n = 0;
 
-    pthread_barrier_init(&start, NULL, (unsigned)threads);
-    for (int i = 0; i < threads; i++)
-        p[i].start = &start;
-    while (n < threads && !pthread_create(&p[n].thread, NULL, fn, &p[n]))
+    while (n < *threads - 1 && (p[n].gate = &start, true) &&
+           !pthread_create(&p[n].thread, NULL, fn, &p[n]))
         n++;
-    if (n == threads)
-        fn(&p[0]);
-    for (int i = 1; i < n; i++)
-        pthread_join(p[i].thread, NULL);
+    while (atomic_load(&start.ready) < n)
+        sched_yield();
+    atomic_store(&start.open, 1);
+    p[n].gate = &start;
+    fn(&p[n]);
+    begin = p[n].begin;
+    end = p[n].end;
     for (int i = 0; i < n; i++) {
-        begin = i == 0 || p[i].begin < begin ? p[i].begin : begin;
+        pthread_join(p[i].thread, NULL);
+        begin = p[i].begin < begin ? p[i].begin : begin;
         end = p[i].end > end ? p[i].end : end;
     }
-    pthread_barrier_destroy(&start);
+    *threads = n + 1;
     return end - begin;
 }
 
@@ -220,7 +237,7 @@ tool_measure_peak(int threads)
     probe *p = calloc((size_t)threads, sizeof *p);
     char *data = malloc(READ_BYTES);
     size_t each = READ_BYTES / (size_t)threads & ~(size_t)4095;
-    double flops = 20.0 * FMA_ROUNDS * CHAINS * 2 * widest().lanes * threads;
+    double flops = 20.0 * FMA_ROUNDS * CHAINS * 2 * widest().lanes;
 
     if (!p || !data)
         goto out;
@@ -230,8 +247,10 @@ tool_measure_peak(int threads)
         p[i].bytes = each;
     }
     for (int k = 0; k < 5; k++) {
-        double fma = flops / together(probe_fma, p, threads) * 1e-6;
-        double mem = (double)each * threads / together(probe_read, p, threads) * 1e-6;
+        double ms = together(probe_fma, p, &threads);
+        double fma = flops * threads / ms * 1e-6;
+        ms = together(probe_read, p, &threads);
+        double mem = (double)each * threads / ms * 1e-6;
         best.gflops = fma > best.gflops ? fma : best.gflops;
         best.gbps = mem > best.gbps ? mem : best.gbps;
     }
