@@ -20,10 +20,12 @@ typedef struct fg_compiled {
     fg_report report;
 } fg_compiled;
 
-/* Reads "batch=1,seq=1..128,past=0..16..1024" (fixed, or bounds with an optional usual value between). */
+/* Reads "batch=1,seq=1..128,past=0..16..1024" (fixed, or bounds with an optional usual
+ * value between). */
 bool fg_parse_dims(fg_arena *a, const char *text, fg_import_options *out);
 
-/* Fills c, whose cx is set; false with a diagnostic. What was made goes with fg_compiled_free either way. */
+/* Fills c, whose cx is set; false with a diagnostic. What was made goes with
+ * fg_compiled_free either way. */
 bool fg_compile(fg_compiled *c, const char *path, const forge_options *o);
 /* The same from a module on: cx, a and m are set. */
 bool fg_compile_module(fg_compiled *c, const forge_options *o);
@@ -31,8 +33,9 @@ void fg_compiled_free(fg_compiled *c);
 
 /* report.c: the compilation as JSON text in c->a. */
 const char *fg_report_json(fg_compiled *c);
-/* Cost of a run at nominal sizes in microseconds of one core, and what it would be with every attention
- * instruction run as products, scale, mask and softmax of its own. */
+/* Cost of a run at nominal sizes in microseconds of one core, and what it would be
+ * with every attention instruction run as products, scale, mask and softmax of its
+ * own. */
 void fg_report_cost(fg_compiled *c);
 
 #endif

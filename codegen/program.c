@@ -5,10 +5,11 @@
  *     if %c { .. }           step IF buf=[c] block=[1 2] flow_out: yields -> results
  *     ret %x                 step COPY x -> the output: %x is not computed here
  *
- * Every register outside kernels is one tensor. Registers of a region are tensors of the
- * same table, its instructions are a block of the same step table. Where control flow
- * joins, values are copied by flows; flows of one join happen as if all at once, so a
- * value that an earlier flow of the list would overwrite goes through a tensor of its own.
+ * Every register outside kernels is one tensor. Registers of a region are tensors of
+ * the same table, its instructions are a block of the same step table. Where control
+ * flow joins, values are copied by flows; flows of one join happen as if all at once,
+ * so a value that an earlier flow of the list would overwrite goes through a tensor of
+ * its own.
  */
 #include "codegen/program.h"
 
@@ -241,8 +242,8 @@ flow(lower *l, flows *list, const fg_attr *syms, fg_reg from, fg_reg to)
     flow_symbols(l, add_flow(l, list, tensor(l, from), tensor(l, to)), syms, from, to, 0);
 }
 
-/* Makes a list that is meant to happen at once right in order. A source that is also a destination is first
- * copied away; a flow of a value to itself only sets symbols. */
+/* Makes a list that is meant to happen at once right in order. A source that is also a
+ * destination is first copied away; a flow of a value to itself only sets symbols. */
 static void
 order_flows(lower *l, flows *list, const fg_liverange *at)
 {
@@ -298,8 +299,8 @@ lower_if(lower *l, steps *list, fg_inst *i)
     }
 }
 
-/* Results that stack one slice per iteration: the number of iterations is their first dim. The first such symbol
- * is set by the loop, others follow it. */
+/* Results that stack one slice per iteration: the number of iterations is their first
+ * dim. The first such symbol is set by the loop, others follow it. */
 static uint32_t
 stack_flows(lower *l, const fg_inst *i, const fg_attr *syms, flows *next, flows *out)
 {

@@ -1,8 +1,9 @@
 /* report.c - what a compilation learned, as JSON: phases, passes, nodes, fusions, memory,
  * weights, cost and kernels.
  *
- * Sizes and costs are those of nominal shapes (batch 1, length 128, within the bounds). The
- * cost model: a kernel takes the longer of its arithmetic and its memory traffic, plus a start.
+ * Sizes and costs are those of nominal shapes (batch 1, length 128, within the
+ * bounds). The cost model: a kernel takes the longer of its arithmetic and its memory
+ * traffic, plus a start.
  */
 #include "codegen/compile.h"
 
@@ -32,8 +33,8 @@ kernel_cost(double flops, double bytes)
     return (compute > memory ? compute : memory) + START_US;
 }
 
-/* What the scores of an attention instruction would cost in memory: product, scale, mask and
- * softmax write and read them once each. */
+/* What the scores of an attention instruction would cost in memory: product, scale,
+ * mask and softmax write and read them once each. */
 static double
 unfused_attention(fg_module *m, const fg_inst *i, const int64_t *sym)
 {

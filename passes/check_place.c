@@ -1,10 +1,10 @@
 /* check_place.c - proves a placement right without knowing how it was found.
  *
  * Walks the program as it runs and remembers which registers still hold their value. A
- * write takes the value from every other register that shares a byte with it; a read of
- * a register that lost its value is an error. Loop bodies are walked twice, so that what the
- * second iteration misses is seen; what both branches of an if left intact is intact after it.
- * Liveness is not used: a mistake there shows here.
+ * write takes the value from every other register that shares a byte with it; a read
+ * of a register that lost its value is an error. Loop bodies are walked twice, so that
+ * what the second iteration misses is seen; what both branches of an if left intact is
+ * intact after it. Liveness is not used: a mistake there shows here.
  */
 #include "passes/place.h"
 

@@ -5,9 +5,10 @@
  *     2    %b = kernel %a, %p     %b [2..2]
  *     3  }
  *
- * One walk numbers instructions, a second one takes reads. A read inside a loop of what
- * was made outside counts at the loop's end, because the next iteration reads it again.
- * Results of an if or loop begin where it begins: they are written while its regions are still alive.
+ * One walk numbers instructions, a second one takes reads. A read inside a loop of
+ * what was made outside counts at the loop's end, because the next iteration reads it
+ * again. Results of an if or loop begin where it begins: they are written while its
+ * regions are still alive.
  */
 #include "passes/place.h"
 

@@ -158,8 +158,8 @@ place_block(fg_module *m, fg_block *b)
     }
 }
 
-/* An output is computed in place unless it is an input, a constant or another output: then the runtime
- * copies it at the end. */
+/* An output is computed in place unless it is an input, a constant or another output:
+ * then the runtime copies it at the end. */
 static void
 place_outputs(fg_module *m)
 {

@@ -1,12 +1,12 @@
-/* place.h - lifetimes and storage of the registers of a FUSED module. Registers inside kernels have no
- * storage and no lifetime here. */
+/* place.h - lifetimes and storage of the registers of a FUSED module. Registers inside
+ * kernels have no storage and no lifetime here. */
 #ifndef FG_PASSES_PLACE_H
 #define FG_PASSES_PLACE_H
 
 #include "passes/pass.h"
 
-/* Positions: instructions numbered in program order; an if or loop has one number where it begins and
- * one where it ends, its regions' instructions in between. */
+/* Positions: instructions numbered in program order; an if or loop has one number
+ * where it begins and one where it ends, its regions' instructions in between. */
 typedef struct fg_liverange {
     int32_t first, last;
 } fg_liverange; /* inclusive */
@@ -22,7 +22,8 @@ fg_reg fg_kernel_alias(fg_module *m, const fg_inst *kernel);
 /* Follows ALIAS to the register that owns the storage. */
 fg_reg fg_storage_of(const fg_module *m, fg_reg r);
 
-/* A size for every symbol to plan and to report with: batch 1, length 128, inside the bounds. */
+/* A size for every symbol to plan and to report with: batch 1, length 128, inside the
+ * bounds. */
 int64_t *fg_nominal_symbols(fg_module *m, fg_arena *a);
 
 /* Bytes of a register for given symbols; -1 when out of range. */

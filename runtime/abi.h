@@ -3,8 +3,8 @@
  * A program is tables. Values are int64 numbers computed from the symbols (dims, strides,
  * offsets, counts); steps run kernels on tensors. Nothing here allocates on the run path.
  *
- * Values   value[i] = op(value[a], value[b]); operands come first, so one walk computes all. Those that
- *          depend on run-time symbols are recomputed when a step sets such a symbol.
+ * Values   value[i] = op(value[a], value[b]); operands come first, so one walk computes
+ *          all. Those that depend on run-time symbols are recomputed when a step sets one.
  * Tensors  storage decided by the plan. ALIAS shares another tensor's storage from byte 0.
  * Regions  steps of if/loop bodies are separate blocks of the same program.
  * Position steps are numbered as they are met in program order, the steps of an if or loop
@@ -15,6 +15,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+/* clang-format off */
 
 /* buf[i]: address of the kernel's i-th tensor. arg[i]: integers it asked for. Chunks
  * [begin, end) are independent of each other. scratch: this worker's, 64-byte aligned. */
@@ -59,7 +61,7 @@ typedef struct fg_tensordef {
 typedef enum {
     FG_STEP_KERNEL,
     FG_STEP_COPY,               /* tensor[0] to tensor[1], of equal size */
-    FG_STEP_READSYM,            /* symbol sym = element at of tensor[0], then recompute run-time values */
+    FG_STEP_READSYM,            /* symbol sym = element `at` of tensor[0] */
     FG_STEP_REQUIRE,            /* arg[0] and arg[1] must be equal */
     FG_STEP_IF,                 /* tensor[0] = condition; block[0], block[1] */
     FG_STEP_LOOP                /* tensor: trip or NONE, cond or NONE; see fg_step */
@@ -69,11 +71,15 @@ typedef enum {
 /* Copy tensor src to dst when control flows; symbols whose value is the shape that flows
  * are set first: symbol sym[i] = value dim[i]. `stack`: append to dst along axis 0 (scan
  * outputs). src and dst NONE: only symbols. */
-typedef struct fg_flow { uint32_t src, dst; uint8_t stack; uint32_t nsym; const uint32_t *sym, *dim; } fg_flow;
+typedef struct fg_flow {
+    uint32_t        src, dst;
+    uint8_t         stack;
+    uint32_t        nsym;
+    const uint32_t *sym, *dim;
+} fg_flow;
 
 typedef struct fg_step {
     uint8_t         kind;
-    uint8_t         small;      /* too little work to wake workers (decided at bind too) */
     fg_kernel_fn   *fn;
     uint32_t        nbuf, narg;
     const uint32_t *buf;        /* tensors */
@@ -81,13 +87,14 @@ typedef struct fg_step {
     uint32_t        chunks;     /* value: how many independent chunks */
     uint32_t        scratch;    /* value: bytes per worker */
     uint32_t        flops, bytes;       /* values, for reports; FG_NONE unknown */
-    uint32_t        sym;        /* READSYM; LOOP: receives the number of iterations (or NONE) */
+    uint32_t        sym;        /* READSYM; LOOP: gets the number of iterations, or NONE */
     int64_t         at;
     /* IF: block 0/1, flow_out[b] runs when branch b ends.
-     * LOOP: buf[0] trip count, buf[1] condition (either FG_NONE); iter and cond_in tensors of
-     * the body (FG_NONE when unused), body = block[0]; flow_in: operands to body parameters before the first
-     * iteration; flow_next: yielded to parameters after each; flow_out[0]: parameters to
-     * results at the end (scan outputs: stack flows in flow_next). */
+     * LOOP: buf[0] trip count, buf[1] condition (either FG_NONE); iter and cond_in: tensors
+     * of the body (FG_NONE when unused); body: block[0]. flow_in: operands to parameters of
+     * the body before the first iteration; flow_next: yielded values to parameters after
+     * each; flow_out[0]: parameters to results at the end. Scan outputs are stack flows in
+     * flow_next. */
     uint32_t        block[2];
     uint32_t        iter, cond_in, cond_out;
     uint32_t        nflow_in, nflow_next, nflow_out[2];
@@ -116,5 +123,6 @@ typedef struct fg_program {
     const fg_blockdef  *block;  /* [0]: the main program */
     const fg_portdef   *input, *output;
 } fg_program;
+/* clang-format on */
 
 #endif

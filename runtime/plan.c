@@ -20,8 +20,8 @@ round_up(int64_t bytes)
     return (bytes + FG_ALIGN - 1) & -(int64_t)FG_ALIGN;
 }
 
-/* Sorts order[] by key, then by index so that the result never depends on the sort. Shell sort:
- * no recursion, no allocation, and qsort has no context argument in C11. */
+/* Sorts order[] by key, then by index so that the result never depends on the sort.
+ * Shell sort: no recursion, no allocation, and qsort has no context argument in C11. */
 static void
 sort_by(int64_t *order, const int64_t *key, int n)
 {
@@ -48,8 +48,8 @@ overlap(const fg_planitem *a, const fg_planitem *b)
     return a->first <= b->last && b->first <= a->last;
 }
 
-/* Largest first, each at the lowest offset where it fits between its neighbours in time. placed[] is kept
- * sorted by offset. */
+/* Largest first, each at the lowest offset where it fits between its neighbours in
+ * time. placed[] is kept sorted by offset. */
 static int64_t
 greedy_by_size(fg_planitem *item, int n, int64_t *order, int64_t *key, int64_t *placed)
 {
@@ -85,8 +85,8 @@ greedy_by_size(fg_planitem *item, int n, int64_t *order, int64_t *key, int64_t *
     return total;
 }
 
-/* In order of birth, each at the best fitting hole between the items alive. alive[] is kept sorted by
- * offset, so holes are the gaps between neighbours. */
+/* In order of birth, each at the best fitting hole between the items alive. alive[] is
+ * kept sorted by offset, so holes are the gaps between neighbours. */
 static int64_t
 linear_scan(fg_planitem *item, int n, int64_t *order, int64_t *key, int64_t *alive)
 {

@@ -1,13 +1,15 @@
 /* pool.c - worker threads: awake and spinning while a run needs them, asleep otherwise.
  *
- * A job is published by one store to `ticket`: its number in the upper half, the shares not yet taken in the
- * lower. A thread takes a share by decrementing that word, so it can never take one of
- * another job, and the job's fields stay put until every share is reported done. Shares
- * are handed out one at a time: a thread that loses its core delays one share, not half the kernel.
+ * A job is published by one store to `ticket`: its number in the upper half, the
+ * shares not yet taken in the lower. A thread takes a share by decrementing that word,
+ * so it can never take one of another job, and the job's fields stay put until every
+ * share is reported done. Shares are handed out one at a time: a thread that loses its
+ * core delays one share, not half the kernel.
  *
- * Waking a sleeping thread costs the caller microseconds and takes tens of them, a spinning one
- * answers in a tenth of one. So workers are woken once when a run begins and spin, with pause, until it
- * ends or no work came for SPIN_NS; outside a run they sleep in the kernel.
+ * Waking a sleeping thread costs the caller microseconds and takes tens of them, a
+ * spinning one answers in a tenth of one. So workers are woken once when a run begins
+ * and spin, with pause, until it ends or no work came for SPIN_NS; outside a run they
+ * sleep in the kernel.
  */
 #include "runtime/pool.h"
 
@@ -114,8 +116,8 @@ spin(fg_pool *p)
     return false;
 }
 
-/* The caller first publishes, then looks for sleepers; a sleeper first counts itself, then
- * looks for work: one of the two sees the other. */
+/* The caller first publishes, then looks for sleepers; a sleeper first counts itself,
+ * then looks for work: one of the two sees the other. */
 static void
 doze(fg_pool *p, bool run_over)
 {

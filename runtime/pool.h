@@ -6,8 +6,9 @@
 
 typedef struct fg_pool fg_pool;
 
-/* threads - 1 workers (the caller is the last); fewer when the system refuses some. NULL when threads < 2 or out
- * of memory: fg_pool_kernel then runs everything on the caller. */
+/* threads - 1 workers (the caller is the last); fewer when the system refuses some.
+ * NULL when threads < 2 or out of memory: fg_pool_kernel then runs everything on the
+ * caller. */
 fg_pool *fg_pool_new(int threads, void *(*alloc)(void *, size_t),
                      void (*release)(void *, void *), void *user);
 void fg_pool_free(fg_pool *p);         /* takes NULL */
@@ -17,7 +18,8 @@ int fg_pool_threads(const fg_pool *p); /* caller included */
 void fg_pool_begin(fg_pool *p);
 void fg_pool_end(fg_pool *p);
 
-/* fn over all chunks; scratch: one block of `stride` bytes per thread, the caller's first. */
+/* fn over all chunks; scratch: one block of `stride` bytes per thread, the caller's
+ * first. */
 void fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *arg,
                     int64_t chunks, char *scratch, size_t stride);
 

@@ -1,4 +1,5 @@
-/* rt.h - inside the runtime: the objects behind forge.h's handles. Includes nothing of the compiler. */
+/* rt.h - inside the runtime: the objects behind forge.h's handles. Includes nothing of
+ * the compiler. */
 #ifndef FG_RUNTIME_RT_H
 #define FG_RUNTIME_RT_H
 
@@ -88,7 +89,8 @@ fg_val(const forge_run *r, uint32_t v)
 
 /* bind.c: after the bound shapes changed, everything that follows from them. */
 forge_status fg_prepare(forge_run *r);
-/* Room for an OUTPUT or DYNAMIC tensor: of its size as known now; of so many bytes, keeping the first ones. */
+/* Room for an OUTPUT or DYNAMIC tensor: of its size as known now; of so many bytes,
+ * keeping the first ones. */
 forge_status fg_tensor_grow(forge_run *r, uint32_t t);
 forge_status fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep);
 /* run.c: too little work to share out: a shared kernel costs about as much as this. */

@@ -1,8 +1,8 @@
 /* run.c - execution: a walk over prepared steps.
  *
- * While shapes stay as they were bound, a step costs the loads that fill its buffer and
- * argument lists, and the kernel: no allocation, no lock, no text. Only tensors whose size is
- * read from data while running may grow.
+ * While shapes stay as they were bound, a step costs the loads that fill its buffer
+ * and argument lists, and the kernel: no allocation, no lock, no text. Only tensors
+ * whose size is read from data while running may grow.
  */
 #include "runtime/rt.h"
 
@@ -22,7 +22,7 @@ static forge_status run_block(forge_run *r, uint32_t block);
 int
 fg_step_small(const forge_run *r, const fg_step *s)
 {
-    if (s->small || fg_val(r, s->chunks) == 1)
+    if (fg_val(r, s->chunks) == 1)
         return 1;
     if (s->flops == FG_NONE && s->bytes == FG_NONE)
         return 0;
@@ -276,8 +276,8 @@ run_if(forge_run *r, const fg_step *s)
     return e ? e : run_flows(r, s->nflow_out[branch], s->flow_out[branch], 0);
 }
 
-/* After n iterations. When there was none the stacked results are empty, and so are dims that
- * only an iteration would tell. */
+/* After n iterations. When there was none the stacked results are empty, and so are
+ * dims that only an iteration would tell. */
 static forge_status
 finish_stacks(forge_run *r, const fg_step *s, int64_t n)
 {

@@ -32,7 +32,8 @@ typedef struct bench {
 /* Records TOOL_FAILED and the message; false. */
 bool bench_fail(bench *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Finds which output feeds which input, runs the prefill of b->past tokens and keeps its state. */
+/* Finds which output feeds which input, runs the prefill of b->past tokens and keeps
+ * its state. */
 bool bench_decode_begin(bench *b);
 /* Untimed: binds token and state of the next step; after 32 tokens starts over. */
 bool bench_decode_bind(bench *b);

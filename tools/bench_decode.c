@@ -3,8 +3,9 @@
  *     prefill  input_ids [1,P]  past [1,H,0,D]   -> logits, present [1,H,P,D]
  *     step i   input_ids [1,1]  past [1,H,P+i,D] -> logits, present [1,H,P+i+1,D]
  *
- * The outputs of a step are the inputs of the next, so they alternate between two sets of buffers with room
- * for all steps. What an input is for is told by its name, as exporters spell it.
+ * The outputs of a step are the inputs of the next, so they alternate between two sets
+ * of buffers with room for all steps. What an input is for is told by its name, as
+ * exporters spell it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,8 +57,9 @@ role_of(const char *name)
     return ROLE_OTHER;
 }
 
-/* "present.3.key", "present_key_values.3.key" and "past_key_values.3.key" alike leave "3key": what is left
- * without the word present or past and what goes with it, letters and digits only. */
+/* "present.3.key", "present_key_values.3.key" and "past_key_values.3.key" alike leave
+ * "3key": what is left without the word present or past and what goes with it, letters
+ * and digits only. */
 static void
 stem(const char *name, char *out, size_t n)
 {
@@ -130,7 +132,8 @@ find_states(bench *b, bench_decode *d)
     return true;
 }
 
-/* ---- feeding ---------------------------------------------------------------------------- */
+/* ---- feeding
+ * ---------------------------------------------------------------------------- */
 
 static bool
 bind(bench *b, int i, const fg_tensor *t)
@@ -141,7 +144,8 @@ bind(bench *b, int i, const fg_tensor *t)
     return true;
 }
 
-/* Inputs that are not states, for `n` tokens after `past`; their ids, or NULL for random ones. */
+/* Inputs that are not states, for `n` tokens after `past`; their ids, or NULL for
+ * random ones. */
 static bool
 feed(bench *b, int64_t past, int64_t n, const int64_t *ids)
 {
@@ -202,7 +206,8 @@ feed_empty(bench *b)
     return true;
 }
 
-/* Inputs given on the command line replace the made ones; decode_ids are the tokens of the steps. */
+/* Inputs given on the command line replace the made ones; decode_ids are the tokens of
+ * the steps. */
 static bool
 feed_given(bench *b)
 {
@@ -232,7 +237,8 @@ feed_given(bench *b)
     return true;
 }
 
-/* Copies what the prefill left, and makes room for the steps: the axis that grew grows on. */
+/* Copies what the prefill left, and makes room for the steps: the axis that grew grows
+ * on. */
 static bool
 keep_state(bench *b, state *s)
 {

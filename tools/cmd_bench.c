@@ -1,5 +1,5 @@
-/* cmd_bench.c - forge bench: how long a model takes to compile and to run, against what the machine
- * can do in the same minute.
+/* cmd_bench.c - forge bench: how long a model takes to compile and to run, against
+ * what the machine can do in the same minute.
  */
 #include <cjson/cJSON.h>
 #include <stdarg.h>
@@ -63,7 +63,8 @@ cpu_seconds(void)
            (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6;
 }
 
-/* ---- measuring ------------------------------------------------------------------------- */
+/* ---- measuring
+ * ------------------------------------------------------------------------- */
 
 static bool
 before(bench *b)
@@ -240,7 +241,8 @@ work(void *arg)
     b->peak = tool_measure_peak(b->threads);
 }
 
-/* ---- telling ---------------------------------------------------------------------------- */
+/* ---- telling
+ * ---------------------------------------------------------------------------- */
 
 /* "dir/bert/model.onnx" is called bert. */
 static const char *

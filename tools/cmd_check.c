@@ -1,4 +1,5 @@
-/* cmd_check.c - forge check: can this model be compiled? Every node that cannot, one per line. */
+/* cmd_check.c - forge check: can this model be compiled? Every node that cannot, one
+ * per line. */
 #include <stdio.h>
 
 #include "codegen/compile.h"

@@ -16,8 +16,8 @@ typedef struct tool_difference {
     double atol, rtol; /* that were used */
 } tool_difference;
 
-/* An element is wrong when |got - want| > atol + rtol |want|; NaN equals NaN, infinities are equal
- * by sign. Type and shape are equal already. */
+/* An element is wrong when |got - want| > atol + rtol |want|; NaN equals NaN,
+ * infinities are equal by sign. Type and shape are equal already. */
 tool_difference tool_compare(const fg_tensor *got, const fg_tensor *want,
                              tool_tolerance t);
 

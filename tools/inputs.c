@@ -152,7 +152,8 @@ typedef struct binder {
     bool ok;
 } binder;
 
-/* NumPy and test data write a scalar as [1] more often than not; to a scalar input they are the same. */
+/* NumPy and test data write a scalar as [1] more often than not; to a scalar input
+ * they are the same. */
 static bool
 bind(binder *b, int i, const fg_tensor *t)
 {

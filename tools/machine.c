@@ -1,4 +1,5 @@
-/* machine.c - what this machine is and can do: names from the system, peaks by measurement.
+/* machine.c - what this machine is and can do: names from the system, peaks by
+ * measurement.
  *
  * Peaks are measured where they are used, because clock and memory of a shared machine
  * change by the minute: a percentage only means something against the same minute's peak.
@@ -93,8 +94,9 @@ tool_cpu_features(char *buf, size_t n)
 #define FMA_ROUNDS 20000
 #define READ_BYTES ((size_t)96 << 20) /* per measurement, well past any cache */
 
-/* The same two loops for each width; the widest that the processor has is called. The empty
- * assembly keeps the compiler from folding the chains; multiply and add contract to one FMA. */
+/* The same two loops for each width; the widest that the processor has is called. The
+ * empty assembly keeps the compiler from folding the chains; multiply and add contract
+ * to one FMA. */
 #define LOOPS(name, width, attributes)                                                   \
     typedef float name##_f __attribute__((vector_size(width), aligned(4)));              \
     typedef uint64_t name##_i __attribute__((vector_size(width), aligned(8)));           \
@@ -202,8 +204,8 @@ probe_read(void *arg)
     return NULL;
 }
 
-/* Milliseconds from the first start to the last end on *threads threads at once; fewer when the
- * system gives fewer. */
+/* Milliseconds from the first start to the last end on *threads threads at once; fewer
+ * when the system gives fewer. */
 static double
 together(void *(*fn)(void *), probe *p, int *threads)
 {

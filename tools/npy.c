@@ -1,4 +1,5 @@
-/* npy.c - NumPy's .npy files: a line of Python that says type and shape, then the elements.
+/* npy.c - NumPy's .npy files: a line of Python that says type and shape, then the
+ * elements.
  *
  *     \x93NUMPY 1 0 <len> {'descr': '<f4', 'fortran_order': False, 'shape': (1, 4), } <data>
  */
@@ -117,7 +118,8 @@ tool_bytes(const fg_tensor *t)
     return fg_dtype_bytes(t->dtype, t->count, &n) ? (int64_t)n : 0;
 }
 
-/* Types NumPy does not have are written as what holds them: bf16 as <u2 bits, 4 bits as numbers. */
+/* Types NumPy does not have are written as what holds them: bf16 as <u2 bits, 4 bits
+ * as numbers. */
 int
 tool_npy_write(const char *path, const fg_tensor *t)
 {

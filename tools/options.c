@@ -10,8 +10,8 @@
 
 /* ---- messages ---------------------------------------------------------------------- */
 
-/* Bytes that a terminal could take for a command are shown as \xNN; text of a message may come
- * from a file name or the command line. */
+/* Bytes that a terminal could take for a command are shown as \xNN; text of a message
+ * may come from a file name or the command line. */
 static void
 put_line(const char *text)
 {

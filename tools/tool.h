@@ -54,8 +54,9 @@ typedef struct tool_common {
     const char *model;
 } tool_common;
 void tool_common_init(tool_common *c);
-/* Parses argv against the common options and `own` (ends with a NULL name); one positional argument, the
- * model. TOOL_OK; TOOL_USAGE with a message; -1 when help was printed and the verb is done. */
+/* Parses argv against the common options and `own` (ends with a NULL name); one
+ * positional argument, the model. TOOL_OK; TOOL_USAGE with a message; -1 when help was
+ * printed and the verb is done. */
 int tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
                char **argv);
 
@@ -66,8 +67,8 @@ int tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out);
 /* Writes text to path through a temporary file; message printed on failure. */
 int tool_write(const char *path, const void *data, size_t n);
 
-/* A module from an .onnx file or from text; `file`, when it is the former, must outlive it.
- * NULL with a diagnostic. */
+/* A module from an .onnx file or from text; `file`, when it is the former, must
+ * outlive it. NULL with a diagnostic. */
 struct fg_onnx_file;
 fg_module *tool_load(fg_ctx *cx, fg_arena *a, const tool_common *c,
                      struct fg_onnx_file **file);

@@ -1,5 +1,5 @@
-/* api.c - the public header alone: the example of forge.h, and memory that runs out at any point. Prints
- * `N passed, N failed`.
+/* api.c - the public header alone: the example of forge.h, and memory that runs out at
+ * any point. Prints `N passed, N failed`.
  */
 #include <stdbool.h>
 #include <stdio.h>

@@ -1,5 +1,6 @@
-/* plan.c - memory plans of random lifetimes: nothing alive overlaps, nothing is misaligned, the block is no
- * smaller than what is alive at once and no larger than all of it.
+/* plan.c - memory plans of random lifetimes: nothing alive overlaps, nothing is
+ * misaligned, the block is no smaller than what is alive at once and no larger than
+ * all of it.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
-/* runtime.c - control flow, run-time sizes, aliases and ports of compiled programs against the evaluator; shapes
- * that change between the runs of one forge_run; messages; threads. Prints `N passed, N failed`.
+/* runtime.c - control flow, run-time sizes, aliases and ports of compiled programs
+ * against the evaluator; shapes that change between the runs of one forge_run;
+ * messages; threads. Prints `N passed, N failed`.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,8 @@ expect(bool ok, const char *what, const char *why)
         printf("FAIL %s: %s\n", what, why);
 }
 
-/* ---- programs --------------------------------------------------------------------------- */
+/* ---- programs
+ * --------------------------------------------------------------------------- */
 
 typedef struct input { /* elements: first, first + step, .. */
     int64_t dim[3];
@@ -249,7 +251,8 @@ try(const program *p, int opt, int threads)
     fg_compiled_free(&t.c);
 }
 
-/* ---- messages ------------------------------------------------------------------------------- */
+/* ---- messages
+ * ------------------------------------------------------------------------------- */
 
 static const char shapes[] =
     "sym B in 1..4\nsym S in 1..\nsym P in 0..\n"
@@ -311,7 +314,8 @@ test_messages(void)
     fg_compiled_free(&t.c);
 }
 
-/* ---- threads -------------------------------------------------------------------------------- */
+/* ---- threads
+ * -------------------------------------------------------------------------------- */
 
 static void
 count_chunks(void *const *buf, const int64_t *arg, int64_t begin, int64_t end,
