@@ -56,6 +56,7 @@ models=$(ls -d tests/models/*/model.onnx)
 stage setup sh tools/setup.sh test
 stage build-gcc build build
 stage includes sh tests/check_includes.sh
+stage readme sh tests/check_readme.sh build/forge
 stage text build/forge-test $texts
 for program in core plan runtime kernels; do
     stage "$program" "build/test-$program"
