@@ -547,8 +547,9 @@ put_results(rows *w)
         else
             put_reduced(w, k);
     }
+    fg_v none[1] = {0}; /* memcpy of nothing still wants an address */
     if (along)
-        sweep(w, put_step, 1, 0, NULL);
+        sweep(w, put_step, 1, 0, none);
 }
 
 static void
