@@ -24,33 +24,38 @@ init_once(void)
     LLVMInitializeNativeAsmPrinter();
 }
 
-/* What LLVM's C API does not tell about a CPU named by the user. */
+/* What LLVM's C API does not tell about a CPU named by the user, and it must be told no other
+ * name: it would complain on standard error. 4: AVX-512 with all vector lengths, 3: AVX2. */
 static const struct {
-    const char *prefix;
+    const char *names;
     int level;
 } known_cpus[] = {
-    {"x86-64-v4", 4},     {"skylake-avx512", 4}, {"skx", 4},
-    {"cascadelake", 4},   {"cooperlake", 4},     {"icelake", 4},
-    {"tigerlake", 4},     {"rocketlake", 4},     {"sapphirerapids", 4},
-    {"emeraldrapids", 4}, {"graniterapids", 4},  {"znver4", 4},
-    {"znver5", 4},        {"x86-64-v3", 3},      {"haswell", 3},
-    {"broadwell", 3},     {"skylake", 3},        {"alderlake", 3},
-    {"raptorlake", 3},    {"meteorlake", 3},     {"arrowlake", 3},
-    {"lunarlake", 3},     {"znver", 3},
+    {" x86-64-v4 skylake-avx512 skx cannonlake cascadelake cooperlake icelake-client "
+     "icelake-server tigerlake rocketlake sapphirerapids emeraldrapids graniterapids "
+     "graniterapids-d znver4 znver5 ",
+     4},
+    {" x86-64-v3 haswell core-avx2 broadwell skylake alderlake raptorlake meteorlake "
+     "arrowlake arrowlake-s lunarlake pantherlake gracemont sierraforest grandridge "
+     "clearwaterforest bdver4 znver1 znver2 znver3 ",
+     3},
+    {" x86-64 x86-64-v2 generic core2 penryn nehalem corei7 westmere sandybridge "
+     "corei7-avx ivybridge core-avx-i silvermont goldmont goldmont-plus tremont k8 "
+     "amdfam10 btver1 btver2 bdver1 bdver2 bdver3 ",
+     0},
 };
-static const char *const vnni_cpus[] = {
-    "cascadelake",    "cooperlake",    "icelake",       "tigerlake", "rocketlake",
-    "sapphirerapids", "emeraldrapids", "graniterapids", "znver4",    "znver5"};
-static const char *const bf16_cpus[] = {
-    "cooperlake", "sapphirerapids", "emeraldrapids", "graniterapids", "znver4", "znver5"};
 
-static bool
-starts_with_any(const char *s, const char *const *list, size_t n)
+/* -1: unknown. */
+static int
+level_of(const char *cpu)
 {
-    for (size_t i = 0; i < n; i++)
-        if (!strncmp(s, list[i], strlen(list[i])))
-            return true;
-    return false;
+    size_t n = strlen(cpu);
+    if (!n || strchr(cpu, ' '))
+        return -1;
+    for (size_t i = 0; i < sizeof known_cpus / sizeof *known_cpus; i++)
+        for (const char *p = known_cpus[i].names; (p = strstr(p, cpu)); p += n)
+            if (p[-1] == ' ' && p[n] == ' ')
+                return known_cpus[i].level;
+    return -1;
 }
 
 static bool
@@ -63,33 +68,24 @@ has_feature(const char *features, const char *name)
     return false;
 }
 
-static void
+static bool
 describe(fg_machine *t, bool native)
 {
+    bool x86 = !strncmp(t->triple, "x86_64", 6), arm = !strncmp(t->triple, "aarch64", 7);
     int level = 0;
-    if (native) {
+    if (native && has_feature(t->features, "avx2") && has_feature(t->features, "fma"))
         level =
             has_feature(t->features, "avx512vl") && has_feature(t->features, "avx512bw")
                 ? 4
-            : has_feature(t->features, "avx2") && has_feature(t->features, "fma") ? 3
-                                                                                  : 0;
-        t->vnni = level == 4 && has_feature(t->features, "avx512vnni");
-        t->bf16dot = level == 4 && has_feature(t->features, "avx512bf16");
-    } else {
-        for (size_t i = 0; i < sizeof known_cpus / sizeof *known_cpus && !level; i++)
-            if (!strncmp(t->cpu, known_cpus[i].prefix, strlen(known_cpus[i].prefix)))
-                level = known_cpus[i].level;
-        t->vnni =
-            starts_with_any(t->cpu, vnni_cpus, sizeof vnni_cpus / sizeof *vnni_cpus);
-        t->bf16dot =
-            starts_with_any(t->cpu, bf16_cpus, sizeof bf16_cpus / sizeof *bf16_cpus);
-    }
-    bool arm = !strncmp(t->triple, "aarch64", 7) || !strncmp(t->triple, "arm64", 5);
+                : 3;
+    else if (!native && x86)
+        level = level_of(t->cpu);
     t->W = level == 4 ? 16 : level == 3 ? 8 : 4;
     t->nvec = level == 4 || arm ? 32 : 16;
     t->fma = level >= 3 || arm;
     t->f16c = level >= 3 || arm;
     t->masks = level == 4;
+    return level >= 0;
 }
 
 fg_machine *
@@ -113,7 +109,11 @@ ll_machine_new(const char *cpu, const char **why)
         *why = "LLVM has no code generator for this machine";
         return NULL;
     }
-    describe(t, native);
+    if (!describe(t, native)) {
+        ll_machine_free(t);
+        *why = "the code generator does not know that CPU";
+        return NULL;
+    }
     return t;
 }
 

@@ -34,7 +34,7 @@ typedef struct fg_machine {
     char *triple, *cpu, *features;
     int W;    /* f32 lanes of one vector register: 16, 8 or 4 */
     int nvec; /* vector registers: 32 or 16 */
-    bool fma, f16c, vnni, bf16dot;
+    bool fma, f16c;
     bool masks; /* predicated loads and stores cost nothing extra */
 } fg_machine;
 
