@@ -23,9 +23,10 @@
     X(exp)                                                                               \
     X(log)                                                                               \
     X(log1p)                                                                             \
-    X(pow) X(sin) X(cos) X(tan) X(asin) X(acos) X(atan) X(sinh) X(cosh) X(asinh)         \
-        X(acosh) X(atanh) X(tanh) X(erf) X(fmod) X(floor) X(ceil) X(rint) X(trunc)       \
-            X(floorf) X(ceilf) X(rintf) X(truncf) X(memcpy) X(memset) X(memmove)
+    X(pow)                                                                               \
+    X(sin) X(cos) X(tan) X(asin) X(acos) X(atan) X(sinh) X(cosh) X(asinh) X(acosh)       \
+        X(atanh) X(tanh) X(erf) X(fmod) X(floor) X(ceil) X(rint) X(trunc) X(floorf)      \
+            X(ceilf) X(rintf) X(truncf) X(memcpy) X(memset) X(memmove)
 static const struct {
     const char *name;
     void *address;
