@@ -53,6 +53,7 @@ def faults(c, model, data, folder):
         f.write(b"\x08\x07garbage")
     c.run(1, "run", odd)
     c.run(1, "check", odd)
+    c.run(1, "run", model, "--cpu=abacus", message="abacus")
     c.run(1, "run", model, message="input")
     c.run(1, "run", model, "--input=none=i64=1", message="none")
     c.run(1, "run", model, "--test-data=" + folder)
