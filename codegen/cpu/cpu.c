@@ -555,7 +555,7 @@ fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o, fg_kcode **kc
     if (!out)
         fg_raise_memory(m->cx);
     if (!(out->machine = ll_machine_new(o->cpu, &why))) {
-        fg_error(m->cx, "%s", why);
+        fg_error(m->cx, "cpu \"%.60s\": %s", o->cpu ? o->cpu : "native", why);
         fg_cpu_free(out);
         return NULL;
     }
