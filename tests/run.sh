@@ -57,7 +57,7 @@ stage setup sh tools/setup.sh test
 stage build-gcc build build
 stage includes sh tests/check_includes.sh
 stage readme sh tests/check_readme.sh build/forge
-stage text build/forge-test $texts
+stage text build/forge-test --run $texts
 for program in core plan runtime kernels; do
     stage "$program" "build/test-$program"
 done
