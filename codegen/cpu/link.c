@@ -19,20 +19,18 @@
 #define STUB 16 /* bytes of a jump through a full address */
 
 /* Whatever code generation may call; nothing else resolves. */
-#define MATH(X)                                                                          \
-    X(exp)                                                                               \
-    X(log)                                                                               \
-    X(log1p)                                                                             \
-    X(pow)                                                                               \
-    X(sin) X(cos) X(tan) X(asin) X(acos) X(atan) X(sinh) X(cosh) X(asinh) X(acosh)       \
-        X(atanh) X(tanh) X(erf) X(fmod) X(floor) X(ceil) X(rint) X(trunc) X(floorf)      \
-            X(ceilf) X(rintf) X(truncf) X(memcpy) X(memset) X(memmove)
+/* clang-format off */
+#define EXTERNALS(X)                                                                      \
+    X(exp) X(log) X(log1p) X(pow) X(sin) X(cos) X(tan) X(asin) X(acos) X(atan) X(sinh)    \
+    X(cosh) X(asinh) X(acosh) X(atanh) X(tanh) X(erf) X(fmod) X(floor) X(ceil) X(rint)    \
+    X(trunc) X(floorf) X(ceilf) X(rintf) X(truncf) X(memcpy) X(memset) X(memmove)
+/* clang-format on */
 static const struct {
     const char *name;
     void *address;
 } externals[] = {
 #define X(f) {#f, (void *)f},
-    MATH(X)
+    EXTERNALS(X)
 #undef X
 };
 enum { NEXTERNAL = sizeof externals / sizeof *externals };
