@@ -335,10 +335,18 @@ bench_write_out(bench *b, int output, bool last_row)
         count *= t.dim[x];
     }
     first = last_row ? t.count - count : 0;
-    if (!fg_tensor_new(b->a, &f, FG_f32, rank, dims))
-        return bench_fail(b, "%s", fg_first_error(b->cx));
-    for (int64_t i = 0; i < count && first + i < t.count; i++)
-        fg_tensor_set_f64(&f, i, fg_tensor_f64(&t, first + i));
+    if (t.dtype == FG_f32 && count <= t.count) {
+        f = t;
+        f.rank = rank;
+        memcpy(f.dim, dims, sizeof dims);
+        f.count = count;
+        f.data = (float *)t.data + first;
+    } else {
+        if (!fg_tensor_new(b->a, &f, FG_f32, rank, dims))
+            return bench_fail(b, "%s", fg_first_error(b->cx));
+        for (int64_t i = 0; i < count && first + i < t.count; i++)
+            fg_tensor_set_f64(&f, i, fg_tensor_f64(&t, first + i));
+    }
     if (tool_npy_write(b->out, &f))
         b->code = TOOL_FAILED;
     return b->code == TOOL_OK;

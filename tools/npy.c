@@ -140,20 +140,18 @@ tool_npy_write(const char *path, const fg_tensor *t)
     while ((10 + n + 1) % 64)
         text[n++] = ' ';
     text[n++] = '\n';
-    if (packed)
-        bytes = (size_t)t->count;
-    char *file = malloc(10 + n + bytes);
-    if (!file)
+    char head[10 + sizeof text] = "\x93NUMPY\x01\x00";
+    head[8] = (char)(n & 255);
+    head[9] = (char)(n >> 8);
+    memcpy(head + 10, text, n);
+    if (!packed)                /* large ones exist: no copy */
+        return tool_write(path, head, 10 + n, t->data, bytes);
+    char *each = malloc((size_t)t->count + 1);
+    if (!each)
         return tool_fail(TOOL_FAILED, "%s: out of memory", path);
-    memcpy(file, "\x93NUMPY\x01\x00", 8);
-    file[8] = (char)(n & 255);
-    file[9] = (char)(n >> 8);
-    memcpy(file + 10, text, n);
-    for (int64_t i = 0; packed && i < t->count; i++)
-        file[10 + n + (size_t)i] = (char)fg_tensor_i64(t, i);
-    if (!packed && bytes)
-        memcpy(file + 10 + n, t->data, bytes);
-    int code = tool_write(path, file, 10 + n + bytes);
-    free(file);
+    for (int64_t i = 0; i < t->count; i++)
+        each[i] = (char)fg_tensor_i64(t, i);
+    int code = tool_write(path, head, 10 + n, each, (size_t)t->count);
+    free(each);
     return code;
 }

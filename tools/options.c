@@ -204,7 +204,7 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
 /* ---- models and files ----------------------------------------------------------------- */
 
 int
-tool_write(const char *path, const void *data, size_t n)
+tool_write(const char *path, const void *head, size_t nhead, const void *data, size_t n)
 {
     char temp[4096];
     FILE *f;
@@ -214,7 +214,7 @@ tool_write(const char *path, const void *data, size_t n)
         return tool_fail(TOOL_FAILED, "%.200s: the name is too long", path);
     if (!(f = fopen(temp, "wb")))
         return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(errno));
-    bool ok = fwrite(data, 1, n, f) == n && !fflush(f) && !fsync(fileno(f));
+    bool ok = fwrite(head, 1, nhead, f) == nhead && (!n || fwrite(data, 1, n, f) == n) && !fflush(f) && !fsync(fileno(f));
     int why = errno;
     ok = !fclose(f) && ok && !rename(temp, path);
     if (ok)
@@ -235,5 +235,5 @@ tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out)
     if (!c->report)
         return TOOL_OK;
     const char *text = forge_model_report(*out);
-    return tool_write(c->report, text, strlen(text));
+    return tool_write(c->report, text, strlen(text), NULL, 0);
 }
