@@ -143,7 +143,10 @@ branches(fg_node *n, fg_scope *s, fg_reg cond, const Onnx__GraphProto *const g[2
         fg_build rb = fg_build_end(i->region[k]);
         rb.node = n->b->node;
         rb.nnode = n->b->nnode;
-        if (!fg_import_subgraph(s, &rb, g[k], 0, NULL, res[k]))
+        m->conditional++;
+        bool ok = fg_import_subgraph(s, &rb, g[k], 0, NULL, res[k]);
+        m->conditional--;
+        if (!ok)
             return false;
         if (fg_any_poison(nout, res[k]))
             poison = true;

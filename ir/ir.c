@@ -420,10 +420,47 @@ renew(fg_module *m)
     renew_block(m, m->body);
 }
 
+void
+fg_rely(fg_module *m, fg_expr a, fg_expr b)
+{
+    FG_PUSH(m->a, m->relied, m->nrelied, m->caprelied) = a;
+    FG_PUSH(m->a, m->relied, m->nrelied, m->caprelied) = b;
+}
+
+/* Once the model is imported: is that what a branch relies on? */
+static bool
+relied_on(fg_module *m, fg_expr a, fg_expr b)
+{
+    for (int k = 0; !m->checks && k < m->nrelied; k += 2)
+        if (fg_e_renew(m->ex, m->relied[k]) == fg_e_renew(m->ex, a) &&
+            fg_e_renew(m->ex, m->relied[k + 1]) == fg_e_renew(m->ex, b))
+            return true;
+    return false;
+}
+
+/* In a branch: a == b is left for `require` unless one can tell. */
+static bool
+unify_in_branch(fg_module *m, fg_expr a, fg_expr b)
+{
+    fg_expr d = fg_esub(m->ex, a = fg_e_renew(m->ex, a), b = fg_e_renew(m->ex, b));
+    if (a == b || !d)
+        return true;
+    if (fg_e_lo(m->ex, d) > 0 || fg_e_hi(m->ex, d) < 0)
+        return false;
+    fg_rely(m, a, b);
+    FG_PUSH(m->a, m->unsolved, m->nunsolved, m->capunsolved) = a;
+    FG_PUSH(m->a, m->unsolved, m->nunsolved, m->capunsolved) = b;
+    return true;
+}
+
 bool
 fg_unify(fg_module *m, fg_expr a, fg_expr b)
 {
     bool changed;
+    if (m->conditional)
+        return unify_in_branch(m, a, b);
+    if (relied_on(m, a, b))
+        return true;
     if (!fg_e_unify(m->ex, a, b, &changed))
         return false;
     if (changed)
@@ -439,6 +476,10 @@ bool
 fg_assume_le(fg_module *m, fg_expr a, fg_expr b)
 {
     bool changed;
+    if (m->conditional)
+        fg_rely(m, a, b);
+    if (m->conditional || relied_on(m, a, b))
+        return fg_e_lo(m->ex, fg_esub(m->ex, a, b)) <= 0;
     if (!fg_e_assume_le(m->ex, a, b, &changed))
         return false;
     if (changed)

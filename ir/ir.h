@@ -115,6 +115,12 @@ struct fg_module {
     fg_expr    *required;       /* pairs that @main checks itself */
     int         nrequired;
     size_t      caprequired;
+    /* What holds in a branch need not hold elsewhere: there nothing is solved, and these
+     * pairs (equal, or the first at most the second) are what branches rely on. */
+    int         conditional;    /* depth of the branches being imported */
+    fg_expr    *relied;
+    int         nrelied;
+    size_t      caprelied;
     uint32_t    nname;          /* for fresh names */
     void       *names;          /* register names in use */
 };
@@ -248,6 +254,7 @@ const char *fg_type_text(fg_module *m, const fg_type *t);   /* for messages */
 bool fg_inst_operands_ok(fg_module *m, const fg_inst *i);   /* counts and classes */
 bool fg_inst_infer(fg_module *m, fg_inst *i, const fg_type *given, fg_type *out);
 void fg_inst_link(fg_build *b, fg_inst *i);
+void fg_rely(fg_module *m, fg_expr a, fg_expr b);       /* a branch relies on a == b, or a <= b */
 void fg_inst_renew(fg_module *m, fg_inst *i);           /* its expressions, after unification */
 
 /* ---- symbolic values (ir/symval.c) ---------------------------------------------------- */

@@ -65,6 +65,17 @@ MODELS = {
                     else_branch = e () => (float[N,4] r) { r = Mul(x, x) }>
     }""", [[f(3, 4), b(True), b(True)], [f(2, 4), b(True), b(False)], [f(1, 4), b(False), b(True)]]),
 
+    # The two copies of a merged decoder: what one says of the sizes does not bind the other.
+    "if_merged_decoder": ("""agraph (float[B,S,4] x, float[B,P,4] past, float[B,T] mask, bool c) => (float[B,U,4] y) {
+        last = Constant <value = int64[1] {2}> ()
+        m = Unsqueeze(mask, last)
+        y = If (c) <then_branch = t () => (float[B,V,4] a) {
+            all = Concat <axis = 1> (past, x)
+            a = Mul(all, m) },
+                    else_branch = e () => (float[B,W,4] d) { d = Mul(x, m) }>
+    }""", [[f(2, 3, 4), f(2, 5, 4), f(2, 8), b(True)], [f(1, 3, 4), f(1, 0, 4), f(1, 3), b(False)],
+           [f(1, 1, 4), f(1, 7, 4), f(1, 8), b(True)], [f(2, 3, 4), f(2, 5, 4), f(2, 3), b(False)]]),
+
     "if_from_data": ("""agraph (float[N,4] x) => (float[N,4] y) {
         s = ReduceSum <keepdims = 0> (x)
         zero = Constant <value = float {0}> ()
