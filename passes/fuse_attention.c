@@ -121,6 +121,7 @@ leads_to_product(const walk *w, fg_reg r, int depth)
     case FG_OP_matmul:
         return !is_weight(w->m, d->in[0]) && !is_weight(w->m, d->in[1]);
     case FG_OP_cast: case FG_OP_reshape: case FG_OP_tanh: case FG_OP_div:
+    case FG_OP_quantize: case FG_OP_dequantize:
         return leads_to_product(w, d->in[0], depth + 1);
     case FG_OP_add: case FG_OP_mul:
         return leads_to_product(w, d->in[0], depth + 1) || leads_to_product(w, d->in[1], depth + 1);
