@@ -378,7 +378,8 @@ static void
 lower_require(lower *l, steps *list, fg_inst *i)
 {
     fg_step *s = new_step(l, list, FG_STEP_REQUIRE, i);
-    uint32_t pair[2] = {value(l, FG_GET(i, require, a).e), value(l, FG_GET(i, require, b).e)};
+    uint32_t pair[2] = {value(l, FG_GET(i, require, a).e),
+                        value(l, FG_GET(i, require, b).e)};
 
     s->narg = 2;
     s->arg = fg_dup(l->a, pair, sizeof pair);

@@ -17,13 +17,13 @@
 enum { MAXLEN = 256, VOCAB = 256 };
 
 typedef struct state {
-    forge_ctx   *cx;
+    forge_ctx *cx;
     forge_model *model;
-    forge_run   *run;
-    int64_t      ids[MAXLEN], mask[MAXLEN], position[MAXLEN];
-    int          npast;         /* tensors of the cache */
-    char        *past[128];     /* copies: an output is valid until the next run only */
-    unsigned     seed;
+    forge_run *run;
+    int64_t ids[MAXLEN], mask[MAXLEN], position[MAXLEN];
+    int npast;       /* tensors of the cache */
+    char *past[128]; /* copies: an output is valid until the next run only */
+    unsigned seed;
 } state;
 
 static void
@@ -47,15 +47,15 @@ empty_cache(state *s)
 {
     for (int i = 0; i < forge_model_inputs(s->model); i++) {
         forge_dtype t;
-        int         rank;
-        int64_t     dims[8];
+        int rank;
+        int64_t dims[8];
         const char *name = forge_model_input(s->model, i, &t, &rank);
         if (!is_past(name))
             continue;
         for (int a = 0; a < rank && a < 8; a++) {
             dims[a] = forge_model_input_dim(s->model, i, a, NULL);
             if (dims[a] < 0)
-                dims[a] = a == 0 ? 1 : 0;       /* batch 1, past length 0 */
+                dims[a] = a == 0 ? 1 : 0; /* batch 1, past length 0 */
         }
         check(s, forge_bind_input(s->run, name, t, rank, dims, ""));
     }
@@ -66,16 +66,16 @@ feed_back(state *s)
 {
     int k = 0;
     for (int i = 0; i < forge_model_inputs(s->model); i++) {
-        forge_dtype    t;
-        int            rank;
+        forge_dtype t;
+        int rank;
         const int64_t *dims;
-        char           present[128];
-        const char    *name = forge_model_input(s->model, i, &t, &rank);
+        char present[128];
+        const char *name = forge_model_input(s->model, i, &t, &rank);
         if (!is_past(name) || k == 128)
             continue;
         snprintf(present, sizeof present, "present.%s", name + 16);
         const void *data = forge_output(s->run, present, &t, &rank, &dims);
-        size_t      bytes = sizeof(float);
+        size_t bytes = sizeof(float);
         for (int a = 0; data && a < rank; a++)
             bytes *= (size_t)dims[a];
         char *copy = data ? malloc(bytes) : NULL;
@@ -95,7 +95,7 @@ feed_back(state *s)
 static int
 pick(state *s, const float *logit)
 {
-    int    best = 0;
+    int best = 0;
     double p[VOCAB], sum = 0;
     for (int v = 1; v < VOCAB; v++)
         best = logit[v] > logit[best] ? v : best;
@@ -116,13 +116,14 @@ static int
 step(state *s, int from, int to)
 {
     const int64_t *dims;
-    int64_t        now[] = {1, to - from}, all[] = {1, to};
+    int64_t now[] = {1, to - from}, all[] = {1, to};
     check(s, forge_bind_input(s->run, "input_ids", FORGE_I64, 2, now, s->ids + from));
     check(s, forge_bind_input(s->run, "attention_mask", FORGE_I64, 2, all, s->mask));
-    check(s, forge_bind_input(s->run, "position_ids", FORGE_I64, 2, now, s->position + from));
+    check(s, forge_bind_input(s->run, "position_ids", FORGE_I64, 2, now,
+                              s->position + from));
     check(s, forge_execute(s->run));
     const float *logits = forge_output(s->run, "logits", NULL, NULL, &dims);
-    int          next = logits ? pick(s, logits + (dims[1] - 1) * VOCAB) : 0;
+    int next = logits ? pick(s, logits + (dims[1] - 1) * VOCAB) : 0;
     feed_back(s);
     return next;
 }

@@ -8,8 +8,8 @@
 /* ---- context ---------------------------------------------------------------------- */
 
 struct fg_strtab {
-    const char **slot;          /* open addressing; each string is preceded by its length */
-    size_t       n, cap;
+    const char **slot; /* open addressing; each string is preceded by its length */
+    size_t n, cap;
 };
 
 static void *
@@ -40,7 +40,7 @@ fg_ctx *
 fg_ctx_new(const fg_allocator *alloc)
 {
     fg_allocator al = alloc ? *alloc : (fg_allocator){host_alloc, host_release, NULL};
-    fg_ctx      *cx = al.alloc(al.user, sizeof *cx);
+    fg_ctx *cx = al.alloc(al.user, sizeof *cx);
     if (!cx)
         return NULL;
     *cx = (fg_ctx){.alloc = al};
@@ -64,9 +64,9 @@ fg_ctx_free(fg_ctx *cx)
 fg_raise
 fg_protect(fg_ctx *cx, void (*fn)(void *arg), void *arg)
 {
-    jmp_buf  here;
+    jmp_buf here;
     jmp_buf *outer = cx->handler;
-    int      code = setjmp(here);
+    int code = setjmp(here);
     if (code == 0) {
         cx->handler = &here;
         fn(arg);
@@ -78,7 +78,7 @@ fg_protect(fg_ctx *cx, void (*fn)(void *arg), void *arg)
 _Noreturn void
 fg_raise_again(fg_ctx *cx, fg_raise why)
 {
-    if (!cx->handler)           /* a caller forgot fg_protect: nothing sane is left to do */
+    if (!cx->handler) /* a caller forgot fg_protect: nothing sane is left to do */
         abort();
     longjmp(*cx->handler, (int)why);
 }
@@ -93,15 +93,15 @@ fg_raise_memory(fg_ctx *cx)
 
 typedef struct chunk {
     struct chunk *next;
-    size_t        used, cap;
+    size_t used, cap;
     _Alignas(16) char data[];
 } chunk;
 
 struct fg_arena {
     fg_ctx *cx;
-    fg_arena *next, **link;     /* all of the context, for what an unwinding left behind */
-    chunk  *head;
-    size_t  bytes;
+    fg_arena *next, **link; /* all of the context, for what an unwinding left behind */
+    chunk *head;
+    size_t bytes;
 };
 
 enum { CHUNK_MIN = 16 << 10, CHUNK_MAX = 1 << 20 };
@@ -112,7 +112,8 @@ fg_arena_new(fg_ctx *cx)
     fg_arena *a = cx->alloc.alloc(cx->alloc.user, sizeof *a);
     if (!a)
         fg_raise_memory(cx);
-    *a = (fg_arena){.cx = cx, .bytes = sizeof *a, .next = cx->arenas, .link = &cx->arenas};
+    *a =
+        (fg_arena){.cx = cx, .bytes = sizeof *a, .next = cx->arenas, .link = &cx->arenas};
     if (a->next)
         a->next->link = &a->next;
     cx->arenas = a;
@@ -206,7 +207,7 @@ vformat(fg_arena *a, const char *fmt, va_list ap)
 {
     va_list again;
     va_copy(again, ap);
-    int   n = vsnprintf(NULL, 0, fmt, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
     char *s = fg_alloc(a, (size_t)(n < 0 ? 0 : n) + 1);
     if (n > 0)
         vsnprintf(s, (size_t)n + 1, fmt, again);
@@ -230,7 +231,7 @@ fg_grow(fg_arena *a, void *old, size_t n, size_t *cap, size_t each)
     if (n < *cap)
         return old;
     size_t want = *cap ? *cap * 2 : 8;
-    void  *v = fg_alloc_n(a, want, each);
+    void *v = fg_alloc_n(a, want, each);
     if (n)
         memcpy(v, old, n * each);
     *cap = want;
@@ -243,7 +244,7 @@ uint64_t
 fg_hash(const void *p, size_t n, uint64_t seed)
 {
     const unsigned char *s = p;
-    uint64_t             h = seed ^ (n * 0x9e3779b97f4a7c15u);
+    uint64_t h = seed ^ (n * 0x9e3779b97f4a7c15u);
     for (; n >= 8; n -= 8, s += 8) {
         uint64_t w;
         memcpy(&w, s, 8);
@@ -268,8 +269,8 @@ static void
 strtab_grow(fg_ctx *cx)
 {
     struct fg_strtab *t = cx->strings;
-    size_t            cap = t->cap * 2;
-    const char      **slot = FG_NEWN(cx->arena, const char *, cap);
+    size_t cap = t->cap * 2;
+    const char **slot = FG_NEWN(cx->arena, const char *, cap);
     for (size_t i = 0; i < t->cap; i++) {
         if (!t->slot[i])
             continue;
@@ -313,7 +314,10 @@ safe_utf8(const unsigned char *s, size_t n)
 {
     if (s[0] >= 0x20 && s[0] < 0x7f)
         return 1;
-    size_t   len = s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : s[0] >= 0xe0 ? 3 : s[0] >= 0xc2 ? 2 : 0;
+    size_t len = s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+                 : s[0] >= 0xe0              ? 3
+                 : s[0] >= 0xc2              ? 2
+                                             : 0;
     uint32_t c = len == 4 ? s[0] & 7u : len == 3 ? s[0] & 15u : s[0] & 31u;
     if (s[0] >= 0xf5 || len == 0 || len > n)
         return 0;
@@ -323,9 +327,11 @@ safe_utf8(const unsigned char *s, size_t n)
         c = c << 6 | (s[i] & 63u);
     }
     bool overlong = (len == 3 && c < 0x800) || (len == 4 && c < 0x10000);
-    bool control = c < 0xa0 || (c >= 0x200b && c <= 0x200f) || (c >= 0x2028 && c <= 0x202e) ||
-                   (c >= 0x2060 && c <= 0x206f) || c == 0xfeff || (c >= 0xd800 && c < 0xe000) ||
-                   (c >= 0xe0000 && c < 0xe1000) || c == 0x061c || (c & 0xfffe) == 0xfffe || c > 0x10ffff;
+    bool control = c < 0xa0 || (c >= 0x200b && c <= 0x200f) ||
+                   (c >= 0x2028 && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) ||
+                   c == 0xfeff || (c >= 0xd800 && c < 0xe000) ||
+                   (c >= 0xe0000 && c < 0xe1000) || c == 0x061c ||
+                   (c & 0xfffe) == 0xfffe || c > 0x10ffff;
     return overlong || control ? 0 : len;
 }
 
@@ -425,7 +431,7 @@ fg_put_double(fg_text *t, double v, bool single)
                 break;
         }
     /* The host's locale may write the point otherwise. */
-    char  *point = s + strspn(s, "-0123456789");
+    char *point = s + strspn(s, "-0123456789");
     size_t n = strcspn(point, "0123456789e");
     if (n > 1)
         memmove(point + 1, point + n, strlen(point + n) + 1);
@@ -449,7 +455,7 @@ enum { LINE_MAX_BYTES = 960 };
 static void
 record(fg_ctx *cx, fg_severity sev, const char *fmt, va_list ap)
 {
-    char   *raw = vformat(cx->arena, fmt, ap);
+    char *raw = vformat(cx->arena, fmt, ap);
     fg_diag *d = FG_NEW(cx->arena, fg_diag);
     d->severity = sev;
     d->text = fg_printable(cx->arena, raw, strlen(raw), LINE_MAX_BYTES);

@@ -12,14 +12,15 @@ fg_build_end(fg_block *b)
 fg_build
 fg_build_before(fg_inst *i)
 {
-    return (fg_build){.m = i->block->m, .block = i->block, .at = i, .node = i->node, .nnode = i->nnode};
+    return (fg_build){
+        .m = i->block->m, .block = i->block, .at = i, .node = i->node, .nnode = i->nnode};
 }
 
 void
 fg_build_add_nodes(fg_build *b, const fg_inst *from)
 {
     const char **node = FG_NEWN(b->m->a, const char *, (size_t)(b->nnode + from->nnode));
-    int          n = b->nnode;
+    int n = b->nnode;
     if (n)
         memcpy(node, b->node, (size_t)n * sizeof *node);
     for (int k = 0; k < from->nnode; k++) {
@@ -36,7 +37,11 @@ fg_build_add_nodes(fg_build *b, const fg_inst *from)
 fg_build
 fg_build_before2(fg_inst *at, fg_inst *x, fg_inst *y)
 {
-    fg_build b = {.m = at->block->m, .block = at->block, .at = at, .node = x->node, .nnode = x->nnode};
+    fg_build b = {.m = at->block->m,
+                  .block = at->block,
+                  .at = at,
+                  .node = x->node,
+                  .nnode = x->nnode};
     fg_build_add_nodes(&b, y);
     return b;
 }
@@ -44,9 +49,9 @@ fg_build_before2(fg_inst *at, fg_inst *x, fg_inst *y)
 fg_inst *
 fg_inst_begin(fg_build *b, fg_op op, int nin, const fg_reg *in)
 {
-    fg_module       *m = b->m;
+    fg_module *m = b->m;
     const fg_opinfo *info = fg_op_info(op);
-    fg_inst         *i = FG_NEW(m->a, fg_inst);
+    fg_inst *i = FG_NEW(m->a, fg_inst);
     i->op = op;
     i->nin = nin;
     i->in = fg_dup(m->a, in, (size_t)nin * sizeof *in);
@@ -68,36 +73,48 @@ static bool
 class_fits(fg_inclass cls, fg_dtype d, fg_dtype first)
 {
     switch (cls) {
-    case FG_IN_num: return fg_is_float(d) || fg_is_int(d);
-    case FG_IN_flt: return fg_is_float(d);
-    case FG_IN_int: return fg_is_int(d) || d == FG_bool;
-    case FG_IN_bool: return d == FG_bool;
-    case FG_IN_i64: return d == FG_i64;
-    case FG_IN_same: return d == first;
-    default: return true;
+    case FG_IN_num:
+        return fg_is_float(d) || fg_is_int(d);
+    case FG_IN_flt:
+        return fg_is_float(d);
+    case FG_IN_int:
+        return fg_is_int(d) || d == FG_bool;
+    case FG_IN_bool:
+        return d == FG_bool;
+    case FG_IN_i64:
+        return d == FG_i64;
+    case FG_IN_same:
+        return d == first;
+    default:
+        return true;
     }
 }
 
 bool
 fg_inst_operands_ok(fg_module *m, const fg_inst *i)
 {
-    static const char *const names[] = {"any", "numeric", "floating point", "integer", "bool", "i64",
-                                        "the type of the first"};
+    static const char *const names[] = {
+        "any",  "numeric", "floating point",       "integer",
+        "bool", "i64",     "the type of the first"};
     const fg_opinfo *info = fg_op_info(i->op);
     if (i->nin < info->min_in || i->nin > info->max_in)
-        return fg_error(m->cx, "%s: %d operands, but it takes %d%s", fg_inst_where(m, i), i->nin,
-                        info->min_in, info->max_in == info->min_in ? "" : " or more");
+        return fg_error(m->cx, "%s: %d operands, but it takes %d%s", fg_inst_where(m, i),
+                        i->nin, info->min_in,
+                        info->max_in == info->min_in ? "" : " or more");
     for (int k = 0; k < i->nin; k++) {
         const fg_operand *o = &info->operand[k < info->noperand ? k : info->noperand - 1];
         if (!i->in[k]) {
             if (!o->optional)
-                return fg_error(m->cx, "%s: operand %d is missing", fg_inst_where(m, i), k);
+                return fg_error(m->cx, "%s: operand %d is missing", fg_inst_where(m, i),
+                                k);
             continue;
         }
-        fg_dtype d = fg_rt(m, i->in[k])->dtype, first = i->in[0] ? fg_rt(m, i->in[0])->dtype : d;
+        fg_dtype d = fg_rt(m, i->in[k])->dtype,
+                 first = i->in[0] ? fg_rt(m, i->in[0])->dtype : d;
         if (!class_fits(o->cls, d, first))
-            return fg_error(m->cx, "%s: operand %d is %s, but it must be %s", fg_inst_where(m, i), k,
-                            fg_dtypes[d].name, o->cls == FG_IN_same ? fg_dtypes[first].name : names[o->cls]);
+            return fg_error(m->cx, "%s: operand %d is %s, but it must be %s",
+                            fg_inst_where(m, i), k, fg_dtypes[d].name,
+                            o->cls == FG_IN_same ? fg_dtypes[first].name : names[o->cls]);
     }
     return true;
 }
@@ -113,11 +130,12 @@ fg_inst_infer(fg_module *m, fg_inst *i, const fg_type *given, fg_type *out)
     fg_infer s = {.m = m, .i = i, .in = in, .given = given, .out = out};
     if (!fg_op_info(i->op)->shape(&s))
         return false;
-    fg_inst_renew(m, i);        /* inference may have unified symbols */
+    fg_inst_renew(m, i); /* inference may have unified symbols */
     for (int k = 0; k < i->nout; k++)
         for (int d = 0; d < out[k].rank; d++)
             if (!(out[k].dim[d] = fg_e_renew(m->ex, out[k].dim[d])))
-                return fg_error(m->cx, "%s: dimension %d of the result is too large", fg_inst_where(m, i), d);
+                return fg_error(m->cx, "%s: dimension %d of the result is too large",
+                                fg_inst_where(m, i), d);
     return true;
 }
 
@@ -137,7 +155,8 @@ require_unsolved(fg_build *b)
 {
     fg_module *m = b->m;
     for (int k = 0; k < m->nunsolved; k += 2) {
-        fg_expr x = fg_e_renew(m->ex, m->unsolved[k]), y = fg_e_renew(m->ex, m->unsolved[k + 1]);
+        fg_expr x = fg_e_renew(m->ex, m->unsolved[k]),
+                y = fg_e_renew(m->ex, m->unsolved[k + 1]);
         if (x == y || required_in_main(m, x, y))
             continue;
         fg_inst *i = fg_inst_begin(b, FG_OP_require, 0, NULL);
@@ -164,7 +183,7 @@ fg_require(fg_build *b, fg_expr x, fg_expr y)
 fg_inst *
 fg_inst_finish(fg_build *b, fg_inst *i, const fg_type *given, int ngiven)
 {
-    fg_module       *m = b->m;
+    fg_module *m = b->m;
     const fg_opinfo *info = fg_op_info(i->op);
     i->nout = info->nout == FG_OUTS_N ? ngiven : info->nout;
     i->block = b->block;
@@ -178,7 +197,7 @@ fg_inst_finish(fg_build *b, fg_inst *i, const fg_type *given, int ngiven)
     if (!fg_inst_infer(m, i, ngiven ? g : NULL, out))
         return NULL;
     require_unsolved(b);
-    if (i->op == FG_OP_require && b->block != m->body)      /* read from text */
+    if (i->op == FG_OP_require && b->block != m->body) /* read from text */
         fg_rely(m, FG_GET(i, require, a).e, FG_GET(i, require, b).e);
     i->out = FG_NEWN(m->a, fg_reg, (size_t)i->nout);
     for (int k = 0; k < i->nout; k++) {
@@ -197,7 +216,7 @@ fg_infer_error(fg_infer *s, const char *fmt, ...)
     va_start(ap, fmt);
     va_list again;
     va_copy(again, ap);
-    int   n = vsnprintf(NULL, 0, fmt, ap);
+    int n = vsnprintf(NULL, 0, fmt, ap);
     char *text = fg_alloc(s->m->a, (size_t)(n < 0 ? 0 : n) + 1);
     if (n > 0)
         vsnprintf(text, (size_t)n + 1, fmt, again);
@@ -246,7 +265,8 @@ fg_emit2(fg_build *b, fg_op op, fg_reg x, fg_reg y)
 fg_reg
 fg_emit3(fg_build *b, fg_op op, fg_reg x, fg_reg y, fg_reg z)
 {
-    return x && y && z ? finish1(b, fg_inst_begin(b, op, 3, (fg_reg[]){x, y, z}), NULL) : 0;
+    return x && y && z ? finish1(b, fg_inst_begin(b, op, 3, (fg_reg[]){x, y, z}), NULL)
+                       : 0;
 }
 
 fg_reg
@@ -288,7 +308,7 @@ fg_emit_transpose(fg_build *b, fg_reg x, const int64_t *perm)
 {
     if (!x)
         return 0;
-    int  rank = fg_rt(b->m, x)->rank;
+    int rank = fg_rt(b->m, x)->rank;
     bool identity = true;
     for (int k = 0; k < rank; k++)
         identity &= perm[k] == k;
@@ -300,18 +320,19 @@ fg_emit_transpose(fg_build *b, fg_reg x, const int64_t *perm)
 }
 
 fg_reg
-fg_emit_slice(fg_build *b, fg_reg x, const fg_expr *start, const int64_t *step, const fg_expr *size)
+fg_emit_slice(fg_build *b, fg_reg x, const fg_expr *start, const int64_t *step,
+              const fg_expr *size)
 {
     if (!x)
         return 0;
     const fg_type *tx = fg_rt(b->m, x);
-    int            rank = tx->rank;
-    bool           whole = true;
+    int rank = tx->rank;
+    bool whole = true;
     for (int k = 0; k < rank; k++)
         whole &= fg_e_is(b->m->ex, start[k], 0) && step[k] == 1 && size[k] == tx->dim[k];
     if (whole)
         return x;
-    fg_type  t = fg_type_make(tx->dtype, rank, size);
+    fg_type t = fg_type_make(tx->dtype, rank, size);
     fg_inst *i = fg_inst_begin(b, FG_OP_slice, 1, &x);
     fg_set_exprs(b->m, &FG_SET(i, slice, start), rank, start);
     fg_set_ints(b->m, &FG_SET(i, slice, step), rank, step);
@@ -415,7 +436,7 @@ fg_reg
 fg_emit_const(fg_build *b, fg_dtype d, int rank, const int64_t *dims, const void *data)
 {
     fg_weight w = {.dtype = d, .rank = rank};
-    int64_t   count = 1;
+    int64_t count = 1;
     for (int k = 0; k < rank; k++) {
         w.dim[k] = dims[k];
         if (dims[k] < 0 || __builtin_mul_overflow(count, dims[k], &count)) {
@@ -428,11 +449,11 @@ fg_emit_const(fg_build *b, fg_dtype d, int rank, const int64_t *dims, const void
         return 0;
     }
     w.data = fg_dup(b->m->a, data, w.bytes);
-    size_t   total = b->m->weight_bytes_total;
-    int      tied = b->m->weight_tied;
+    size_t total = b->m->weight_bytes_total;
+    int tied = b->m->weight_tied;
     fg_inst *i = fg_inst_begin(b, FG_OP_const, 0, NULL);
     FG_SET(i, const, w).i = fg_weight_add(b->m, &w);
-    b->m->weight_bytes_total = total;       /* counts the model's initializers only */
+    b->m->weight_bytes_total = total; /* counts the model's initializers only */
     b->m->weight_tied = tied;
     return finish1(b, i, NULL);
 }
@@ -440,15 +461,35 @@ fg_emit_const(fg_build *b, fg_dtype d, int rank, const int64_t *dims, const void
 fg_reg
 fg_emit_f(fg_build *b, fg_dtype d, double v)
 {
-    union { float f; double d; uint16_t h; int64_t i; uint8_t b; } u = {.i = 0};
+    union {
+        float f;
+        double d;
+        uint16_t h;
+        int64_t i;
+        uint8_t b;
+    } u = {.i = 0};
     switch (d) {
-    case FG_f32: u.f = (float)v; break;
-    case FG_f64: u.d = v; break;
-    case FG_f16: u.h = fg_f32_to_f16((float)v); break;
-    case FG_bf16: u.h = fg_f32_to_bf16((float)v); break;
-    case FG_bool: u.b = v != 0; break;
-    case FG_u64: u.i = (int64_t)(uint64_t)v; break;
-    default: u.i = (int64_t)v; break;       /* little endian: the low bytes */
+    case FG_f32:
+        u.f = (float)v;
+        break;
+    case FG_f64:
+        u.d = v;
+        break;
+    case FG_f16:
+        u.h = fg_f32_to_f16((float)v);
+        break;
+    case FG_bf16:
+        u.h = fg_f32_to_bf16((float)v);
+        break;
+    case FG_bool:
+        u.b = v != 0;
+        break;
+    case FG_u64:
+        u.i = (int64_t)(uint64_t)v;
+        break;
+    default:
+        u.i = (int64_t)v;
+        break; /* little endian: the low bytes */
     }
     return fg_emit_const(b, d, 0, NULL, &u);
 }
@@ -458,7 +499,7 @@ fg_emit_readsym(fg_build *b, fg_reg x, int64_t at, int64_t lo, int64_t hi)
 {
     if (!x)
         return FG_E_BAD;
-    fg_sym   s = fg_sym_new(b->m->ex, NULL, FG_SYM_RUN, lo, hi);
+    fg_sym s = fg_sym_new(b->m->ex, NULL, FG_SYM_RUN, lo, hi);
     fg_inst *i = fg_inst_begin(b, FG_OP_readsym, 1, &x);
     FG_SET(i, readsym, sym).i = s;
     FG_SET(i, readsym, at).i = at;
@@ -467,16 +508,16 @@ fg_emit_readsym(fg_build *b, fg_reg x, int64_t at, int64_t lo, int64_t hi)
 
 /* ---- cloning -------------------------------------------------------------------------------------- */
 
-static fg_block *
-clone_block(fg_module *m, fg_inst *owner, fg_block *parent, const fg_block *src, fg_reg *map);
+static fg_block *clone_block(fg_module *m, fg_inst *owner, fg_block *parent,
+                             const fg_block *src, fg_reg *map);
 
 /* Reads through map (NULL: keep); notes the new results in `made` unless NULL. */
 static fg_inst *
 clone_inst(fg_build *b, const fg_inst *i, const fg_reg *map, fg_reg *made)
 {
-    fg_module       *m = b->m;
+    fg_module *m = b->m;
     const fg_opinfo *info = fg_op_info(i->op);
-    fg_inst         *c = FG_NEW(m->a, fg_inst);
+    fg_inst *c = FG_NEW(m->a, fg_inst);
     *c = *i;
     c->prev = c->next = NULL;
     c->in = fg_dup(m->a, i->in, (size_t)i->nin * sizeof *i->in);
@@ -485,7 +526,8 @@ clone_inst(fg_build *b, const fg_inst *i, const fg_reg *map, fg_reg *made)
             c->in[k] = map[c->in[k]];
     c->attr = fg_dup(m->a, i->attr, (size_t)info->nattr * sizeof *i->attr);
     for (int k = 0; k < info->nattr; k++)
-        if (fg_attrs[info->attr0 + k].kind == FG_AK_exprs)      /* unification writes into it */
+        if (fg_attrs[info->attr0 + k].kind ==
+            FG_AK_exprs) /* unification writes into it */
             fg_set_exprs(m, &c->attr[k], i->attr[k].n, i->attr[k].es);
     c->region = FG_NEWN(m->a, fg_block *, (size_t)i->nregion);
     for (int k = 0; k < i->nregion; k++)
@@ -505,7 +547,8 @@ clone_inst(fg_build *b, const fg_inst *i, const fg_reg *map, fg_reg *made)
 }
 
 static fg_block *
-clone_block(fg_module *m, fg_inst *owner, fg_block *parent, const fg_block *src, fg_reg *map)
+clone_block(fg_module *m, fg_inst *owner, fg_block *parent, const fg_block *src,
+            fg_reg *map)
 {
     fg_block *b = fg_block_new(m, owner, parent);
     for (int k = 0; k < src->nparam; k++) {

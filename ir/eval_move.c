@@ -55,7 +55,8 @@ fg_eval_require(fg_evalcall *c)
     if (!fg_eval_expr(c, FG_GET(c->i, require, a).e, &a) ||
         !fg_eval_expr(c, FG_GET(c->i, require, b).e, &b))
         return false;
-    return a == b || fg_eval_error(c, "sizes %lld and %lld must be equal", (long long)a, (long long)b);
+    return a == b || fg_eval_error(c, "sizes %lld and %lld must be equal", (long long)a,
+                                   (long long)b);
 }
 
 bool

@@ -19,7 +19,7 @@ fg_exprs_new(fg_arena *a)
 {
     fg_exprs *t = FG_NEW(a, fg_exprs);
     t->a = a;
-    FG_PUSH(a, t->poly, t->npoly, t->cappoly) = (poly){0};      /* FG_E_BAD */
+    FG_PUSH(a, t->poly, t->npoly, t->cappoly) = (poly){0}; /* FG_E_BAD */
     t->cap_hash = 256;
     t->hash = FG_NEWN(a, uint32_t, t->cap_hash);
     t->cap_ahash = 64;
@@ -45,7 +45,8 @@ poly_same(const poly *p, const term *tm, int n)
         return false;
     for (int i = 0; i < n; i++)
         if (p->t[i].coef != tm[i].coef || p->t[i].natom != tm[i].natom ||
-            (tm[i].natom && memcmp(p->t[i].atom, tm[i].atom, (size_t)tm[i].natom * sizeof *tm[i].atom)))
+            (tm[i].natom &&
+             memcmp(p->t[i].atom, tm[i].atom, (size_t)tm[i].natom * sizeof *tm[i].atom)))
             return false;
     return true;
 }
@@ -71,7 +72,8 @@ terms_depth(const fg_exprs *t, const term *tm, int n)
     for (int i = 0; i < n; i++)
         for (int j = 0; j < tm[i].natom; j++) {
             const fg_atom *at = &t->atom[tm[i].atom[j]];
-            int a = t->poly[at->a].depth, b = t->poly[at->b].depth, d = 1 + (a > b ? a : b);
+            int a = t->poly[at->a].depth, b = t->poly[at->b].depth,
+                d = 1 + (a > b ? a : b);
             depth = at->kind != FG_ATOM_SYM && d > depth ? d : depth;
         }
     return depth;
@@ -136,9 +138,11 @@ fg_sym_new(fg_exprs *t, const char *name, fg_symkind kind, int64_t lo, int64_t h
 {
     const char *base = name ? name : kind == FG_SYM_RUN ? "u" : "s";
     const char *unique = base;
-    for (uint32_t k = name ? 1 : t->nsym; (!name && unique == base) || fg_sym_find(t, unique) >= 0; k++)
+    for (uint32_t k = name ? 1 : t->nsym;
+         (!name && unique == base) || fg_sym_find(t, unique) >= 0; k++)
         unique = fg_format(t->a, name ? "%s.%u" : "%s%u", base, k);
-    fg_syminfo s = {.name = fg_intern(fg_arena_ctx(t->a), unique), .kind = kind, .lo = lo, .hi = hi};
+    fg_syminfo s = {
+        .name = fg_intern(fg_arena_ctx(t->a), unique), .kind = kind, .lo = lo, .hi = hi};
     FG_PUSH(t->a, t->sym, t->nsym, t->capsym) = s;
     return t->nsym - 1;
 }
@@ -211,7 +215,7 @@ canonical(fg_exprs *t, term *tm, int n)
 {
     for (int i = 1; i < n; i++) {
         term x = tm[i];
-        int  j = i;
+        int j = i;
         for (; j > 0 && term_order(t, &tm[j - 1], &x) > 0; j--)
             tm[j] = tm[j - 1];
         tm[j] = x;
@@ -233,7 +237,8 @@ canonical(fg_exprs *t, term *tm, int n)
 static fg_expr
 from_atom(fg_exprs *t, fg_atom at)
 {
-    if (at.kind != FG_ATOM_SYM && (t->poly[at.a].depth >= MAXDEPTH || t->poly[at.b].depth >= MAXDEPTH))
+    if (at.kind != FG_ATOM_SYM &&
+        (t->poly[at.a].depth >= MAXDEPTH || t->poly[at.b].depth >= MAXDEPTH))
         return FG_E_BAD;
     uint32_t id = atom_intern(t, at);
     return intern(t, &(term){.coef = 1, .natom = 1, .atom = &id}, 1);
@@ -259,7 +264,7 @@ add_scaled(fg_exprs *t, fg_expr x, fg_expr y, int64_t k)
 {
     if (!x || !y)
         return FG_E_BAD;
-    int   nx = t->poly[x].n, ny = t->poly[y].n;
+    int nx = t->poly[x].n, ny = t->poly[y].n;
     if (nx + ny > MAXTERMS)
         return FG_E_BAD;
     term tm[MAXTERMS];
@@ -299,9 +304,9 @@ fg_emul(fg_exprs *t, fg_expr a, fg_expr b)
     poly x = t->poly[a], y = t->poly[b];
     if (x.n * y.n > MAXTERMS)
         return FG_E_BAD;
-    term     tm[MAXTERMS];
+    term tm[MAXTERMS];
     uint32_t atoms[MAXTERMS][MAXDEGREE];
-    int      n = 0;
+    int n = 0;
     for (int i = 0; i < x.n; i++)
         for (int j = 0; j < y.n; j++, n++) {
             term *p = &x.t[i], *q = &y.t[j];
@@ -310,11 +315,12 @@ fg_emul(fg_exprs *t, fg_expr a, fg_expr b)
                 return FG_E_BAD;
             int k = 0;
             for (int u = 0, v = 0; u < p->natom || v < q->natom;) {
-                uint32_t w = v == q->natom || (u < p->natom && atom_order(t, p->atom[u], q->atom[v]) <= 0)
+                uint32_t w = v == q->natom || (u < p->natom &&
+                                               atom_order(t, p->atom[u], q->atom[v]) <= 0)
                                  ? p->atom[u++]
                                  : q->atom[v++];
                 if (k && atoms[n][k - 1] == w && is_truth(t, w))
-                    continue;   /* 0 or 1: its own square */
+                    continue; /* 0 or 1: its own square */
                 atoms[n][k++] = w;
             }
             tm[n].natom = k;
@@ -348,7 +354,7 @@ divide_exact(fg_exprs *t, fg_expr a, fg_expr b)
 {
     fg_expr q = fg_ec(t, 0), rest = a, zero = q;
     for (int step = 0; step < MAXTERMS && rest != zero; step++) {
-        term     one;
+        term one;
         uint32_t atoms[MAXDEGREE];
         if (!rest || !q || !t->poly[b].n ||
             !term_divide(&t->poly[rest].t[0], &t->poly[b].t[0], &one, atoms))
@@ -401,7 +407,8 @@ fg_ediv(fg_exprs *t, fg_expr a, fg_expr b)
     if (fg_e_const(t, b, &k) && k > 0 && split_by(t, a, k, &q, &r)) {
         if (fg_e_lo(t, r) >= 0 && fg_e_hi(t, r) < k)
             return q;
-        return fg_eadd(t, q, from_atom(t, (fg_atom){.kind = FG_ATOM_DIV, .a = r, .b = b}));
+        return fg_eadd(t, q,
+                       from_atom(t, (fg_atom){.kind = FG_ATOM_DIV, .a = r, .b = b}));
     }
     if (fg_e_lo(t, a) >= 0 && fg_e_lo(t, fg_esub(t, b, a)) > 0)
         return fg_ec(t, 0);
@@ -553,8 +560,9 @@ fg_e_mentions(fg_exprs *t, fg_expr e, fg_symkind kind)
     for (int i = 0; i < t->poly[e].n; i++)
         for (int j = 0; j < t->poly[e].t[i].natom; j++) {
             fg_atom at = t->atom[t->poly[e].t[i].atom[j]];
-            if (at.kind == FG_ATOM_SYM ? t->sym[at.sym].kind == kind
-                                       : fg_e_mentions(t, at.a, kind) || fg_e_mentions(t, at.b, kind))
+            if (at.kind == FG_ATOM_SYM
+                    ? t->sym[at.sym].kind == kind
+                    : fg_e_mentions(t, at.a, kind) || fg_e_mentions(t, at.b, kind))
                 return true;
         }
     return false;
@@ -568,7 +576,7 @@ rebuild(fg_exprs *t, fg_expr e, const fg_expr *map)
 {
     fg_expr sum = fg_ec(t, 0);
     for (int i = 0; i < t->poly[e].n; i++) {
-        term    tm = t->poly[e].t[i];       /* a copy: the table may move */
+        term tm = t->poly[e].t[i]; /* a copy: the table may move */
         fg_expr prod = fg_ec(t, tm.coef);
         for (int j = 0; j < tm.natom; j++) {
             fg_atom at = t->atom[tm.atom[j]];
@@ -578,12 +586,24 @@ rebuild(fg_exprs *t, fg_expr e, const fg_expr *map)
             } else {
                 fg_expr a = rebuild(t, at.a, map), b = rebuild(t, at.b, map);
                 switch (at.kind) {
-                case FG_ATOM_DIV: x = fg_ediv(t, a, b); break;
-                case FG_ATOM_MOD: x = fg_emod(t, a, b); break;
-                case FG_ATOM_MIN: x = fg_emin(t, a, b); break;
-                case FG_ATOM_MAX: x = fg_emax(t, a, b); break;
-                case FG_ATOM_EQ: x = fg_eeq(t, a, b); break;
-                default: x = fg_elt(t, a, b); break;
+                case FG_ATOM_DIV:
+                    x = fg_ediv(t, a, b);
+                    break;
+                case FG_ATOM_MOD:
+                    x = fg_emod(t, a, b);
+                    break;
+                case FG_ATOM_MIN:
+                    x = fg_emin(t, a, b);
+                    break;
+                case FG_ATOM_MAX:
+                    x = fg_emax(t, a, b);
+                    break;
+                case FG_ATOM_EQ:
+                    x = fg_eeq(t, a, b);
+                    break;
+                default:
+                    x = fg_elt(t, a, b);
+                    break;
                 }
             }
             prod = fg_emul(t, prod, x);
@@ -615,7 +635,8 @@ static bool
 solvable(fg_exprs *t, fg_expr d, int i, fg_sym *s)
 {
     const term *tm = &t->poly[d].t[i];
-    if (tm->natom != 1 || (tm->coef != 1 && tm->coef != -1) || t->atom[tm->atom[0]].kind != FG_ATOM_SYM)
+    if (tm->natom != 1 || (tm->coef != 1 && tm->coef != -1) ||
+        t->atom[tm->atom[0]].kind != FG_ATOM_SYM)
         return false;
     *s = t->atom[tm->atom[0]].sym;
     fg_expr alone = fg_emul(t, fg_ec(t, t->poly[d].t[i].coef), fg_es(t, *s));
@@ -644,12 +665,12 @@ fg_e_assume_le(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
     b = fg_e_renew(t, b);
     if (fg_e_le(t, a, b))
         return true;
-    fg_expr d = fg_esub(t, b, a);       /* sign s + c >= 0 */
-    int     n = t->poly[d].n;
+    fg_expr d = fg_esub(t, b, a); /* sign s + c >= 0 */
+    int n = t->poly[d].n;
     if (!d || n == 0 || n > 2 || (n == 2 && t->poly[d].t[1].natom))
         return false;
     const term *tm = &t->poly[d].t[0];
-    int64_t     c = n == 2 ? t->poly[d].t[1].coef : 0;
+    int64_t c = n == 2 ? t->poly[d].t[1].coef : 0;
     if (tm->natom != 1 || (tm->coef != 1 && tm->coef != -1) || c == INT64_MIN ||
         t->atom[tm->atom[0]].kind != FG_ATOM_SYM)
         return false;
@@ -660,7 +681,7 @@ fg_e_assume_le(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
         s->lo = -c;
     else
         s->hi = c;
-    t->generation++;                    /* a tighter bound decides more clamps */
+    t->generation++; /* a tighter bound decides more clamps */
     *changed = true;
     return true;
 }
@@ -676,7 +697,8 @@ assume_clamp(fg_exprs *t, fg_expr x, fg_expr y, bool *changed)
     if ((at.kind != FG_ATOM_MIN && at.kind != FG_ATOM_MAX) || (at.a != y && at.b != y))
         return;
     fg_expr q = at.a == y ? at.b : at.a;
-    fg_e_assume_le(t, at.kind == FG_ATOM_MIN ? y : q, at.kind == FG_ATOM_MIN ? q : y, changed);
+    fg_e_assume_le(t, at.kind == FG_ATOM_MIN ? y : q, at.kind == FG_ATOM_MIN ? q : y,
+                   changed);
 }
 
 bool
@@ -690,8 +712,8 @@ fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
         return false;
     /* Prefer what leaves a sum of non-negative parts (T := P+S, not S := T-P), then run-time
      * symbols, then the younger one. */
-    int     best = -1;
-    fg_sym  who = 0;
+    int best = -1;
+    fg_sym who = 0;
     fg_expr value = FG_E_BAD;
     for (int i = 0; i < t->poly[d].n; i++) {
         fg_sym s;

@@ -7,7 +7,9 @@
 
 /* ---- intervals -------------------------------------------------------------------------- */
 
-typedef struct range { int64_t lo, hi; } range;     /* INT64_MIN / INT64_MAX: open */
+typedef struct range {
+    int64_t lo, hi;
+} range; /* INT64_MIN / INT64_MAX: open */
 
 static int64_t
 clamp(__int128 v)
@@ -35,8 +37,9 @@ mul_end(int64_t a, int64_t b)
 static range
 mul_range(range x, range y)
 {
-    int64_t p[4] = {mul_end(x.lo, y.lo), mul_end(x.lo, y.hi), mul_end(x.hi, y.lo), mul_end(x.hi, y.hi)};
-    range   r = {p[0], p[0]};
+    int64_t p[4] = {mul_end(x.lo, y.lo), mul_end(x.lo, y.hi), mul_end(x.hi, y.lo),
+                    mul_end(x.hi, y.hi)};
+    range r = {p[0], p[0]};
     for (int i = 1; i < 4; i++) {
         r.lo = p[i] < r.lo ? p[i] : r.lo;
         r.hi = p[i] > r.hi ? p[i] : r.hi;
@@ -47,8 +50,10 @@ mul_range(range x, range y)
 static range
 add_range(range x, range y)
 {
-    return (range){x.lo == INT64_MIN || y.lo == INT64_MIN ? INT64_MIN : clamp((__int128)x.lo + y.lo),
-                   x.hi == INT64_MAX || y.hi == INT64_MAX ? INT64_MAX : clamp((__int128)x.hi + y.hi)};
+    return (range){x.lo == INT64_MIN || y.lo == INT64_MIN ? INT64_MIN
+                                                          : clamp((__int128)x.lo + y.lo),
+                   x.hi == INT64_MAX || y.hi == INT64_MAX ? INT64_MAX
+                                                          : clamp((__int128)x.hi + y.hi)};
 }
 
 static range
@@ -59,15 +64,16 @@ atom_range(const fg_exprs *t, fg_atom at)
     if (at.kind == FG_ATOM_EQ || at.kind == FG_ATOM_LT)
         return (range){0, 1};
     const poly *pa = &t->poly[at.a], *pb = &t->poly[at.b];
-    range       a = {pa->lo, pa->hi}, b = {pb->lo, pb->hi};
+    range a = {pa->lo, pa->hi}, b = {pb->lo, pb->hi};
     switch (at.kind) {
     case FG_ATOM_MIN:
         return (range){a.lo < b.lo ? a.lo : b.lo, a.hi < b.hi ? a.hi : b.hi};
     case FG_ATOM_MAX:
         return (range){a.lo > b.lo ? a.lo : b.lo, a.hi > b.hi ? a.hi : b.hi};
     case FG_ATOM_MOD:
-        return b.lo > 0 ? (range){0, b.hi == INT64_MAX ? INT64_MAX : b.hi - 1} : (range){INT64_MIN, INT64_MAX};
-    default:                    /* floor division by something positive shrinks towards 0 */
+        return b.lo > 0 ? (range){0, b.hi == INT64_MAX ? INT64_MAX : b.hi - 1}
+                        : (range){INT64_MIN, INT64_MAX};
+    default: /* floor division by something positive shrinks towards 0 */
         if (b.lo <= 0)
             return (range){INT64_MIN, INT64_MAX};
         return (range){a.lo >= 0 ? (open_end(b.hi) ? 0 : a.lo / b.hi) : a.lo,
@@ -81,7 +87,7 @@ range_of(const fg_exprs *t, const poly *p)
     range sum = {0, 0};
     for (int i = 0; i < p->n; i++) {
         const term *tm = &p->t[i];
-        range       r = {tm->coef, tm->coef};
+        range r = {tm->coef, tm->coef};
         for (int j = 0; j < tm->natom; j++)
             r = mul_range(r, atom_range(t, t->atom[tm->atom[j]]));
         sum = add_range(sum, r);
@@ -155,16 +161,29 @@ atom_eval(const fg_exprs *t, fg_atom at, const int64_t *sym, int64_t *out)
         return fg_e_eval(t, t->sym[at.sym].is, sym, out);
     if (!fg_e_eval(t, at.a, sym, &a) || !fg_e_eval(t, at.b, sym, &b))
         return false;
-    if ((at.kind == FG_ATOM_DIV || at.kind == FG_ATOM_MOD) && (b == 0 || (b == -1 && a == INT64_MIN)))
+    if ((at.kind == FG_ATOM_DIV || at.kind == FG_ATOM_MOD) &&
+        (b == 0 || (b == -1 && a == INT64_MIN)))
         return false;
     int64_t q = b ? a / b - (b != 0 && a % b && (a < 0) != (b < 0)) : 0;
     switch (at.kind) {
-    case FG_ATOM_DIV: *out = q; break;
-    case FG_ATOM_MOD: *out = a - q * b; break;
-    case FG_ATOM_MIN: *out = a < b ? a : b; break;
-    case FG_ATOM_MAX: *out = a > b ? a : b; break;
-    case FG_ATOM_EQ: *out = a == b; break;
-    default: *out = a < b; break;
+    case FG_ATOM_DIV:
+        *out = q;
+        break;
+    case FG_ATOM_MOD:
+        *out = a - q * b;
+        break;
+    case FG_ATOM_MIN:
+        *out = a < b ? a : b;
+        break;
+    case FG_ATOM_MAX:
+        *out = a > b ? a : b;
+        break;
+    case FG_ATOM_EQ:
+        *out = a == b;
+        break;
+    default:
+        *out = a < b;
+        break;
     }
     return true;
 }
@@ -177,9 +196,10 @@ fg_e_eval(const fg_exprs *t, fg_expr e, const int64_t *sym, int64_t *out)
         return false;
     for (int i = 0; i < t->poly[e].n; i++) {
         const term *tm = &t->poly[e].t[i];
-        int64_t     prod = tm->coef, v;
+        int64_t prod = tm->coef, v;
         for (int j = 0; j < tm->natom; j++)
-            if (!atom_eval(t, t->atom[tm->atom[j]], sym, &v) || __builtin_mul_overflow(prod, v, &prod))
+            if (!atom_eval(t, t->atom[tm->atom[j]], sym, &v) ||
+                __builtin_mul_overflow(prod, v, &prod))
                 return false;
         if (__builtin_add_overflow(sum, prod, &sum))
             return false;
@@ -190,9 +210,12 @@ fg_e_eval(const fg_exprs *t, fg_expr e, const int64_t *sym, int64_t *out)
 
 /* ---- text ------------------------------------------------------------------------------------ */
 
-static const struct { const char *word; fg_atomkind kind; } functions[] = {
-    {"min", FG_ATOM_MIN}, {"max", FG_ATOM_MAX}, {"eq", FG_ATOM_EQ}, {"lt", FG_ATOM_LT},
-    {"Min", FG_ATOM_MIN}, {"Max", FG_ATOM_MAX},
+static const struct {
+    const char *word;
+    fg_atomkind kind;
+} functions[] = {
+    {"min", FG_ATOM_MIN}, {"max", FG_ATOM_MAX}, {"eq", FG_ATOM_EQ},
+    {"lt", FG_ATOM_LT},   {"Min", FG_ATOM_MIN}, {"Max", FG_ATOM_MAX},
 };
 
 static bool
@@ -274,7 +297,12 @@ fg_put_expr(fg_text *o, const fg_exprs *t, fg_expr e)
     }
 }
 
-typedef struct reader { fg_exprs *t; const char *s; bool make; int depth; } reader;
+typedef struct reader {
+    fg_exprs *t;
+    const char *s;
+    bool make;
+    int depth;
+} reader;
 
 static fg_expr read_sum(reader *r);
 
@@ -308,7 +336,8 @@ read_name(reader *r)
     fg_text o = fg_text_new(r->t->a);
     if (*r->s == '\'') {
         for (r->s++; *r->s && *r->s != '\''; r->s++) {
-            if (*r->s == '\\' && r->s[1] == 'x' && hex_digit(r->s[2]) >= 0 && hex_digit(r->s[3]) >= 0) {
+            if (*r->s == '\\' && r->s[1] == 'x' && hex_digit(r->s[2]) >= 0 &&
+                hex_digit(r->s[3]) >= 0) {
                 fg_putc(&o, (char)(hex_digit(r->s[2]) * 16 + hex_digit(r->s[3])));
                 r->s += 3;
             } else {
@@ -339,10 +368,14 @@ read_call(reader *r, const char *name)
     for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
         if (strcmp(functions[i].word, name) == 0)
             switch (functions[i].kind) {
-            case FG_ATOM_MIN: return fg_emin(r->t, a, b);
-            case FG_ATOM_MAX: return fg_emax(r->t, a, b);
-            case FG_ATOM_EQ: return fg_eeq(r->t, a, b);
-            default: return fg_elt(r->t, a, b);
+            case FG_ATOM_MIN:
+                return fg_emin(r->t, a, b);
+            case FG_ATOM_MAX:
+                return fg_emax(r->t, a, b);
+            case FG_ATOM_EQ:
+                return fg_eeq(r->t, a, b);
+            default:
+                return fg_elt(r->t, a, b);
             }
     return FG_E_BAD;
 }
@@ -353,7 +386,7 @@ read_factor(reader *r)
     skip_space(r);
     if (eat(r, '-')) {
         int64_t sign = -1;
-        while (eat(r, '-'))     /* a loop: text may hold any number of them */
+        while (eat(r, '-')) /* a loop: text may hold any number of them */
             sign = -sign;
         return fg_emul(r->t, fg_ec(r->t, sign), read_factor(r));
     }
@@ -370,7 +403,7 @@ read_factor(reader *r)
         r->s = end;
         return fg_ec(r->t, v);
     }
-    bool        quoted = *r->s == '\'';
+    bool quoted = *r->s == '\'';
     const char *start = r->s, *name = read_name(r);
     if (!name)
         return FG_E_BAD;
@@ -381,19 +414,23 @@ read_factor(reader *r)
         r->s = start;
         return FG_E_BAD;
     }
-    return fg_es(r->t, s >= 0 ? (fg_sym)s : fg_sym_new(r->t, name, FG_SYM_INPUT, 0, INT64_MAX));
+    return fg_es(r->t,
+                 s >= 0 ? (fg_sym)s : fg_sym_new(r->t, name, FG_SYM_INPUT, 0, INT64_MAX));
 }
 
 static fg_expr
 read_product(reader *r)
 {
     fg_expr e = read_factor(r);
-    for (skip_space(r); e && (*r->s == '*' || *r->s == '/' || *r->s == '%'); skip_space(r)) {
+    for (skip_space(r); e && (*r->s == '*' || *r->s == '/' || *r->s == '%');
+         skip_space(r)) {
         char op = *r->s++;
         if (op == '/' && *r->s == '/')
             r->s++;
         fg_expr f = read_factor(r);
-        e = op == '*' ? fg_emul(r->t, e, f) : op == '/' ? fg_ediv(r->t, e, f) : fg_emod(r->t, e, f);
+        e = op == '*'   ? fg_emul(r->t, e, f)
+            : op == '/' ? fg_ediv(r->t, e, f)
+                        : fg_emod(r->t, e, f);
     }
     return e;
 }
@@ -405,7 +442,7 @@ read_sum(reader *r)
         return FG_E_BAD;
     fg_expr e = read_product(r);
     for (skip_space(r); e && (*r->s == '+' || *r->s == '-'); skip_space(r)) {
-        bool    plus = *r->s++ == '+';
+        bool plus = *r->s++ == '+';
         fg_expr f = read_product(r);
         e = plus ? fg_eadd(r->t, e, f) : fg_esub(r->t, e, f);
     }
@@ -416,7 +453,7 @@ read_sum(reader *r)
 fg_expr
 fg_parse_expr(fg_exprs *t, const char **s, bool make)
 {
-    reader  r = {t, *s, make, 0};
+    reader r = {t, *s, make, 0};
     fg_expr e = read_sum(&r);
     *s = r.s;
     return e;
@@ -431,7 +468,7 @@ fg_put_symbol(fg_text *o, const fg_exprs *t, fg_sym s)
 const char *
 fg_parse_symbol(fg_exprs *t, const char **s)
 {
-    reader      r = {t, *s, false, 0};
+    reader r = {t, *s, false, 0};
     const char *name = read_name(&r);
     *s = r.s;
     return name;

@@ -9,7 +9,7 @@ fg_module_new(fg_ctx *cx, fg_arena *a, const char *name)
     m->a = a;
     m->ex = fg_exprs_new(a);
     m->name = fg_intern(cx, name);
-    FG_PUSH(a, m->reg, m->nreg, m->capreg) = (fg_reginfo){0};   /* register 0: none */
+    FG_PUSH(a, m->reg, m->nreg, m->capreg) = (fg_reginfo){0}; /* register 0: none */
     m->body = fg_block_new(m, NULL, NULL);
     return m;
 }
@@ -19,7 +19,7 @@ fg_module_new(fg_ctx *cx, fg_arena *a, const char *name)
 /* The names in use: a set of interned strings. */
 typedef struct nameset {
     const char **slot;
-    size_t       n, cap;
+    size_t n, cap;
 } nameset;
 
 static size_t
@@ -81,7 +81,7 @@ fg_reg_new(fg_module *m, fg_block *b, fg_type type, const char *name)
 fg_reg
 fg_param(fg_module *m, fg_block *b, fg_type type, const char *name)
 {
-    fg_reg  r = fg_reg_new(m, b, type, name);
+    fg_reg r = fg_reg_new(m, b, type, name);
     fg_reg *p = FG_NEWN(m->a, fg_reg, (size_t)b->nparam + 1);
     if (b->nparam)
         memcpy(p, b->param, (size_t)b->nparam * sizeof *p);
@@ -120,7 +120,8 @@ content_same(const fg_weight *a, const fg_weight *b)
 static bool
 weight_same(const fg_weight *a, const fg_weight *b)
 {
-    return a->hash == b->hash && a->dtype == b->dtype && a->rank == b->rank && a->bytes == b->bytes &&
+    return a->hash == b->hash && a->dtype == b->dtype && a->rank == b->rank &&
+           a->bytes == b->bytes &&
            memcmp(a->dim, b->dim, (size_t)a->rank * sizeof a->dim[0]) == 0 &&
            content_same(a, b);
 }
@@ -128,7 +129,7 @@ weight_same(const fg_weight *a, const fg_weight *b)
 /* Where equal weights are looked for: open addressing by hash, index + 1 or 0. */
 typedef struct weightset {
     uint32_t *slot;
-    size_t    cap;
+    size_t cap;
 } weightset;
 
 /* The slot of a weight equal to w, or the empty one where it belongs. */
@@ -203,23 +204,57 @@ weight_element(const fg_weight *w, int64_t i, double *f, int64_t *n)
     if (!w || !w->data || i < 0 || i >= weight_count(w))
         return false;
     const char *p = (const char *)w->data + i * fg_dtypes[w->dtype].bits / 8;
-#define AS(T, v) do { T x; memcpy(&x, p, sizeof x); v; } while (0)
+#define AS(T, v)                                                                         \
+    do {                                                                                 \
+        T x;                                                                             \
+        memcpy(&x, p, sizeof x);                                                         \
+        v;                                                                               \
+    } while (0)
     switch (w->dtype) {
-    case FG_f32: AS(float, *f = x; *n = 0); break;
-    case FG_f64: AS(double, *f = x; *n = 0); break;
-    case FG_f16: AS(uint16_t, *f = fg_f16_to_f32(x); *n = 0); break;
-    case FG_bf16: AS(uint16_t, *f = fg_bf16_to_f32(x); *n = 0); break;
-    case FG_i64: AS(int64_t, *n = x; *f = (double)x); break;
-    case FG_u64: AS(uint64_t, *n = (int64_t)x; *f = (double)x); break;
-    case FG_i32: AS(int32_t, *n = x; *f = x); break;
-    case FG_u32: AS(uint32_t, *n = x; *f = x); break;
-    case FG_i16: AS(int16_t, *n = x; *f = x); break;
-    case FG_u16: AS(uint16_t, *n = x; *f = x); break;
-    case FG_i8: AS(int8_t, *n = x; *f = x); break;
-    case FG_u8: case FG_bool: AS(uint8_t, *n = x; *f = x); break;
-    case FG_u4: case FG_i4: AS(uint8_t, *n = x >> (i & 1) * 4 & 15;
-                               *n = w->dtype == FG_i4 && *n > 7 ? *n - 16 : *n; *f = (double)*n); break;
-    default: return false;
+    case FG_f32:
+        AS(float, *f = x; *n = 0);
+        break;
+    case FG_f64:
+        AS(double, *f = x; *n = 0);
+        break;
+    case FG_f16:
+        AS(uint16_t, *f = fg_f16_to_f32(x); *n = 0);
+        break;
+    case FG_bf16:
+        AS(uint16_t, *f = fg_bf16_to_f32(x); *n = 0);
+        break;
+    case FG_i64:
+        AS(int64_t, *n = x; *f = (double)x);
+        break;
+    case FG_u64:
+        AS(uint64_t, *n = (int64_t)x; *f = (double)x);
+        break;
+    case FG_i32:
+        AS(int32_t, *n = x; *f = x);
+        break;
+    case FG_u32:
+        AS(uint32_t, *n = x; *f = x);
+        break;
+    case FG_i16:
+        AS(int16_t, *n = x; *f = x);
+        break;
+    case FG_u16:
+        AS(uint16_t, *n = x; *f = x);
+        break;
+    case FG_i8:
+        AS(int8_t, *n = x; *f = x);
+        break;
+    case FG_u8:
+    case FG_bool:
+        AS(uint8_t, *n = x; *f = x);
+        break;
+    case FG_u4:
+    case FG_i4:
+        AS(uint8_t, *n = x >> (i & 1) * 4 & 15;
+           *n = w->dtype == FG_i4 && *n > 7 ? *n - 16 : *n; *f = (double)*n);
+        break;
+    default:
+        return false;
     }
 #undef AS
     return true;
@@ -235,7 +270,7 @@ fg_const_f64(const fg_module *m, fg_reg r, int64_t i, double *v)
 bool
 fg_const_i64(const fg_module *m, fg_reg r, int64_t i, int64_t *v)
 {
-    double           f;
+    double f;
     const fg_weight *w = fg_reg_weight(m, r);
     return w && !fg_is_float(w->dtype) && weight_element(w, i, &f, v);
 }
@@ -243,16 +278,17 @@ fg_const_i64(const fg_module *m, fg_reg r, int64_t i, int64_t *v)
 bool
 fg_const_splat(const fg_module *m, fg_reg r, double *v)
 {
-    enum { LARGEST = 4096 };    /* elements worth comparing */
+    enum { LARGEST = 4096 }; /* elements worth comparing */
     const fg_inst *d = fg_def(m, r);
     while (d && (d->op == FG_OP_expand || d->op == FG_OP_reshape || d->op == FG_OP_copy ||
-                 d->op == FG_OP_transpose || (d->op == FG_OP_cast && fg_is_float(m->reg[r].type.dtype)))) {
+                 d->op == FG_OP_transpose ||
+                 (d->op == FG_OP_cast && fg_is_float(m->reg[r].type.dtype)))) {
         r = d->in[0];
         d = fg_def(m, r);
     }
     const fg_weight *w = fg_reg_weight(m, r);
-    double           x;
-    int64_t          n;
+    double x;
+    int64_t n;
     if (!w || !weight_element(w, 0, v, &n) || weight_count(w) > LARGEST)
         return false;
     for (int64_t i = 1; i < weight_count(w); i++)
@@ -367,7 +403,8 @@ fg_inst_where(const fg_module *m, const fg_inst *i)
     const char *op = fg_op_info(i->op)->name;
     if (i->nnode)
         return fg_format(m->a, "%s \"%s\"", op, i->node[0]);
-    return i->out && i->nout ? fg_format(m->a, "%s %%%s", op, m->reg[i->out[0]].name) : op;
+    return i->out && i->nout ? fg_format(m->a, "%s %%%s", op, m->reg[i->out[0]].name)
+                             : op;
 }
 
 /* ---- unification -------------------------------------------------------------------------------- */
@@ -465,7 +502,8 @@ fg_unify(fg_module *m, fg_expr a, fg_expr b)
         return false;
     if (changed)
         renew(m);
-    else if (m->checks && a && b && (a = fg_e_renew(m->ex, a)) != (b = fg_e_renew(m->ex, b))) {
+    else if (m->checks && a && b &&
+             (a = fg_e_renew(m->ex, a)) != (b = fg_e_renew(m->ex, b))) {
         FG_PUSH(m->a, m->unsolved, m->nunsolved, m->capunsolved) = a;
         FG_PUSH(m->a, m->unsolved, m->nunsolved, m->capunsolved) = b;
     }

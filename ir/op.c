@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <pthread.h>
 
+/* clang-format off */
 #define AK_int(x)    {.i = (x)}
 #define AK_flag(x)   {.i = (x)}
 #define AK_dtype(x)  {.i = (x)}
@@ -49,8 +50,13 @@ static const uint16_t attr_op[FG_NATTRS] = {
 #include "ir/ops.def"
 };
 
-static const struct { const char *word; fg_inclass cls; } classes[] = {
-    {"any", FG_IN_any}, {"num", FG_IN_num}, {"flt", FG_IN_flt}, {"int", FG_IN_int},
+/* clang-format on */
+
+static const struct {
+    const char *word;
+    fg_inclass cls;
+} classes[] = {
+    {"any", FG_IN_any},   {"num", FG_IN_num}, {"flt", FG_IN_flt},   {"int", FG_IN_int},
     {"bool", FG_IN_bool}, {"i64", FG_IN_i64}, {"same", FG_IN_same},
 };
 
@@ -58,7 +64,7 @@ static void
 parse_operands(fg_opinfo *o)
 {
     for (const char *s = o->operands; *s;) {
-        size_t      n = strcspn(s, " ?*");
+        size_t n = strcspn(s, " ?*");
         fg_operand *p = &o->operand[o->noperand++];
         for (size_t c = 0; c < sizeof classes / sizeof *classes; c++)
             if (strlen(classes[c].word) == n && memcmp(classes[c].word, s, n) == 0)

@@ -24,7 +24,7 @@ fg_is_digit(char c)
 
 /* "text", with quotes, backslashes and control characters escaped; and back: *s at the
  * opening quote, left behind the closing one. NULL with *why, and *s at the place. */
-void        fg_put_quoted(fg_text *o, const char *s);
+void fg_put_quoted(fg_text *o, const char *s);
 const char *fg_parse_quoted(fg_arena *a, const char **s, const char **why);
 
 /* A constant's type with its data, `f32[2] {1.0, 2.0}`, and the type alone. */

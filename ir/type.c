@@ -3,10 +3,9 @@
 
 #include <math.h>
 
-const fg_dtypeinfo fg_dtypes[FG_NDTYPES] = {
-    [FG_NODTYPE] = {"none", 0, FG_CLASS_NONE, 0},
+const fg_dtypeinfo fg_dtypes[FG_NDTYPES] = {[FG_NODTYPE] = {"none", 0, FG_CLASS_NONE, 0},
 #define X(id, bits, cls, ctype, onnx) [FG_##id] = {#id, bits, FG_CLASS_##cls, onnx},
-    FG_DTYPES(X)
+                                            FG_DTYPES(X)
 #undef X
 };
 
@@ -42,8 +41,10 @@ fg_dtype_bytes(fg_dtype d, int64_t n, size_t *out)
 float
 fg_f16_to_f32(uint16_t h)
 {
-    int   e = h >> 10 & 31, m = h & 1023;
-    float v = e == 31 ? (m ? NAN : INFINITY) : e ? ldexpf((float)(m + 1024), e - 25) : ldexpf((float)m, -24);
+    int e = h >> 10 & 31, m = h & 1023;
+    float v = e == 31 ? (m ? NAN : INFINITY)
+              : e     ? ldexpf((float)(m + 1024), e - 25)
+                      : ldexpf((float)m, -24);
     return h & 0x8000 ? -v : v;
 }
 
@@ -55,9 +56,9 @@ fg_f32_to_f16(float f)
     uint32_t sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
     if (a > 0x7f800000)
         return (uint16_t)(sign | 0x7e00);
-    if (a >= 0x477ff000)        /* rounds past 65504 */
+    if (a >= 0x477ff000) /* rounds past 65504 */
         return (uint16_t)(sign | 0x7c00);
-    if (a < 0x38800000) {       /* subnormal: let the FPU round at the right place */
+    if (a < 0x38800000) { /* subnormal: let the FPU round at the right place */
         float v, magic = 0.5f;
         memcpy(&v, &a, 4);
         v += magic;
@@ -72,7 +73,7 @@ float
 fg_bf16_to_f32(uint16_t h)
 {
     uint32_t u = (uint32_t)h << 16;
-    float    f;
+    float f;
     memcpy(&f, &u, 4);
     return f;
 }

@@ -328,9 +328,9 @@ static bool
 check_stage(verifier *v, const fg_inst *i)
 {
     static const bool outside[FG_NOPS] = {
-        [FG_OP_const] = true, [FG_OP_symvec] = true, [FG_OP_readsym] = true, [FG_OP_require] = true,
-        [FG_OP_if] = true,    [FG_OP_loop] = true,   [FG_OP_kernel] = true,
-        [FG_OP_yield] = true, [FG_OP_ret] = true,
+        [FG_OP_const] = true,   [FG_OP_symvec] = true, [FG_OP_readsym] = true,
+        [FG_OP_require] = true, [FG_OP_if] = true,     [FG_OP_loop] = true,
+        [FG_OP_kernel] = true,  [FG_OP_yield] = true,  [FG_OP_ret] = true,
     };
     if (v->m->stage == FG_STAGE_TENSOR)
         return i->op != FG_OP_kernel || fault(v, i, "a kernel before stage fused");

@@ -83,7 +83,8 @@ fg_read_weight(fg_arena *a, const char *dir, const fg_module *like, const char *
                   O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *why = "the weight's file cannot be opened";
     if (fd < 0)
-        return errno == ENOENT;     /* text can be read without it; what needs the data says so */
+        return errno ==
+               ENOENT; /* text can be read without it; what needs the data says so */
     struct stat st;
     if (!fstat(fd, &st) &&
         (uint64_t)st.st_size >= w->bytes) /* before taking the memory */

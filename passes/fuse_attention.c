@@ -33,25 +33,25 @@ typedef struct maskterm {
 } maskterm;
 
 typedef struct uses {
-    uint32_t  n;                /* registers known when the pass began */
+    uint32_t n; /* registers known when the pass began */
     uint32_t *count;
-    fg_inst **first;            /* a reader; the isnan when there is one */
+    fg_inst **first; /* a reader; the isnan when there is one */
 } uses;
 
 /* One candidate. */
 typedef struct walk {
-    fg_module   *m;
-    const uses  *u;
-    fg_inst     *softmax, *qk, *pv;
-    fg_type      shape;         /* of the scores, with the most axes they had on the way */
-    double       outer;         /* factor between the final scores and where the walk stands */
-    double       softcap;
-    bool         guarded;       /* rows of NaN become zero */
-    int          nmask;
-    maskterm     mask[MASKS + 1];
-    int          nextra;
-    fg_inst     *extra[EXTRA];  /* what lies between, for the node names */
-    const char  *reason;        /* why not */
+    fg_module *m;
+    const uses *u;
+    fg_inst *softmax, *qk, *pv;
+    fg_type shape; /* of the scores, with the most axes they had on the way */
+    double outer;  /* factor between the final scores and where the walk stands */
+    double softcap;
+    bool guarded; /* rows of NaN become zero */
+    int nmask;
+    maskterm mask[MASKS + 1];
+    int nextra;
+    fg_inst *extra[EXTRA]; /* what lies between, for the node names */
+    const char *reason;    /* why not */
 } walk;
 
 /* ---- walking ------------------------------------------------------------------------- */
@@ -105,7 +105,8 @@ static bool
 is_weight(const fg_module *m, fg_reg r)
 {
     const fg_inst *d = fg_def(m, r);
-    while (d && (fg_op_is(d->op, FG_T_VIEW) || d->op == FG_OP_cast || d->op == FG_OP_dequantize))
+    while (d && (fg_op_is(d->op, FG_T_VIEW) || d->op == FG_OP_cast ||
+                 d->op == FG_OP_dequantize))
         d = fg_def(m, d->in[0]);
     return fg_is_op(d, FG_OP_const);
 }
@@ -120,11 +121,17 @@ leads_to_product(const walk *w, fg_reg r, int depth)
     switch (d->op) {
     case FG_OP_matmul:
         return !is_weight(w->m, d->in[0]) && !is_weight(w->m, d->in[1]);
-    case FG_OP_cast: case FG_OP_reshape: case FG_OP_tanh: case FG_OP_div:
-    case FG_OP_quantize: case FG_OP_dequantize:
+    case FG_OP_cast:
+    case FG_OP_reshape:
+    case FG_OP_tanh:
+    case FG_OP_div:
+    case FG_OP_quantize:
+    case FG_OP_dequantize:
         return leads_to_product(w, d->in[0], depth + 1);
-    case FG_OP_add: case FG_OP_mul:
-        return leads_to_product(w, d->in[0], depth + 1) || leads_to_product(w, d->in[1], depth + 1);
+    case FG_OP_add:
+    case FG_OP_mul:
+        return leads_to_product(w, d->in[0], depth + 1) ||
+               leads_to_product(w, d->in[1], depth + 1);
     case FG_OP_where:
         return leads_to_product(w, d->in[1], depth + 1);
     default:
@@ -143,7 +150,7 @@ static void
 add_mask(walk *w, fg_reg value, fg_reg cond, double fill)
 {
     if (w->nmask == MASKS) {
-        w->nmask++;             /* the caller notices */
+        w->nmask++; /* the caller notices */
         return;
     }
     w->mask[w->nmask++] = (maskterm){value, cond, fill, w->outer};
@@ -172,7 +179,7 @@ static bool
 walk_where(walk *w, const fg_inst *d, fg_reg *r)
 {
     double fill;
-    int    side = scalar(w, d->in[2], &fill) ? 1 : scalar(w, d->in[1], &fill) ? 2 : 0;
+    int side = scalar(w, d->in[2], &fill) ? 1 : scalar(w, d->in[1], &fill) ? 2 : 0;
     if (side == 2)
         return miss(w, "where keeps the scores on its false side");
     if (!side)
@@ -207,7 +214,8 @@ static bool
 walk_reshape(walk *w, const fg_inst *d, fg_reg *r)
 {
     const fg_type *in = fg_rt(w->m, d->in[0]), *out = fg_rt(w->m, d->out[0]);
-    if (in->rank < 2 || out->rank < 2 || in->dim[in->rank - 1] != out->dim[out->rank - 1] ||
+    if (in->rank < 2 || out->rank < 2 ||
+        in->dim[in->rank - 1] != out->dim[out->rank - 1] ||
         in->dim[in->rank - 2] != out->dim[out->rank - 2])
         return miss(w, "a reshape mixes queries, keys and heads");
     *r = d->in[0];
@@ -222,8 +230,8 @@ walk_up(walk *w, fg_reg r)
     w->outer = 1;
     for (;;) {
         fg_inst *d = fg_def(w->m, r);
-        fg_reg   in;
-        double   c;
+        fg_reg in;
+        double c;
         if (!d || d->block != w->softmax->block)
             return miss(w, "the scores come from outside");
         if (!sole_reader(w, r))
@@ -240,16 +248,26 @@ walk_up(walk *w, fg_reg r)
         }
         bool fits;
         switch (d->op) {
-        case FG_OP_add: fits = walk_add(w, d, &r); break;
-        case FG_OP_where: fits = walk_where(w, d, &r); break;
-        case FG_OP_tanh: fits = walk_tanh(w, d, &r); break;
-        case FG_OP_reshape: fits = walk_reshape(w, d, &r); break;
+        case FG_OP_add:
+            fits = walk_add(w, d, &r);
+            break;
+        case FG_OP_where:
+            fits = walk_where(w, d, &r);
+            break;
+        case FG_OP_tanh:
+            fits = walk_tanh(w, d, &r);
+            break;
+        case FG_OP_reshape:
+            fits = walk_reshape(w, d, &r);
+            break;
         case FG_OP_cast:
-            fits = fg_is_float(fg_rt(w->m, d->in[0])->dtype) || miss(w, "scores cast from integers");
+            fits = fg_is_float(fg_rt(w->m, d->in[0])->dtype) ||
+                   miss(w, "scores cast from integers");
             r = d->in[0];
             break;
         default:
-            return miss(w, "%s between the product and the softmax", fg_op_info(d->op)->name);
+            return miss(w, "%s between the product and the softmax",
+                        fg_op_info(d->op)->name);
         }
         if (!fits)
             return false;
@@ -274,7 +292,7 @@ walk_down(walk *w)
         if (w->u->count[r] == 2 && fg_is_op(u, FG_OP_isnan)) {
             /* where(isnan(p), 0, p): rows without keys become zero. */
             fg_inst *g = w->u->first[u->out[0]];
-            double   zero;
+            double zero;
             if (!fg_is_op(g, FG_OP_where) || g->in[0] != u->out[0] || g->in[2] != r ||
                 !scalar(w, g->in[1], &zero) || zero != 0 || !sole_reader(w, u->out[0]))
                 return miss(w, "the probabilities are tested for NaN but not guarded");
@@ -303,7 +321,8 @@ walk_down(walk *w)
                 w->shape = *out;
             r = u->out[0];
         } else {
-            return miss(w, "%s between the softmax and the product", fg_op_info(u->op)->name);
+            return miss(w, "%s between the softmax and the product",
+                        fg_op_info(u->op)->name);
         }
     }
 }
@@ -316,7 +335,8 @@ peel_scale(walk *w, fg_reg r)
 {
     fg_reg in;
     double c;
-    while (scaled(w, fg_def(w->m, r), &in, &c) && fg_type_equal(fg_rt(w->m, in), fg_rt(w->m, r))) {
+    while (scaled(w, fg_def(w->m, r), &in, &c) &&
+           fg_type_equal(fg_rt(w->m, in), fg_rt(w->m, r))) {
         w->outer *= c;
         r = in;
     }
@@ -328,7 +348,7 @@ static fg_reg
 reshaped(fg_build *b, fg_reg x, int rank, const fg_expr *dims)
 {
     fg_module *m = b->m;
-    fg_type    want = fg_type_make(fg_rt(m, x)->dtype, rank, dims);
+    fg_type want = fg_type_make(fg_rt(m, x)->dtype, rank, dims);
     for (;;) {
         if (fg_type_equal(fg_rt(m, x), &want))
             return x;
@@ -343,18 +363,19 @@ reshaped(fg_build *b, fg_reg x, int rank, const fg_expr *dims)
 static fg_reg
 swap_last2(fg_build *b, fg_reg x)
 {
-    fg_module     *m = b->m;
+    fg_module *m = b->m;
     const fg_type *t = fg_rt(m, x);
-    int            n = t->rank;
+    int n = t->rank;
     const fg_inst *d = fg_def(m, x);
     if (fg_is_op(d, FG_OP_reshape)) {
         const fg_inst *tr = fg_def(m, d->in[0]);
         const fg_type *ti = fg_rt(m, d->in[0]);
-        int            ni = ti->rank;
-        bool           leading = ni >= 2 && ti->dim[ni - 1] == t->dim[n - 1] && ti->dim[ni - 2] == t->dim[n - 2];
+        int ni = ti->rank;
+        bool leading = ni >= 2 && ti->dim[ni - 1] == t->dim[n - 1] &&
+                       ti->dim[ni - 2] == t->dim[n - 2];
         if (leading && fg_is_op(tr, FG_OP_transpose)) {
             const int64_t *perm = FG_GET(tr, transpose, perm).is;
-            bool           swap = perm[ni - 1] == ni - 2 && perm[ni - 2] == ni - 1;
+            bool swap = perm[ni - 1] == ni - 2 && perm[ni - 2] == ni - 1;
             for (int k = 0; k < ni - 2; k++)
                 swap &= perm[k] == k;
             if (swap) {
@@ -368,9 +389,9 @@ swap_last2(fg_build *b, fg_reg x)
     int64_t perm[FG_MAXRANK];
     for (int k = 0; k < n; k++)
         perm[k] = k < n - 2 ? k : 2 * n - 3 - k;
-    if (fg_is_op(d, FG_OP_transpose)) {         /* compose, so that what is below shows */
+    if (fg_is_op(d, FG_OP_transpose)) { /* compose, so that what is below shows */
         const int64_t *inner = FG_GET(d, transpose, perm).is;
-        int64_t        both[FG_MAXRANK];
+        int64_t both[FG_MAXRANK];
         for (int k = 0; k < n; k++)
             both[k] = inner[perm[k]];
         return fg_emit_transpose(b, d->in[0], both);
@@ -382,17 +403,20 @@ swap_last2(fg_build *b, fg_reg x)
 static fg_reg
 peel_groups(fg_build *b, fg_reg x)
 {
-    fg_module     *m = b->m;
+    fg_module *m = b->m;
     const fg_inst *d = fg_def(m, x), *e = d ? fg_def(m, d->nin ? d->in[0] : 0) : NULL;
     if (!fg_is_op(d, FG_OP_reshape) || !fg_is_op(e, FG_OP_expand))
         return x;
-    const fg_type *t = fg_rt(m, x), *wide = fg_rt(m, e->out[0]), *thin = fg_rt(m, e->in[0]);
-    if (t->rank != 4 || wide->rank != 5 || thin->rank != 5 || !fg_e_is(m->ex, thin->dim[2], 1))
+    const fg_type *t = fg_rt(m, x), *wide = fg_rt(m, e->out[0]),
+                  *thin = fg_rt(m, e->in[0]);
+    if (t->rank != 4 || wide->rank != 5 || thin->rank != 5 ||
+        !fg_e_is(m->ex, thin->dim[2], 1))
         return x;
     for (int k = 0; k < 5; k++)
         if (k != 2 && thin->dim[k] != wide->dim[k])
             return x;
-    if (t->dim[0] != wide->dim[0] || t->dim[2] != wide->dim[3] || t->dim[3] != wide->dim[4])
+    if (t->dim[0] != wide->dim[0] || t->dim[2] != wide->dim[3] ||
+        t->dim[3] != wide->dim[4])
         return x;
     fg_expr dims[4] = {thin->dim[0], thin->dim[1], thin->dim[3], thin->dim[4]};
     return reshaped(b, e->in[0], 4, dims);
@@ -402,9 +426,9 @@ peel_groups(fg_build *b, fg_reg x)
 static fg_reg
 to_rank4(walk *w, fg_build *b, fg_reg x)
 {
-    fg_exprs      *ex = w->m->ex;
+    fg_exprs *ex = w->m->ex;
     const fg_type *t = fg_rt(w->m, x);
-    fg_expr        dims[4];
+    fg_expr dims[4];
     if (t->rank == 4)
         return x;
     dims[2] = t->dim[t->rank - 2];
@@ -425,7 +449,8 @@ static fg_reg
 mask_term(fg_build *b, const maskterm *k, fg_dtype d)
 {
     if (k->cond)
-        return fg_emit3(b, FG_OP_where, k->cond, fg_emit_f(b, d, 0), fg_emit_f(b, d, k->fill * k->outer));
+        return fg_emit3(b, FG_OP_where, k->cond, fg_emit_f(b, d, 0),
+                        fg_emit_f(b, d, k->fill * k->outer));
     fg_reg v = fg_emit_cast(b, k->value, d);
     return k->outer == 1 ? v : fg_emit2(b, FG_OP_mul, v, fg_emit_f(b, d, k->outer));
 }
@@ -451,7 +476,7 @@ combined_mask(walk *w, fg_build *b, bool *ok)
     if (sum && fg_rt(w->m, sum)->rank > 4) {
         /* [1,B,H,S,T] and the like: leading ones may go. */
         const fg_type *t = fg_rt(w->m, sum);
-        int            lead = t->rank - 4;
+        int lead = t->rank - 4;
         for (int k = 0; k < lead; k++)
             if (!fg_e_is(w->m->ex, t->dim[k], 1))
                 return *ok = false, 0;
@@ -465,10 +490,11 @@ static bool
 mask_fits(walk *w, fg_reg mask, fg_reg q, fg_reg k)
 {
     const fg_type *t = fg_rt(w->m, mask), *tq = fg_rt(w->m, q), *tk = fg_rt(w->m, k);
-    fg_expr        want[4] = {tq->dim[0], tq->dim[1], tq->dim[2], tk->dim[2]};
+    fg_expr want[4] = {tq->dim[0], tq->dim[1], tq->dim[2], tk->dim[2]};
     for (int a = 0; a < t->rank; a++)
         if (!fg_e_is(w->m->ex, t->dim[a], 1) && t->dim[a] != want[4 - t->rank + a])
-            return miss(w, "the mask %s does not line up with the scores", fg_type_text(w->m, t));
+            return miss(w, "the mask %s does not line up with the scores",
+                        fg_type_text(w->m, t));
     return true;
 }
 
@@ -484,7 +510,8 @@ operands(walk *w, fg_build *b, fg_reg *q, fg_reg *k, fg_reg *v)
         *k = peel_scale(w, swap_last2(b, *k));
     if (FG_GET(w->pv, matmul, trans_b).i)
         *v = swap_last2(b, *v);
-    if (fg_rt(w->m, *q)->rank > 4 || fg_rt(w->m, *k)->rank > 4 || fg_rt(w->m, *v)->rank > 4)
+    if (fg_rt(w->m, *q)->rank > 4 || fg_rt(w->m, *k)->rank > 4 ||
+        fg_rt(w->m, *v)->rank > 4)
         return miss(w, "more than four axes");
     *q = to_rank4(w, b, *q);
     *k = to_rank4(w, b, *k);
@@ -503,10 +530,10 @@ operands(walk *w, fg_build *b, fg_reg *q, fg_reg *k, fg_reg *v)
 static bool
 heads_fit(walk *w, fg_build *b, fg_reg q, fg_reg *kv)
 {
-    fg_exprs      *ex = w->m->ex;
+    fg_exprs *ex = w->m->ex;
     const fg_type *tq = fg_rt(w->m, q);
-    fg_type        t = *fg_rt(w->m, *kv);
-    int64_t        h, g;
+    fg_type t = *fg_rt(w->m, *kv);
+    int64_t h, g;
     if (t.dim[0] != tq->dim[0]) {
         if (!fg_e_is(ex, t.dim[0], 1))
             return miss(w, "batches differ");
@@ -515,8 +542,10 @@ heads_fit(walk *w, fg_build *b, fg_reg q, fg_reg *kv)
     }
     if (t.dim[1] == tq->dim[1] || fg_e_is(ex, t.dim[1], 1))
         return true;
-    if (!fg_e_const(ex, tq->dim[1], &h) || !fg_e_const(ex, t.dim[1], &g) || g == 0 || h % g)
-        return miss(w, "%s heads of keys for those of the queries", fg_type_text(w->m, &t));
+    if (!fg_e_const(ex, tq->dim[1], &h) || !fg_e_const(ex, t.dim[1], &g) || g == 0 ||
+        h % g)
+        return miss(w, "%s heads of keys for those of the queries",
+                    fg_type_text(w->m, &t));
     return true;
 }
 
@@ -524,13 +553,14 @@ static bool
 emit(walk *w)
 {
     fg_module *m = w->m;
-    fg_build   b = fg_build_before2(w->pv, w->qk, w->softmax);
+    fg_build b = fg_build_before2(w->pv, w->qk, w->softmax);
     fg_build_add_nodes(&b, w->pv);
     for (int k = 0; k < w->nextra; k++)
         fg_build_add_nodes(&b, w->extra[k]);
     fg_reg q, k, v;
-    bool   ok;
-    if (!operands(w, &b, &q, &k, &v) || !heads_fit(w, &b, q, &k) || !heads_fit(w, &b, q, &v))
+    bool ok;
+    if (!operands(w, &b, &q, &k, &v) || !heads_fit(w, &b, q, &k) ||
+        !heads_fit(w, &b, q, &v))
         return false;
     if (fg_rt(m, k)->dim[1] != fg_rt(m, v)->dim[1])
         return miss(w, "keys and values have different head counts");
@@ -542,7 +572,8 @@ emit(walk *w)
     fg_dtype d = fg_rt(m, q)->dtype;
     k = fg_emit_cast(&b, k, d);
     v = fg_emit_cast(&b, v, d);
-    fg_inst *i = fg_inst_begin(&b, FG_OP_attention, mask ? 4 : 3, (fg_reg[]){q, k, v, mask});
+    fg_inst *i =
+        fg_inst_begin(&b, FG_OP_attention, mask ? 4 : 3, (fg_reg[]){q, k, v, mask});
     FG_SET(i, attention, scale).f = w->outer * (w->softcap != 0 ? w->softcap : 1);
     FG_SET(i, attention, softcap).f = w->softcap;
     fg_set_word(m, &FG_SET(i, attention, empty), w->guarded ? "zero" : "nan");
@@ -553,7 +584,7 @@ emit(walk *w)
         return false;
     }
     fg_type out = *fg_rt(m, w->pv->out[0]);
-    fg_reg  y = fg_emit_cast(&b, i->out[0], out.dtype);
+    fg_reg y = fg_emit_cast(&b, i->out[0], out.dtype);
     y = fg_emit_reshape(&b, y, out.rank, out.dim);
     fg_replace_uses(w->pv->block, w->pv->out[0], y);
     return true;
@@ -601,18 +632,19 @@ static int
 fuse_block(fg_block *b, const uses *u, fg_passctx *cx, int *missed)
 {
     fg_module *m = b->m;
-    int        fused = 0;
+    int fused = 0;
     for (fg_inst *i = b->first; i; i = i->next) {
         for (int k = 0; k < i->nregion; k++)
             fused += fuse_block(i->region[k], u, cx, missed);
-        if (i->op != FG_OP_softmax || u->count[i->out[0]] == 0 || !fg_rt(m, i->out[0])->rank)
+        if (i->op != FG_OP_softmax || u->count[i->out[0]] == 0 ||
+            !fg_rt(m, i->out[0])->rank)
             continue;
         walk w = {.m = m, .softmax = i, .u = u};
         if (!leads_to_product(&w, i->in[0], 0))
             continue;
         if (try_fuse(&w, cx)) {
             fg_report_fusion(cx->report, "attention");
-            fg_inst_remove(w.pv);       /* lies behind i; the rest is dce's */
+            fg_inst_remove(w.pv); /* lies behind i; the rest is dce's */
             fused++;
         } else {
             fg_report_miss(cx->report, "fuse_attention", fg_inst_where(m, i), w.reason);
@@ -625,8 +657,9 @@ fuse_block(fg_block *b, const uses *u, fg_passctx *cx, int *missed)
 fg_progress
 fg_pass_fuse_attention(fg_module *m, fg_passctx *cx)
 {
-    uses u = {m->nreg, FG_NEWN(cx->scratch, uint32_t, m->nreg), FG_NEWN(cx->scratch, fg_inst *, m->nreg)};
-    int  missed = 0;
+    uses u = {m->nreg, FG_NEWN(cx->scratch, uint32_t, m->nreg),
+              FG_NEWN(cx->scratch, fg_inst *, m->nreg)};
+    int missed = 0;
     note_uses(&u, m->body);
     int fused = fuse_block(m->body, &u, cx, &missed);
     cx->report->attention_fused = count_fused(m->body);

@@ -19,9 +19,9 @@ enum { FACTORS = 8, PARTS = 16 };
 typedef struct raiser {
     fg_module *m;
     fg_report *report;
-    int        npart;
-    fg_inst   *part[PARTS];     /* matched so far, for the node names */
-    bool       changed;
+    int npart;
+    fg_inst *part[PARTS]; /* matched so far, for the node names */
+    bool changed;
 } raiser;
 
 static fg_inst *
@@ -44,7 +44,8 @@ static bool
 scalar(const raiser *r, fg_reg x, double *v)
 {
     fg_exprs *ex = r->m->ex;
-    return fg_const_splat(r->m, x, v) && fg_e_is(ex, fg_type_count(ex, fg_rt(r->m, x)), 1);
+    return fg_const_splat(r->m, x, v) &&
+           fg_e_is(ex, fg_type_count(ex, fg_rt(r->m, x)), 1);
 }
 
 static bool
@@ -63,8 +64,8 @@ is_scalar(const raiser *r, fg_reg x, double want)
 /* ---- products as lists of factors ------------------------------------------------------ */
 
 typedef struct product {
-    double c;                   /* scalar factors together */
-    int    n;
+    double c; /* scalar factors together */
+    int n;
     fg_reg f[FACTORS];
 } product;
 
@@ -72,7 +73,7 @@ typedef struct product {
 static bool
 factor(raiser *r, fg_reg x, product *p, int depth)
 {
-    double         v;
+    double v;
     const fg_inst *d = fg_def(r->m, x);
     if (scalar(r, x, &v)) {
         p->c *= v;
@@ -139,8 +140,8 @@ gelu_argument(raiser *r, fg_reg z, fg_reg x)
     product p, q;
     if (!factors(r, z, &p) || !near(r, z, p.c, 0.7978845608028654))
         return false;
-    bool    outer_x = p.n == 2 && (p.f[0] == x || p.f[1] == x);
-    fg_reg  sum = outer_x ? (p.f[0] == x ? p.f[1] : p.f[0]) : p.n == 1 ? p.f[0] : 0;
+    bool outer_x = p.n == 2 && (p.f[0] == x || p.f[1] == x);
+    fg_reg sum = outer_x ? (p.f[0] == x ? p.f[1] : p.f[0]) : p.n == 1 ? p.f[0] : 0;
     fg_inst *d = sum ? def(r, sum) : NULL;
     for (int k = 0; fg_is_op(d, FG_OP_add) && k < 2; k++) {
         bool first = outer_x ? is_scalar(r, d->in[k], 1) : d->in[k] == x;
@@ -156,7 +157,7 @@ static fg_op
 activation(raiser *r, fg_reg root, fg_reg *x)
 {
     product p, z;
-    fg_reg  inner;
+    fg_reg inner;
     if (!factors(r, root, &p) || p.n != 2)
         return FG_OP_NONE;
     for (int k = 0; k < 2; k++) {
@@ -166,7 +167,8 @@ activation(raiser *r, fg_reg root, fg_reg *x)
             def(r, p.f[k]);
             return FG_OP_silu;
         }
-        if (!near(r, root, p.c, 0.5) || !fg_is_op(d, FG_OP_add) || !plus_scalar(r, p.f[k], 1, &inner))
+        if (!near(r, root, p.c, 0.5) || !fg_is_op(d, FG_OP_add) ||
+            !plus_scalar(r, p.f[k], 1, &inner))
             continue;
         const fg_inst *f = def(r, inner);
         if (fg_is_op(f, FG_OP_erf) && factors(r, f->in[0], &z) && power_of(&z, *x, 1) &&
@@ -228,7 +230,7 @@ mean_square(raiser *r, fg_reg v, fg_reg y, int *axis, double *eps)
     if (!fg_is_op(mean, FG_OP_reduce_mean) || !FG_GET(mean, reduce_mean, keep).i)
         return false;
     const fg_attr *axes = &FG_GET(mean, reduce_mean, axes);
-    int            rank = fg_rt(r->m, mean->in[0])->rank;
+    int rank = fg_rt(r->m, mean->in[0])->rank;
     *axis = rank - axes->n;
     for (int k = 0; k < axes->n; k++)
         if (axes->is[k] != *axis + k)
@@ -246,7 +248,8 @@ centred(raiser *r, fg_reg y, int axis, fg_reg *x)
     if (!fg_is_op(d, FG_OP_sub))
         return false;
     const fg_inst *mean = fg_def(r->m, d->in[1]);
-    if (!fg_is_op(mean, FG_OP_reduce_mean) || mean->in[0] != d->in[0] || !FG_GET(mean, reduce_mean, keep).i)
+    if (!fg_is_op(mean, FG_OP_reduce_mean) || mean->in[0] != d->in[0] ||
+        !FG_GET(mean, reduce_mean, keep).i)
         return false;
     const fg_attr *axes = &FG_GET(mean, reduce_mean, axes);
     if (axes->n != fg_rt(r->m, y)->rank - axis)
@@ -277,20 +280,23 @@ fits_axes(const raiser *r, fg_reg w, fg_reg x, int axis)
 
 /* The norm as an instruction, in place of root. */
 static fg_reg
-emit_norm(raiser *r, fg_inst *root, fg_op op, int axis, double eps, int nin, const fg_reg *in)
+emit_norm(raiser *r, fg_inst *root, fg_op op, int axis, double eps, int nin,
+          const fg_reg *in)
 {
     fg_build b = fg_build_before(root);
-    fg_reg   got[3];
+    fg_reg got[3];
     for (int k = r->npart - 1; k >= 0; k--)
         fg_build_add_nodes(&b, r->part[k]);
     for (int k = 0; k < nin; k++) {
         /* Scale and bias without leading ones: the shape of the normalised axes. */
         const fg_type *t = fg_rt(r->m, in[k]);
-        int            want = fg_rt(r->m, in[0])->rank - axis;
-        got[k] = k && t->rank > want ? fg_emit_reshape(&b, in[k], want, t->dim + t->rank - want) : in[k];
+        int want = fg_rt(r->m, in[0])->rank - axis;
+        got[k] = k && t->rank > want
+                     ? fg_emit_reshape(&b, in[k], want, t->dim + t->rank - want)
+                     : in[k];
     }
     fg_inst *i = fg_inst_begin(&b, op, nin, got);
-    bool     layer = op == FG_OP_layernorm;
+    bool layer = op == FG_OP_layernorm;
     (layer ? &FG_SET(i, layernorm, axis) : &FG_SET(i, rmsnorm, axis))->i = axis;
     (layer ? &FG_SET(i, layernorm, eps) : &FG_SET(i, rmsnorm, eps))->f = eps;
     i = fg_inst_finish(&b, i, NULL, 0);
@@ -309,12 +315,13 @@ static bool
 raise_norm(raiser *r, fg_inst *root)
 {
     fg_reg x, v = 0, y;
-    int    axis;
+    int axis;
     double eps;
     if (!over_root(r, root->out[0], &y, &v) || !mean_square(r, v, y, &axis, &eps))
         return false;
-    bool   layer = centred(r, y, axis, &x);
-    fg_reg n = emit_norm(r, root, layer ? FG_OP_layernorm : FG_OP_rmsnorm, axis, eps, 1, layer ? &x : &y);
+    bool layer = centred(r, y, axis, &x);
+    fg_reg n = emit_norm(r, root, layer ? FG_OP_layernorm : FG_OP_rmsnorm, axis, eps, 1,
+                         layer ? &x : &y);
     if (n)
         replace(r, root, n, layer ? "layernorm" : "rmsnorm");
     return n != 0;
@@ -326,12 +333,14 @@ raise_affine(raiser *r, fg_inst *root, const uint32_t *count, uint32_t known)
 {
     for (int k = 0; k < 2; k++) {
         fg_inst *n = fg_def(r->m, root->in[k]);
-        bool     layer = fg_is_op(n, FG_OP_layernorm);
-        if (!n || (!layer && n->op != FG_OP_rmsnorm) || (n->out[0] < known && count[n->out[0]] > 1))
+        bool layer = fg_is_op(n, FG_OP_layernorm);
+        if (!n || (!layer && n->op != FG_OP_rmsnorm) ||
+            (n->out[0] < known && count[n->out[0]] > 1))
             continue;
         bool scale = root->op == FG_OP_mul && n->nin == 1;
         bool bias = root->op == FG_OP_add && layer && n->nin == 2;
-        int  axis = (int)(layer ? FG_GET(n, layernorm, axis).i : FG_GET(n, rmsnorm, axis).i);
+        int axis =
+            (int)(layer ? FG_GET(n, layernorm, axis).i : FG_GET(n, rmsnorm, axis).i);
         if ((!scale && !bias) || !fits_axes(r, root->in[1 - k], n->in[0], axis))
             continue;
         double eps = layer ? FG_GET(n, layernorm, eps).f : FG_GET(n, rmsnorm, eps).f;
@@ -349,7 +358,7 @@ static bool
 raise_activation(raiser *r, fg_inst *root)
 {
     fg_reg x;
-    fg_op  op = activation(r, root->out[0], &x);
+    fg_op op = activation(r, root->out[0], &x);
     if (op == FG_OP_NONE || !fg_type_equal(fg_rt(r->m, x), fg_rt(r->m, root->out[0])))
         return false;
     fg_build b = fg_build_before(root);
@@ -389,8 +398,8 @@ raise_block(raiser *r, fg_block *b, const uint32_t *count, uint32_t known)
 bool
 fg_raise_idioms(fg_module *m, fg_passctx *cx)
 {
-    raiser    r = {.m = m, .report = cx->report};
-    uint32_t  known = m->nreg, *count = fg_count_uses(m, cx->scratch);
+    raiser r = {.m = m, .report = cx->report};
+    uint32_t known = m->nreg, *count = fg_count_uses(m, cx->scratch);
     raise_block(&r, m->body, count, known);
     return r.changed;
 }

@@ -4,7 +4,7 @@
 
 #include "passes/pass.h"
 
-bool fg_raise_idioms(fg_module *m, fg_passctx *cx);     /* true: something changed */
+bool fg_raise_idioms(fg_module *m, fg_passctx *cx); /* true: something changed */
 /* root is an add; true when it was replaced by rope. */
 bool fg_raise_rope(fg_module *m, fg_inst *root, fg_report *report);
 

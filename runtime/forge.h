@@ -23,6 +23,8 @@
 #ifndef FORGE_H
 #define FORGE_H
 
+/* clang-format off: members and their comments stand in columns */
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -38,13 +40,13 @@ extern "C" {
 
 #define FORGE_VERSION "0.1.0"
 
-#define FORGE_STATUSES(X)                                                       \
-    X(OK, "success")                                                            \
-    X(INVALID, "the model or the data is wrong")                                \
-    X(UNSUPPORTED, "the model needs something that is not implemented")         \
-    X(USAGE, "the call is wrong")                                               \
-    X(IO, "a file could not be read or written")                                \
-    X(OUT_OF_MEMORY, "out of memory")                                           \
+#define FORGE_STATUSES(X)                                                                \
+    X(OK, "success")                                                                     \
+    X(INVALID, "the model or the data is wrong")                                         \
+    X(UNSUPPORTED, "the model needs something that is not implemented")                  \
+    X(USAGE, "the call is wrong")                                                        \
+    X(IO, "a file could not be read or written")                                         \
+    X(OUT_OF_MEMORY, "out of memory")                                                    \
     X(INTERNAL, "a bug in forge")
 typedef enum {
 #define X(id, text) FORGE_##id,
@@ -55,69 +57,91 @@ typedef enum {
 /* Element types, in the order of the compiler's own list. 4-bit types are packed, first element in
  * the low bits. */
 typedef enum {
-    FORGE_NONE, FORGE_F32, FORGE_F64, FORGE_F16, FORGE_BF16, FORGE_I64, FORGE_I32, FORGE_I16, FORGE_I8,
-    FORGE_I4, FORGE_U64, FORGE_U32, FORGE_U16, FORGE_U8, FORGE_U4, FORGE_BOOL
+    FORGE_NONE,
+    FORGE_F32,
+    FORGE_F64,
+    FORGE_F16,
+    FORGE_BF16,
+    FORGE_I64,
+    FORGE_I32,
+    FORGE_I16,
+    FORGE_I8,
+    FORGE_I4,
+    FORGE_U64,
+    FORGE_U32,
+    FORGE_U16,
+    FORGE_U8,
+    FORGE_U4,
+    FORGE_BOOL
 } forge_dtype;
 
-typedef struct forge_ctx   forge_ctx;   /* settings, memory, diagnostics */
+typedef struct forge_ctx forge_ctx;     /* settings, memory, diagnostics */
 typedef struct forge_model forge_model; /* compiled code and weights     */
-typedef struct forge_run   forge_run;   /* one execution in flight       */
+typedef struct forge_run forge_run;     /* one execution in flight       */
 
 typedef struct forge_config {
-    size_t size;                                    /* sizeof(forge_config) */
-    void *(*alloc)(void *user, size_t bytes);       /* NULL: malloc */
+    size_t size;                              /* sizeof(forge_config) */
+    void *(*alloc)(void *user, size_t bytes); /* NULL: malloc */
     void (*release)(void *user, void *p);
     void *user;
 } forge_config;
 
 typedef struct forge_options {
-    size_t      size;       /* sizeof(forge_options), set by forge_options_init */
-    const char *target;     /* "cpu"                                            */
-    const char *cpu;        /* NULL: this machine; or an LLVM CPU name          */
-    const char *passes;     /* pipeline text; NULL: the one for opt             */
-    const char *skip;       /* passes never run, comma separated                */
-    const char *dims;       /* "batch=1,seq=1..128": fixed or bounded symbols   */
-    int         opt;        /* 0 straight through, 1 default, 2..3 slow compile */
-    int         check;      /* 0 none, 1 verify each pass, 2 also honesty       */
-    double      alpha;      /* 0..1: attention fusion                           */
+    size_t size;        /* sizeof(forge_options), set by forge_options_init */
+    const char *target; /* "cpu"                                            */
+    const char *cpu;    /* NULL: this machine; or an LLVM CPU name          */
+    const char *passes; /* pipeline text; NULL: the one for opt             */
+    const char *skip;   /* passes never run, comma separated                */
+    const char *dims;   /* "batch=1,seq=1..128": fixed or bounded symbols   */
+    int opt;            /* 0 straight through, 1 default, 2..3 slow compile */
+    int check;          /* 0 none, 1 verify each pass, 2 also honesty       */
+    double alpha;       /* 0..1: attention fusion                           */
 } forge_options;
 
 /* ---- open ------------------------------------------------------------------------- */
-FORGE_API forge_status forge_open(const forge_config *c, forge_ctx **out);  /* c NULL: defaults */
-FORGE_API void         forge_close(forge_ctx *cx);
-FORGE_API const char  *forge_message(const forge_ctx *cx);  /* of the last failed call; until the next call */
-FORGE_API const char  *forge_status_text(forge_status s);
-FORGE_API const char  *forge_version(void);
+FORGE_API forge_status forge_open(const forge_config *c,
+                                  forge_ctx **out); /* c NULL: defaults */
+FORGE_API void forge_close(forge_ctx *cx);
+FORGE_API const char *
+forge_message(const forge_ctx *cx); /* of the last failed call; until the next call */
+FORGE_API const char *forge_status_text(forge_status s);
+FORGE_API const char *forge_version(void);
 
 /* ---- compile ---------------------------------------------------------------------- */
-FORGE_API void         forge_options_init(forge_options *o);
+FORGE_API void forge_options_init(forge_options *o);
 FORGE_API forge_status forge_compile_file(forge_ctx *cx, const char *path,
                                           const forge_options *o, forge_model **out);
-FORGE_API void         forge_model_free(forge_model *m);    /* after its runs */
+FORGE_API void forge_model_free(forge_model *m); /* after its runs */
 /* The JSON report of the compilation; lives with the model. */
-FORGE_API const char  *forge_model_report(const forge_model *m);
-FORGE_API int          forge_model_inputs(const forge_model *m);
-FORGE_API int          forge_model_outputs(const forge_model *m);
-FORGE_API const char  *forge_model_input(const forge_model *m, int i, forge_dtype *t, int *rank);
-FORGE_API const char  *forge_model_output(const forge_model *m, int i, forge_dtype *t, int *rank);
+FORGE_API const char *forge_model_report(const forge_model *m);
+FORGE_API int forge_model_inputs(const forge_model *m);
+FORGE_API int forge_model_outputs(const forge_model *m);
+FORGE_API const char *forge_model_input(const forge_model *m, int i, forge_dtype *t,
+                                        int *rank);
+FORGE_API const char *forge_model_output(const forge_model *m, int i, forge_dtype *t,
+                                         int *rank);
 /* Dim of an input: its size, or -1 when it is symbolic; *name its text either way. */
-FORGE_API int64_t      forge_model_input_dim(const forge_model *m, int i, int axis, const char **name);
+FORGE_API int64_t forge_model_input_dim(const forge_model *m, int i, int axis,
+                                        const char **name);
 
 /* ---- run -------------------------------------------------------------------------- */
-FORGE_API forge_status forge_run_new(forge_ctx *cx, const forge_model *m, forge_run **out);
-FORGE_API void         forge_run_free(forge_run *r);
-FORGE_API forge_status forge_run_threads(forge_run *r, int n);      /* 1..; 0: one per core */
+FORGE_API forge_status forge_run_new(forge_ctx *cx, const forge_model *m,
+                                     forge_run **out);
+FORGE_API void forge_run_free(forge_run *r);
+FORGE_API forge_status forge_run_threads(forge_run *r, int n); /* 1..; 0: one per core */
 /* Data is borrowed until the next bind of the same input or the run is freed. */
-FORGE_API forge_status forge_bind_input(forge_run *r, const char *name, forge_dtype t, int rank,
-                                        const int64_t *dims, const void *data);
+FORGE_API forge_status forge_bind_input(forge_run *r, const char *name, forge_dtype t,
+                                        int rank, const int64_t *dims, const void *data);
 /* Optional: where an output goes; capacity in bytes; borrowed likewise. NULL: back to the run's own memory. */
-FORGE_API forge_status forge_bind_output(forge_run *r, const char *name, void *data, size_t capacity);
+FORGE_API forge_status forge_bind_output(forge_run *r, const char *name, void *data,
+                                         size_t capacity);
 FORGE_API forge_status forge_execute(forge_run *r);
 /* Valid until the next execute. Any of the out pointers may be NULL; dims points into the run. */
-FORGE_API const void  *forge_output(const forge_run *r, const char *name, forge_dtype *t, int *rank,
-                                    const int64_t **dims);
+FORGE_API const void *forge_output(const forge_run *r, const char *name, forge_dtype *t,
+                                   int *rank, const int64_t **dims);
 
 #ifdef __cplusplus
 }
 #endif
+/* clang-format on */
 #endif

@@ -144,7 +144,7 @@ tool_npy_write(const char *path, const fg_tensor *t)
     head[8] = (char)(n & 255);
     head[9] = (char)(n >> 8);
     memcpy(head + 10, text, n);
-    if (!packed)                /* large ones exist: no copy */
+    if (!packed) /* large ones exist: no copy */
         return tool_write(path, head, 10 + n, t->data, bytes);
     char *each = malloc((size_t)t->count + 1);
     if (!each)

@@ -214,7 +214,8 @@ tool_write(const char *path, const void *head, size_t nhead, const void *data, s
         return tool_fail(TOOL_FAILED, "%.200s: the name is too long", path);
     if (!(f = fopen(temp, "wb")))
         return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(errno));
-    bool ok = fwrite(head, 1, nhead, f) == nhead && (!n || fwrite(data, 1, n, f) == n) && !fflush(f) && !fsync(fileno(f));
+    bool ok = fwrite(head, 1, nhead, f) == nhead && (!n || fwrite(data, 1, n, f) == n) &&
+              !fflush(f) && !fsync(fileno(f));
     int why = errno;
     ok = !fclose(f) && ok && !rename(temp, path);
     if (ok)

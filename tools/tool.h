@@ -65,7 +65,8 @@ int tool_parse(tool_common *c, const tool_option *own, const char *usage, int ar
 /* Compiles c->model and writes the report if asked to; message printed on failure. */
 int tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out);
 /* Writes head, then data, to path through a temporary file; message printed on failure. */
-int tool_write(const char *path, const void *head, size_t nhead, const void *data, size_t n);
+int tool_write(const char *path, const void *head, size_t nhead, const void *data,
+               size_t n);
 
 /* A module from an .onnx file or from text; `file`, when it is the former, must
  * outlive it. NULL with a diagnostic. */
