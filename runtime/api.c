@@ -247,6 +247,7 @@ forge_run_new(forge_ctx *cx, const forge_model *m, forge_run **out)
     carve(r, p, (char *)r + head);
     r->cx = cx;
     r->p = p;
+    r->budget = (size_t)512 << 20;
     r->stale = 1;
     for (uint32_t i = 0; i < p->nsymbol; i++)
         r->sym[i] = FG_UNKNOWN;
@@ -287,6 +288,16 @@ cores(void)
     int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 
     return n < 1 ? 1 : n;
+}
+
+forge_status
+forge_run_memory(forge_run *r, size_t bytes)
+{
+    if (bytes < r->grown)
+        return fg_fail(r->cx, FORGE_USAGE, "%zu bytes of budget: %zu are in use", bytes,
+                       r->grown);
+    r->budget = bytes;
+    return FORGE_OK;
 }
 
 forge_status

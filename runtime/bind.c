@@ -166,10 +166,19 @@ fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep)
         r->addr[t] = (void *)(uintptr_t)r->out[x->port].data;
         return FORGE_OK;
     }
+    size_t had = r->own[t].cap;
+    if (bytes > 0 && (uint64_t)bytes > had &&
+        (uint64_t)bytes - had > r->budget - r->grown)
+        return fg_fail(
+            r->cx, FORGE_INVALID,
+            "tensor \"%s\": %lld bytes, found while running, exceed the memory "
+            "budget of %zu",
+            x->name, (long long)bytes, r->budget);
     if (!fg_memory_reserve(r->cx, &r->own[t], bytes, keep))
         return fg_fail(r->cx, FORGE_OUT_OF_MEMORY,
                        "out of memory: tensor \"%s\" needs %lld bytes", x->name,
                        (long long)bytes);
+    r->grown += r->own[t].cap - had;
     r->addr[t] = r->own[t].p;
     return FORGE_OK;
 }

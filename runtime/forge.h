@@ -129,6 +129,9 @@ FORGE_API forge_status forge_run_new(forge_ctx *cx, const forge_model *m,
                                      forge_run **out);
 FORGE_API void forge_run_free(forge_run *r);
 FORGE_API forge_status forge_run_threads(forge_run *r, int n); /* 1..; 0: one per core */
+/* What tensors may take whose sizes are found while running (NonZero, loops that grow a value); beyond it
+ * execute fails with FORGE_INVALID. In bytes; default 512 MiB. */
+FORGE_API forge_status forge_run_memory(forge_run *r, size_t bytes);
 /* Data is borrowed until the next bind of the same input or the run is freed. */
 FORGE_API forge_status forge_bind_input(forge_run *r, const char *name, forge_dtype t,
                                         int rank, const int64_t *dims, const void *data);

@@ -198,7 +198,8 @@ compile(bench *b)
     if ((b->code = tool_compile(b->fcx, &b->c, &b->m)))
         return false;
     if (forge_run_new(b->fcx, b->m, &b->r) ||
-        (b->c.threads >= 0 && forge_run_threads(b->r, b->c.threads)))
+        (b->c.threads >= 0 && forge_run_threads(b->r, b->c.threads)) ||
+        (b->c.mem_budget && forge_run_memory(b->r, b->c.mem_budget)))
         return bench_fail(b, "%s", forge_message(b->fcx));
     b->compile_ms = tool_now_ms() - start;
     b->compile_peak_kb = status_kb("VmHWM");

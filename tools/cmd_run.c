@@ -233,7 +233,8 @@ run_model(run *x, forge_ctx *cx)
     if (!check_output_names(x))
         return;
     if (forge_run_new(cx, x->m, &x->r) ||
-        (x->c.threads >= 0 && forge_run_threads(x->r, x->c.threads))) {
+        (x->c.threads >= 0 && forge_run_threads(x->r, x->c.threads)) ||
+        (x->c.mem_budget && forge_run_memory(x->r, x->c.mem_budget))) {
         x->code = tool_fail_file(TOOL_FAILED, x->c.model, "%s", forge_message(cx));
         return;
     }

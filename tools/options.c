@@ -1,6 +1,7 @@
 /* options.c - command lines, messages and files: what every verb needs before it starts. */
 #include "tools/tool.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -154,6 +155,8 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
         {"--target", TOOL_TEXT, &c->o.target, "cpu", "device to compile for"},
         {"--cpu", TOOL_TEXT, &c->o.cpu, "NAME",
          "native (default), x86-64-v3, znver4, .."},
+        {"--mem-budget", TOOL_TEXT, &c->budget, "BYTES",
+         "for tensors whose sizes are found while running"},
         {"--threads", TOOL_INT, &c->threads, "N",
          "threads of a run; default one per core"},
         {"--dim", TOOL_TEXT, &c->o.dims, "D=N,..",
@@ -194,6 +197,11 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
     }
     if (c->o.opt > 3)
         return tool_fail(TOOL_USAGE, "-O%d: expected -O0 to -O3", c->o.opt);
+    char *end = "";
+    if (c->budget && (!isdigit((unsigned char)c->budget[0]) ||
+                      !(c->mem_budget = strtoull(c->budget, &end, 10)) || *end))
+        return tool_fail(TOOL_USAGE, "--mem-budget=%s: expected a number of bytes",
+                         c->budget);
     if (!(c->o.alpha >= 0 && c->o.alpha <= 1))
         return tool_fail(TOOL_USAGE, "--alpha=%g: expected 0 to 1", c->o.alpha);
     if (c->o.target && strcmp(c->o.target, "cpu"))

@@ -50,6 +50,8 @@ typedef struct tool_common {
     forge_options o;
     const char *report;
     int threads; /* -1: not given */
+    const char *budget;
+    size_t mem_budget; /* bytes; 0: not given */
     int help;
     const char *model;
 } tool_common;
