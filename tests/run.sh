@@ -58,12 +58,13 @@ stage build-gcc build build
 stage includes sh tests/check_includes.sh
 stage readme sh tests/check_readme.sh build/forge
 stage text build/forge-test --run $texts
-for program in core plan runtime kernels; do
+for program in core plan runtime api kernels; do
     stage "$program" "build/test-$program"
 done
 stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
 stage flow .venv/bin/python tests/flow.py build/forge
+stage cli .venv/bin/python tests/cli.py build/forge tests/models
 stage contrib .venv/bin/python tests/contrib.py build/forge
 if [ "$fast" != fast ]; then
     stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models
@@ -75,7 +76,7 @@ if [ "$fast" != fast ]; then
     stage build-clang env CC=clang-19 sh -c 'meson setup build-clang && ninja -C build-clang'
     stage build-asan build build-asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_ndebug=false
     stage text-asan build-asan/forge-test $texts
-    for program in core plan runtime; do
+    for program in core plan runtime api; do
         stage "$program-asan" "build-asan/test-$program"
     done
     stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge --jobs 2
