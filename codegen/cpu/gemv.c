@@ -3,16 +3,21 @@
  *     w[k][n]   8 rows of w at a time:   y[m][j..] += sum of x[m][k + u] w[k + u][j..]
  *     w[n][k]   one row of w at a time:   acc[m] += x[m][k..] w[n][k..], then summed
  *
- * Every element of w is read exactly once, in an order that looks sequential to the
- * machine: one row, or a few side by side, advance through whole pages. (Columns strip
- * by strip, which keeps y in registers, runs at half the speed: every row of a strip
- * is another page.) No more than 8 rows, because rows 4 KiB apart compete for the 8
- * ways of one set, and where w is not aligned each line is needed twice. y and x stay
- * in the first-level cache, and their traffic is a small fraction of that of w.
+ * Every element of w is read exactly once. Memory is fastest at one sequential read, so
+ * while 8 rows advance side by side, the next 8 are fetched to the second-level cache one
+ * after the other. (Columns strip by strip, which keeps y in registers, runs at half the
+ * speed: every row of a strip is another page.) No more than 8 rows, because rows 4 KiB
+ * apart compete for the 8 ways of one set, and where w is not aligned each line is needed
+ * twice. y and x stay in the first-level cache, and their traffic is a small fraction of
+ * that of w.
  */
 #include "codegen/cpu/gemm.h"
 
 enum { X, LDX, M, W, LDW, K, Y, LDY, N, NARG };
+enum {
+    LINE = 64,   /* bytes that memory delivers at a time */
+    AHEAD = 4096 /* bytes: enough lines under way, and still in the cache when needed */
+};
 
 static fg_v
 at_bytes(fg_ll *g, fg_v p, fg_v bytes)
@@ -44,11 +49,8 @@ rows_step(fg_ll *g, const fg_tile *t, int deep, fg_v x, fg_v w, fg_v y, fg_v mas
 {
     fg_t vec = ll_vec(t->elem, t->W);
     fg_v row[FG_FEW_DEEP];
-    /* The machine's own prefetching stops at the end of a page. */
-    fg_v ahead = ll_mul(g, ll_param(g, LDW), ll_i(g, 2 * FG_FEW_DEEP));
     for (int u = 0; u < deep; u++) {
         row[u] = ll_mload(g, vec, w, mask);
-        ll_prefetch(g, at_bytes(g, w, ahead));
         w = at_bytes(g, w, ll_param(g, LDW));
     }
     ll_loop m;
@@ -64,6 +66,21 @@ rows_step(fg_ll *g, const fg_tile *t, int deep, fg_v x, fg_v w, fg_v y, fg_v mas
                      at_bytes(g, m.phi[1], ll_param(g, LDY))});
 }
 
+/* Fetches as many lines of the next rows of w as a step consumes of these, row after row:
+ * memory sees one sequential read, whatever the order of the steps. `at` is how far in
+ * its row the next line is. */
+static void
+fetch_on(fg_ll *g, const fg_tile *t, int deep, fg_v *row, fg_v *at)
+{
+    int bytes = deep * t->W * t->size / LINE * LINE;
+    for (int b = 0; b < bytes; b += LINE)
+        ll_prefetch_second(g, ll_atc(g, at_bytes(g, *row, *at), g->i8, b));
+    fg_v on = ll_add(g, *at, ll_i(g, bytes));
+    fg_v over = ll_cmp(g, LL_GE, on, ll_mul(g, ll_param(g, N), ll_i(g, t->size)));
+    *row = ll_sel(g, over, at_bytes(g, *row, ll_param(g, LDW)), *row);
+    *at = ll_sel(g, over, ll_i(g, 0), on);
+}
+
 /* Rows [lo, hi) of w, `deep` at a time. */
 static void
 rows_sweep(fg_ll *g, const fg_tile *t, int deep, fg_v lo, fg_v hi)
@@ -74,10 +91,13 @@ rows_sweep(fg_ll *g, const fg_tile *t, int deep, fg_v lo, fg_v hi)
     ll_for(g, &k, lo, hi, ll_i(g, deep), 0, NULL);
     fg_v x = ll_at(g, ll_param(g, X), t->elem, k.i);
     fg_v w = at_bytes(g, ll_param(g, W), ll_mul(g, k.i, ll_param(g, LDW)));
-    ll_for(g, &j, ll_i(g, 0), whole, width, 0, NULL);
+    fg_v next = at_bytes(g, w, ll_mul(g, ll_param(g, LDW), ll_i(g, deep)));
+    ll_for(g, &j, ll_i(g, 0), whole, width, 2, (fg_v[]){next, ll_i(g, 0)});
+    fg_v ahead[2] = {j.phi[0], j.phi[1]};
+    fetch_on(g, t, deep, &ahead[0], &ahead[1]);
     rows_step(g, t, deep, x, ll_at(g, w, t->elem, j.i),
               ll_at(g, ll_param(g, Y), t->elem, j.i), NULL);
-    ll_next(g, &j, NULL);
+    ll_next(g, &j, ahead);
     ll_branch ragged;
     ll_if(g, &ragged, ll_cmp(g, LL_LT, whole, n));
     rows_step(g, t, deep, x, ll_at(g, w, t->elem, whole),
@@ -113,6 +133,8 @@ columns_step(fg_ll *g, const fg_tile *t, int deep, fg_v w, fg_v at, fg_v acc, fg
     fg_v v[16], p = ll_at(g, w, t->elem, at);
     for (int u = 0; u < deep; u++)
         v[u] = ll_mload(g, vec, ll_atc(g, p, t->elem, u * t->W), mask);
+    for (int b = 0; b < deep * t->W * t->size; b += LINE)
+        ll_prefetch_second(g, ll_atc(g, p, g->i8, AHEAD + b));
     ll_loop m;
     ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2,
             (fg_v[]){ll_at(g, ll_param(g, X), t->elem, at), acc});

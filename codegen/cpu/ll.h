@@ -208,7 +208,8 @@ void ll_mstore(fg_ll *g, fg_v v, fg_v p, fg_v mask);
 fg_v ll_gather(fg_ll *g, fg_t t, fg_v base, fg_v offset,
                fg_v mask); /* elements base[offset[lane]] */
 void ll_scatter(fg_ll *g, fg_v v, fg_v base, fg_v offset, fg_v mask);
-void ll_prefetch(fg_ll *g, fg_v p); /* for reading, keep */
+void ll_prefetch(fg_ll *g, fg_v p);        /* for reading, keep */
+void ll_prefetch_second(fg_ll *g, fg_v p); /* no nearer than the second-level cache */
 
 /* ---- control
  * --------------------------------------------------------------------------- */

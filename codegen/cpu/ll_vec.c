@@ -247,11 +247,23 @@ ll_scatter(fg_ll *g, fg_v v, fg_v base, fg_v offset, fg_v mask)
 #endif
 }
 
+static void
+prefetch(fg_ll *g, fg_v p, int locality)
+{
+    ll_intrinsic(g, "llvm.prefetch", 1, &g->ptr, 4,
+                 (fg_v[]){p, ll_i32(g, 0), ll_i32(g, locality), ll_i32(g, 1)});
+}
+
 void
 ll_prefetch(fg_ll *g, fg_v p)
 {
-    ll_intrinsic(g, "llvm.prefetch", 1, &g->ptr, 4,
-                 (fg_v[]){p, ll_i32(g, 0), ll_i32(g, 3), ll_i32(g, 1)});
+    prefetch(g, p, 3);
+}
+
+void
+ll_prefetch_second(fg_ll *g, fg_v p)
+{
+    prefetch(g, p, 2);
 }
 
 /* ---- control

@@ -16,7 +16,8 @@ enum {
     BLOCK_ROWS = 96,  /* but not finer than this: every block packs its panels anew */
     STRIP = 64,       /* unit of the column strips of products with few rows */
     LEAST_STRIPS = 6, /* narrower ones spend their time in address translation */
-    MOST_STRIPS = 16
+    MOST_STRIPS = 16,
+    WIDEST = 4096 /* columns of strips side by side, taken as one */
 };
 
 fg_dtype
@@ -229,21 +230,29 @@ strip_width(fg_product *p)
     return fg_emul(t, fg_emin(t, w, fg_ec(t, MOST_STRIPS)), fg_ec(t, STRIP));
 }
 
+/* Neighbouring strips given to one thread are taken as one: the longer its rows, the
+ * more sequential is the reading. Columns do not meet in a sum, so that changes no
+ * result. */
 static void
 few_rows(fg_product *p, fg_expr strip, fg_expr strips)
 {
+    enum { ROOM = FG_FEW_ROWS * MOST_STRIPS * STRIP };
     fg_em *e = p->e;
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
-    fg_v y = fg_em_scratch(e, fg_ec(t, FG_FEW_ROWS * MOST_STRIPS * STRIP * p->tile.size));
-    fg_v width = fg_em_expr(e, strip), ns = fg_em_expr(e, strips);
-    fg_v ldy = ll_mul(g, width, ll_i(g, p->tile.size));
+    fg_v y = fg_em_scratch(e, fg_ec(t, ROOM * p->tile.size));
+    fg_v unit = fg_em_expr(e, strip), ns = fg_em_expr(e, strips);
+    fg_v room = ll_udiv(g, ll_i(g, ROOM), ll_max(g, p->vrows, ll_i(g, 1)));
+    fg_v most = ll_udiv(g, ll_min(g, room, ll_i(g, WIDEST)), unit);
 
     ll_loop l, z;
-    ll_for(g, &l, e->begin, e->end, ll_i(g, 1), 0, NULL);
+    ll_for(g, &l, e->begin, e->end, NULL, 0, NULL);
     fg_scopemark s = fg_scope(e);
     p->begin(p, ll_udiv(g, l.i, ns));
-    fg_v col = ll_mul(g, ll_urem(g, l.i, ns), width);
+    fg_v first = ll_urem(g, l.i, ns);
+    l.step = ll_min(g, ll_min(g, ll_sub(g, ns, first), ll_sub(g, e->end, l.i)), most);
+    fg_v width = ll_mul(g, l.step, unit), col = ll_mul(g, first, unit);
+    fg_v ldy = ll_mul(g, width, ll_i(g, p->tile.size));
     fg_v cols = ll_min(g, ll_sub(g, p->vn, col), width);
     ll_for(g, &z, ll_i(g, 0), ll_mul(g, p->vrows, width), ll_i(g, p->tile.W), 0, NULL);
     ll_store(g, ll_zero(ll_vec(p->tile.elem, p->tile.W)), ll_at(g, y, p->tile.elem, z.i));
