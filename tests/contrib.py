@@ -20,7 +20,8 @@ CASES = []
 
 def case(name, op, operands, outputs=1, domain=MS, fixed=(), skip=(), rtol=1e-3, atol=1e-4, **attributes):
     """operands: arrays, None where omitted; fixed: which are initializers;
-    outputs: how many, or a string of 1 and 0; skip: outputs that are not compared."""
+    outputs: how many, or a string of 1 and 0; skip: outputs that are not compared (caches whose rows
+    past the valid length the operator leaves unspecified)."""
     CASES.append(dict(name=name, op=op, operands=operands, outputs=outputs, domain=domain, fixed=set(fixed),
                       skip=set(skip), rtol=rtol, atol=atol, attributes=attributes))
 
