@@ -86,6 +86,9 @@ bool fg_along_axis(fg_node *n, int k, fg_reg (*f)(fg_node *n, fg_reg x, int axis
 /* ---- composed operators used by several files ------------------------------------ */
 
 fg_reg fg_matmul_any(fg_node *n, fg_reg x, fg_reg y);   /* NumPy rules, rank 1 too */
+/* A product of operands that had ranks rx and ry: a vector was a row on the left, a column on
+ * the right, and its axis goes from the result. */
+fg_reg fg_product_shape(fg_node *n, fg_reg z, int rx, int ry);
 fg_reg fg_norm_part(fg_node *n, fg_reg x, int axis, double eps);    /* no scale */
 fg_reg fg_layernorm(fg_node *n, fg_reg x, fg_reg scale, fg_reg bias, int axis,
                     double eps);
@@ -119,6 +122,7 @@ fg_reg fg_attention_emit(fg_node *n, const fg_attention *a);
 /* The same from primitives. *scores is what `stage` names: 0 scaled, 1 capped, 2
  * masked, 3 softmax. */
 fg_reg fg_attention_open(fg_node *n, const fg_attention *a, int stage, fg_reg *scores);
+fg_reg fg_heads_apart(fg_node *n, fg_reg x, int64_t heads); /* [B,S,HD] to [B,S,H,D] */
 fg_reg fg_heads_split(fg_node *n, fg_reg x, int64_t heads); /* [B,S,HD] to [B,H,S,D] */
 fg_reg fg_heads_merge(fg_node *n, fg_reg x);                    /* and back */
 fg_reg fg_rope(fg_node *n, fg_reg x, fg_reg cos, fg_reg sin, bool interleaved,

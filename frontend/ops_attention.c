@@ -16,7 +16,7 @@
 /* ---- heads ----------------------------------------------------------------------- */
 
 fg_reg
-fg_heads_split(fg_node *n, fg_reg x, int64_t heads)
+fg_heads_apart(fg_node *n, fg_reg x, int64_t heads)
 {
     if (!x)
         return 0;
@@ -28,7 +28,13 @@ fg_heads_split(fg_node *n, fg_reg x, int64_t heads)
     fg_expr h = fg_c(n, heads);
     fg_expr dim[4] = {fg_dim(n, x, 0), fg_dim(n, x, 1), h,
                       fg_ediv(n->ex, fg_dim(n, x, 2), h)};
-    x = fg_emit_reshape(n->b, x, 4, dim);
+    return fg_emit_reshape(n->b, x, 4, dim);
+}
+
+fg_reg
+fg_heads_split(fg_node *n, fg_reg x, int64_t heads)
+{
+    x = fg_heads_apart(n, x, heads);
     return x ? fg_emit_transpose(n->b, x, (int64_t[]){0, 2, 1, 3}) : 0;
 }
 

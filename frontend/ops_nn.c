@@ -11,14 +11,24 @@
 
 /* ---- products -------------------------------------------------------------------- */
 
-/* A vector is a row on the left, a column on the right, and its axis goes from the
- * result. */
 fg_reg
-fg_matmul_any(fg_node *n, fg_reg x, fg_reg y)
+fg_product_shape(fg_node *n, fg_reg z, int rx, int ry)
 {
     fg_expr dim[FG_MAXRANK];
     int r = 0;
+    if (!z || (rx > 1 && ry > 1))
+        return z;
+    for (int a = 0; a < fg_rank(n, z); a++) {
+        bool row = a == fg_rank(n, z) - 2, col = a == fg_rank(n, z) - 1;
+        if (!(row && rx == 1) && !(col && ry == 1))
+            dim[r++] = fg_dim(n, z, a);
+    }
+    return fg_emit_reshape(n->b, z, r, dim);
+}
 
+fg_reg
+fg_matmul_any(fg_node *n, fg_reg x, fg_reg y)
+{
     if (!x || !y)
         return 0;
     int rx = fg_rank(n, x), ry = fg_rank(n, y);
@@ -28,14 +38,7 @@ fg_matmul_any(fg_node *n, fg_reg x, fg_reg y)
     }
     fg_reg z = fg_emit_matmul(n->b, rx == 1 ? fg_insert1(n, x, 0, 1) : x,
                               ry == 1 ? fg_insert1(n, y, 1, 1) : y, false, false);
-    if (!z || (rx > 1 && ry > 1))
-        return z;
-    for (int a = 0; a < fg_rank(n, z); a++) {
-        bool row = a == fg_rank(n, z) - 2, col = a == fg_rank(n, z) - 1;
-        if (!(row && rx == 1) && !(col && ry == 1))
-            dim[r++] = fg_dim(n, z, a);
-    }
-    return fg_emit_reshape(n->b, z, r, dim);
+    return fg_product_shape(n, z, rx, ry);
 }
 
 bool

@@ -163,9 +163,6 @@ fg_onnx_dynamic_quantize(fg_node *n)
 fg_reg
 fg_matmul_int(fg_node *n, fg_reg x, fg_reg y, fg_reg zx, fg_reg zy)
 {
-    fg_expr dim[FG_MAXRANK];
-    int r = 0;
-
     if (!x || !y)
         return 0;
     int rx = fg_rank(n, x), ry = fg_rank(n, y);
@@ -179,15 +176,7 @@ fg_matmul_int(fg_node *n, fg_reg x, fg_reg y, fg_reg zx, fg_reg zy)
     fg_inst *i = fg_inst_begin(n->b, FG_OP_matmul_int, in[3] ? 4 : in[2] ? 3 : 2, in);
     if (!fg_inst_finish(n->b, i, NULL, 0))
         return 0;
-    fg_reg z = i->out[0];
-    if (rx > 1 && ry > 1)
-        return z;
-    for (int a = 0; a < fg_rank(n, z); a++) {
-        bool row = a == fg_rank(n, z) - 2, col = a == fg_rank(n, z) - 1;
-        if (!(row && rx == 1) && !(col && ry == 1))
-            dim[r++] = fg_dim(n, z, a);
-    }
-    return fg_emit_reshape(n->b, z, r, dim);
+    return fg_product_shape(n, i->out[0], rx, ry);
 }
 
 bool

@@ -137,17 +137,7 @@ typedef struct recurrence {
 static fg_reg
 by_time(fg_node *n, fg_reg x, int64_t heads)
 {
-    if (!x)
-        return 0;
-    if (fg_rank(n, x) != 3 || heads < 1 || !fg_e_divides(n->ex, heads, fg_dim(n, x, 2))) {
-        fg_node_error(n, "%lld heads do not divide %s", (long long)heads,
-                      fg_type_text(n->m, fg_rt(n->m, x)));
-        return 0;
-    }
-    fg_expr h = fg_c(n, heads);
-    fg_expr dim[4] = {fg_dim(n, x, 0), fg_dim(n, x, 1), h,
-                      fg_ediv(n->ex, fg_dim(n, x, 2), h)};
-    x = fg_emit_reshape(n->b, fg_widen(n, x), 4, dim);
+    x = fg_heads_apart(n, x ? fg_widen(n, x) : 0, heads);
     return x ? fg_emit_transpose(n->b, x, (int64_t[]){1, 0, 2, 3}) : 0;
 }
 
