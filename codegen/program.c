@@ -364,6 +364,16 @@ lower_loop(lower *l, steps *list, fg_inst *i)
 }
 
 static void
+new_require(lower *l, steps *list, fg_inst *i, uint32_t a, uint32_t b)
+{
+    fg_step *s = new_step(l, list, FG_STEP_REQUIRE, i);
+    uint32_t pair[2] = {a, b};
+
+    s->narg = 2;
+    s->arg = fg_dup(l->a, pair, sizeof pair);
+}
+
+static void
 lower_readsym(lower *l, steps *list, fg_inst *i)
 {
     uint32_t x = tensor(l, i->in[0]);
@@ -372,17 +382,18 @@ lower_readsym(lower *l, steps *list, fg_inst *i)
     set_buffers(l, s, 1, &x);
     s->sym = (uint32_t)FG_GET(i, readsym, sym).i;
     s->at = FG_GET(i, readsym, at).i;
+    /* Kernels use what the symbol was found to equal; the data must agree. */
+    fg_expr is = fg_sym_info(l->m->ex, s->sym)->is;
+    uint32_t sym = s->sym;
+    if (is)
+        new_require(l, list, i, fg_vtab_symbol(l->values, sym), value(l, is));
 }
 
 static void
 lower_require(lower *l, steps *list, fg_inst *i)
 {
-    fg_step *s = new_step(l, list, FG_STEP_REQUIRE, i);
-    uint32_t pair[2] = {value(l, FG_GET(i, require, a).e),
-                        value(l, FG_GET(i, require, b).e)};
-
-    s->narg = 2;
-    s->arg = fg_dup(l->a, pair, sizeof pair);
+    new_require(l, list, i, value(l, FG_GET(i, require, a).e),
+                value(l, FG_GET(i, require, b).e));
 }
 
 /* ---- the whole ------------------------------------------------------------------------ */

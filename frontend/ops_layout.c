@@ -568,9 +568,16 @@ fg_onnx_split(fg_node *n)
     if (!x || !fg_axis(n, fg_attr_int(n, "axis", 0), fg_rank(n, x), &axis) ||
         !split_sizes(n, fg_dim(n, x, axis), n->nout, &size))
         return false;
-    fg_expr at = fg_c(n, 0);
+    /* Sizes computed from data: only the run can tell whether they add up. */
+    fg_expr at = fg_c(n, 0), sum = at;
+    for (int k = 0; k < n->nout; k++)
+        sum = fg_eadd(n->ex, sum, size[k]);
+    if (!fg_require_checked(n->b, sum, fg_dim(n, x, axis)))
+        return fg_node_error(n, "the parts do not add up to axis %d of %s", axis,
+                             fg_type_text(n->m, fg_rt(n->m, x)));
     for (int k = 0; k < n->nout; k++) {
-        if (!fg_yield_at(n, k, fg_emit_slice_axis(n->b, x, axis, at, size[k])))
+        if (!fg_yield_at(
+                n, k, fg_emit_slice_axis(n->b, x, axis, at, fg_e_renew(n->ex, size[k]))))
             return false;
         at = fg_eadd(n->ex, at, size[k]);
     }

@@ -180,6 +180,15 @@ fg_require(fg_build *b, fg_expr x, fg_expr y)
     return true;
 }
 
+bool
+fg_require_checked(fg_build *b, fg_expr x, fg_expr y)
+{
+    b->m->conditional++;
+    bool ok = fg_require(b, x, y);
+    b->m->conditional--;
+    return ok;
+}
+
 fg_inst *
 fg_inst_finish(fg_build *b, fg_inst *i, const fg_type *given, int ngiven)
 {

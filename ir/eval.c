@@ -400,6 +400,10 @@ run_readsym(run *r, const fg_inst *i)
         return fg_error(r->m->cx, "%s: %s is %lld, outside %lld..%lld",
                         fg_inst_where(r->m, i), si->name, (long long)v, (long long)si->lo,
                         (long long)si->hi);
+    int64_t want = v;
+    if (si->is && (!fg_e_eval(r->m->ex, si->is, r->env.sym, &want) || want != v))
+        return fg_error(r->m->cx, "%s: sizes %lld and %lld must be equal",
+                        fg_inst_where(r->m, i), (long long)v, (long long)want);
     r->env.sym[s] = v;
     return true;
 }

@@ -272,6 +272,8 @@ fg_inst_count(const fg_block *b); /* regions of if and loop included, kernels co
 
 /* As fg_unify; while a model is imported, what it cannot solve is checked here at run time. */
 bool fg_require(fg_build *b, fg_expr x, fg_expr y);
+/* The same, but nothing is solved for: the run compares. */
+bool fg_require_checked(fg_build *b, fg_expr x, fg_expr y);
 /* Declares two dimensions equal; renews every type, attribute and symbolic value of the
  * module when a symbol was replaced. False when they are provably different. */
 bool fg_unify(fg_module *m, fg_expr a, fg_expr b);

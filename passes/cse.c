@@ -145,9 +145,10 @@ same_symbol(table *t, fg_inst *i)
         if (p->op != FG_OP_readsym || p->in[0] != i->in[0] ||
             FG_GET(p, readsym, at).i != FG_GET(i, readsym, at).i)
             continue;
-        fg_expr a = fg_es(t->m->ex, (fg_sym)FG_GET(p, readsym, sym).i);
-        fg_expr b = fg_es(t->m->ex, (fg_sym)FG_GET(i, readsym, sym).i);
-        return a != b && fg_unify(t->m, a, b);
+        fg_sym a = (fg_sym)FG_GET(p, readsym, sym).i,
+               b = (fg_sym)FG_GET(i, readsym, sym).i;
+        return fg_unify(t->m, fg_es(t->m->ex, a), fg_es(t->m->ex, b)) &&
+               fg_es(t->m->ex, a) == fg_es(t->m->ex, b);
     }
     return false;
 }
@@ -159,8 +160,11 @@ walk(table *t, fg_block *b)
         fg_rewrite_operands(&t->names, i);
         for (int k = 0; k < i->nregion; k++)
             walk(t, i->region[k]);
-        if (i->op == FG_OP_readsym && same_symbol(t, i))
+        if (i->op == FG_OP_readsym && same_symbol(t, i)) {
+            fg_inst_remove(i);
             t->names.changed = true;
+            continue;
+        }
         if (!fg_op_is(i->op, FG_T_PURE) || i->nregion)
             continue;
         fg_inst *first = find_or_add(t, i);

@@ -59,8 +59,11 @@ is_live(const live *l, const fg_inst *i)
             return true;
     if (i->op == FG_OP_require)
         return FG_GET(i, require, a).e != FG_GET(i, require, b).e;
+    /* A symbol that was found to equal others is not mentioned, but what the data says of it
+     * is still to be compared. */
     if (i->op == FG_OP_readsym)
-        return fg_bits_has(l->sym, (uint32_t)FG_GET(i, readsym, sym).i);
+        return fg_bits_has(l->sym, (uint32_t)FG_GET(i, readsym, sym).i) ||
+               fg_sym_info(l->m->ex, (fg_sym)FG_GET(i, readsym, sym).i)->is;
     const fg_attr *syms = i->op == FG_OP_if     ? &FG_GET(i, if, syms)
                           : i->op == FG_OP_loop ? &FG_GET(i, loop, syms)
                                                 : NULL;

@@ -86,7 +86,8 @@ known_symbol(folder *f, fg_inst *i)
         return false;
     fg_expr v = fg_sym_at(f->m, i->in[0], FG_GET(i, readsym, at).i);
     fg_expr s = fg_es(f->m->ex, (fg_sym)FG_GET(i, readsym, sym).i);
-    if (v == FG_E_BAD || v == s)
+    bool equals = fg_sym_info(f->m->ex, (fg_sym)FG_GET(i, readsym, sym).i)->is != 0;
+    if (v == FG_E_BAD || (v == s && !equals))
         return false;
     if (!fg_unify(f->m, s, v)) {
         f->failed = true;
