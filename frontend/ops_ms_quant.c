@@ -22,7 +22,6 @@ reread(fg_node *n, const fg_weight *w, fg_dtype d, int rank, const int64_t *dim)
 
     copy.dtype = d;
     copy.rank = rank;
-    copy.hash = 0;
     for (int a = 0; a < rank; a++)
         copy.dim[a] = dim[a];
     fg_inst *i = fg_inst_begin(n->b, FG_OP_const, 0, NULL);

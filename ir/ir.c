@@ -92,19 +92,23 @@ fg_param(fg_module *m, fg_block *b, fg_type type, const char *name)
 
 /* ---- weights -------------------------------------------------------------------------------- */
 
-/* Type, shape and a sample of the content: reading all of a large file to find its few
- * tied tensors would page it in, so equal samples are then compared in full. The middle is
- * where tensors of one shape differ first; ends are often padding or zero. */
+/* Reading all of a large file to find its few tied tensors would page it in. So weights are
+ * looked for by a key made of type, shape and a sample of the content; what has the key of
+ * another weight is compared with that one in full, and if it differs gets a key of its own
+ * from all of its content. That makes two comparisons and one hash of a weight's own bytes at
+ * most: weights that differ where the sample is not taken (a zero-filled file, files made to
+ * have equal keys) cost no more than reading them, and at worst are not shared. The middle is where
+ * tensors of one shape differ first; ends are often padding or zero. */
 static uint64_t
-weight_sample(const fg_weight *w)
+weight_key(const fg_weight *w, bool whole)
 {
     enum { WINDOW = 256 };
     uint64_t h = fg_hash(w->dim, (size_t)w->rank * sizeof w->dim[0], (uint64_t)w->dtype);
     if (!w->data)
-        return fg_hash(&w->file_offset, sizeof w->file_offset, h) | 1;
-    if (w->bytes <= WINDOW)
-        return fg_hash(w->data, w->bytes, h) | 1;
-    return fg_hash((const char *)w->data + w->bytes / 2 / WINDOW * WINDOW, WINDOW, h) | 1;
+        return fg_hash(&w->file_offset, sizeof w->file_offset, h) ^ whole;
+    if (whole || w->bytes <= WINDOW)
+        return fg_hash(w->data, w->bytes, h) ^ whole;
+    return fg_hash((const char *)w->data + w->bytes / 2 / WINDOW * WINDOW, WINDOW, h);
 }
 
 /* Content that is not at hand is equal when it is the same place of the same file. */
@@ -120,24 +124,26 @@ content_same(const fg_weight *a, const fg_weight *b)
 static bool
 weight_same(const fg_weight *a, const fg_weight *b)
 {
-    return a->hash == b->hash && a->dtype == b->dtype && a->rank == b->rank &&
-           a->bytes == b->bytes &&
+    return a->dtype == b->dtype && a->rank == b->rank && a->bytes == b->bytes &&
            memcmp(a->dim, b->dim, (size_t)a->rank * sizeof a->dim[0]) == 0 &&
            content_same(a, b);
 }
 
-/* Where equal weights are looked for: open addressing by hash, index + 1 or 0. */
+/* Where equal weights are looked for: open addressing by key, index + 1 or 0. Keys differ. */
 typedef struct weightset {
-    uint32_t *slot;
-    size_t cap;
+    struct weightslot {
+        uint64_t key;
+        uint32_t weight;
+    } *slot;
+    size_t cap, n;
 } weightset;
 
-/* The slot of a weight equal to w, or the empty one where it belongs. */
-static uint32_t *
-weight_slot(const fg_module *m, const weightset *s, const fg_weight *w)
+/* The slot with this key, or the empty one where it belongs. */
+static struct weightslot *
+weight_slot(const weightset *s, uint64_t key)
 {
-    size_t h = (size_t)w->hash & (s->cap - 1);
-    while (s->slot[h] && !weight_same(&m->weight[s->slot[h] - 1], w))
+    size_t h = (size_t)key & (s->cap - 1);
+    while (s->slot[h].weight && s->slot[h].key != key)
         h = (h + 1) & (s->cap - 1);
     return &s->slot[h];
 }
@@ -146,38 +152,42 @@ static weightset *
 weight_set(fg_module *m)
 {
     weightset *s = m->weights;
-    if (s && (size_t)m->nweight * 2 < s->cap)
-        return s;
     if (!s)
         s = m->weights = FG_NEW(m->a, weightset);
+    if (s->n * 2 < s->cap)
+        return s;
+    weightset old = *s;
     s->cap = s->cap ? s->cap * 2 : 64;
-    while (s->cap <= (size_t)m->nweight * 2)
-        s->cap *= 2;
-    s->slot = FG_NEWN(m->a, uint32_t, s->cap);
-    for (int i = 0; i < m->nweight; i++) {
-        size_t h = (size_t)m->weight[i].hash & (s->cap - 1);
-        while (s->slot[h])
-            h = (h + 1) & (s->cap - 1);
-        s->slot[h] = (uint32_t)i + 1;
-    }
+    s->slot = FG_NEWN(m->a, struct weightslot, s->cap);
+    for (size_t k = 0; k < old.cap; k++)
+        if (old.slot[k].weight)
+            *weight_slot(s, old.slot[k].key) = old.slot[k];
     return s;
 }
 
 int
 fg_weight_add(fg_module *m, const fg_weight *w)
 {
-    fg_weight x = *w;
-    x.hash = weight_sample(w);
+    weightset *s = weight_set(m);
     m->weight_bytes_total += w->bytes;
-    uint32_t *slot = weight_slot(m, weight_set(m), &x);
-    if (*slot) {
-        m->weight[*slot - 1].uses++;
-        m->weight_tied++;
-        return (int)*slot - 1;
+    uint64_t key = weight_key(w, false);
+    struct weightslot *slot = weight_slot(s, key);
+    for (int whole = 0; slot->weight && whole < 2; whole++) {
+        fg_weight *known = &m->weight[slot->weight - 1];
+        if (weight_same(known, w)) {
+            known->uses++;
+            m->weight_tied++;
+            return (int)slot->weight - 1;
+        }
+        if (!whole)
+            slot = weight_slot(s, key = weight_key(w, true));
     }
-    x.uses = 1;
-    FG_PUSH(m->a, m->weight, m->nweight, m->capweight) = x;
-    *slot = (uint32_t)m->nweight;
+    FG_PUSH(m->a, m->weight, m->nweight, m->capweight) = *w;
+    m->weight[m->nweight - 1].uses = 1;
+    if (!slot->weight) {
+        *slot = (struct weightslot){key, (uint32_t)m->nweight};
+        s->n++;
+    }
     return m->nweight - 1;
 }
 

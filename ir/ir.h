@@ -83,7 +83,6 @@ typedef struct fg_weight {
     int64_t dim[FG_MAXRANK];
     const void *data; /* any alignment; NULL: text whose file is not at hand */
     size_t bytes;
-    uint64_t hash;    /* of type, shape and a sample of the content */
     const char *name; /* of the first initializer with this content; may be NULL */
     const char
         *file; /* that it is mapped from, relative to the model's folder; or NULL */
