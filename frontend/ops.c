@@ -75,7 +75,8 @@ fg_in_clamped(fg_node *n, int k, int64_t lo, int64_t hi, const fg_expr **v, int 
     lo = lo < -FAR ? -FAR : lo;
     hi = hi > FAR ? FAR : hi;
     r = fg_emit_cast(n->b, r, FG_i64);
-    r = E2(max, r, fg_emit_f(n->b, FG_i64, (double)lo));
+    if (lo) /* a size below 0 is a fault of the data, and refused when it is read */
+        r = E2(max, r, fg_emit_f(n->b, FG_i64, (double)lo));
     r = E2(min, r, fg_emit_f(n->b, FG_i64, (double)hi));
     if (!r)
         return false;

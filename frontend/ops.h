@@ -45,7 +45,8 @@ fg_reg fg_narrow(fg_node *n, fg_reg y, fg_reg like);
 /* The one element of r as rank 0; diagnostic when r may hold another number. */
 fg_reg fg_scalar(fg_node *n, fg_reg r, const char *what);
 /* Operand k read when the program runs, every element as an expression in lo..hi: values
- * beyond are clamped, so that sentinels cannot overflow later arithmetic. */
+ * beyond are clamped, so that sentinels cannot overflow later arithmetic. But where lo is 0,
+ * for sizes and counts, the run refuses what is negative. */
 bool   fg_in_clamped(fg_node *n, int k, int64_t lo, int64_t hi, const fg_expr **v,
                      int *count);
 

@@ -226,22 +226,46 @@ fg_onnx_transpose(fg_node *n)
 
 /* ---- repetition ------------------------------------------------------------------ */
 
-/* One axis of Expand: either side may be 1. A run-time target beside a fixed size is 1 or
- * that size; anything else is a fault of the data and found by the launch. */
+/* c ? a : b for sizes c that are 1 or not. */
+static fg_expr
+if_one(fg_node *n, fg_expr c, fg_expr a, fg_expr b)
+{
+    return fg_eselect(n->ex, fg_eeq(n->ex, c, fg_c(n, 1)), a, b);
+}
+
+/* One axis of Expand: either side may be 1. What a target computed from data is, only the run
+ * can tell: it must be 1 or the size that is there, unless that is 1. */
 static bool
 expand_dim(fg_node *n, fg_expr d, fg_expr to, fg_expr *out)
 {
-    int64_t v;
+    bool from_data = fg_e_mentions(n->ex, to, FG_SYM_RUN) && d != to;
+    fg_expr fits = if_one(n, to, d, to);
 
-    if (fg_e_is(n->ex, to, 1) ||
-        (fg_e_const(n->ex, d, &v) && v != 1 && fg_e_mentions(n->ex, to, FG_SYM_RUN)))
+    if (fg_e_is(n->ex, to, 1))
         *out = d;
     else if (fg_e_is(n->ex, d, 1))
         *out = to;
+    else if (from_data && fg_e_lo(n->ex, d) > 1 && fg_require_checked(n->b, fits, d))
+        *out = d;
+    else if (from_data && fg_e_lo(n->ex, d) <= 1 &&
+             !fg_e_mentions(n->ex, d, FG_SYM_RUN) &&
+             fg_require_checked(n->b, if_one(n, d, d, fits), d))
+        *out = if_one(n, d, to, d);
     else if (!fg_bcast_dim(n->m, d, to, out))
         return fg_node_error(n, "%s does not expand to the given shape",
                              fg_type_text(n->m, fg_in_type(n, 0)));
     return true;
+}
+
+/* Repeats axis a of x if its size turns out to be 1, so that it has `size` elements in
+ * any case: no broadcast, which would have to know. */
+static fg_reg
+repeat_if_one(fg_node *n, fg_reg x, int a, fg_expr size)
+{
+    fg_expr step = if_one(n, fg_dim(n, x, a), fg_c(n, 0), fg_c(n, 1));
+    fg_reg at = fg_emit_iota(n->b, size, fg_c(n, 0), 1, FG_i64);
+
+    return fg_emit_gather(n->b, x, E2(mul, at, fg_sym_scalar(n, step, FG_i64)), a);
 }
 
 bool
@@ -265,7 +289,11 @@ fg_onnx_expand(fg_node *n)
             return fg_node_error(n, "size %lld is negative", (long long)v);
         if (!expand_dim(n, d, to, &dim[a]))
             return false;
+        if (dim[a] != fg_e_renew(n->ex, d) && !fg_e_is(n->ex, d, 1))
+            x = repeat_if_one(n, x, a - (rank - rx), dim[a]);
     }
+    for (int a = 0; a < rank; a++)
+        dim[a] = fg_e_renew(n->ex, dim[a]);
     return fg_yield(n, fg_emit_expand(n->b, x, rank, dim));
 }
 
