@@ -115,6 +115,13 @@ fg_eval_matmul_int(fg_evalcall *c)
 
 /* ---- attention --------------------------------------------------------------------- */
 
+/* Where scores or weights may be: (integer - zero) scale. */
+typedef struct grid {
+    fg_roundat at;
+    double scale, zero, lo, hi;
+    bool wide; /* computed in f64 */
+} grid;
+
 typedef struct attention {
     int64_t s, t, d, e; /* queries, keys, columns of q and k, columns of v */
     double scale, cap;
@@ -122,6 +129,8 @@ typedef struct attention {
     const fg_tensor *mask; /* NULL: none */
     int64_t mask_stride[4], mask_keys;
     fg_num *q, *k, *v, *w; /* one query; keys and values of one head; weights */
+    int ngrid;
+    grid grid[FG_MAXROUND];
 } attention;
 
 static const fg_tensor *
@@ -156,6 +165,42 @@ mask_fits(fg_evalcall *c, attention *at)
     return true;
 }
 
+static void
+grids_new(fg_evalcall *c, attention *at)
+{
+    fg_rounding round[FG_MAXROUND];
+
+    at->ngrid = fg_attention_rounds(c->i, round);
+    for (int k = 0; k < at->ngrid; k++) {
+        const fg_tensor *scale = &c->in[6 + 2 * k], *zero = &c->in[7 + 2 * k];
+        int bits = fg_dtypes[zero->dtype].bits;
+        double n = ldexp(1, bits);
+        bool sign = fg_dtypes[zero->dtype].cls == FG_CLASS_SINT;
+
+        at->grid[k] =
+            (grid){round[k].at,       fg_tensor_f64(scale, 0), fg_tensor_f64(zero, 0),
+                   sign ? -n / 2 : 0, (sign ? n / 2 : n) - 1,  scale->dtype == FG_f64};
+    }
+}
+
+/* x through quantize and dequantize, wherever `where` asks for it. The quotient is
+ * rounded to f32 first, as in quantize. */
+static double
+rounded(const attention *at, fg_roundat where, double x)
+{
+    for (int k = 0; k < at->ngrid; k++) {
+        const grid *g = &at->grid[k];
+
+        if (g->at != where)
+            continue;
+        x /= g->scale;
+        x = nearbyint(g->wide ? x : (float)x) + g->zero;
+        x = x < g->lo ? g->lo : x > g->hi ? g->hi : x;
+        x = (x - g->zero) * g->scale;
+    }
+    return x;
+}
+
 static bool
 attention_new(fg_evalcall *c, attention *at)
 {
@@ -180,6 +225,7 @@ attention_new(fg_evalcall *c, attention *at)
         return fg_eval_error(c, "mask does not broadcast");
     if ((sink && sink->count != q->dim[1]) || (lengths && lengths->count != q->dim[0]))
         return fg_eval_error(c, "sinks or lengths do not fit");
+    grids_new(c, at);
     at->q = FG_NEWN(c->scratch, fg_num, (size_t)at->d);
     at->k = FG_NEWN(c->scratch, fg_num, (size_t)(at->t * at->d));
     at->v = FG_NEWN(c->scratch, fg_num, (size_t)(at->t * at->e));
@@ -207,7 +253,7 @@ score(const attention *at, int64_t j, int64_t p, int64_t length, int64_t mask_ro
         return -INFINITY;
     for (int64_t k = 0; k < at->d; k++)
         x += at->q[k].f * at->k[j * at->d + k].f;
-    x *= at->scale;
+    x = rounded(at, FG_ROUND_SCORES, x * at->scale);
     if (at->cap != 0)
         x = at->cap * tanh(x / at->cap);
     if (at->mask) {
@@ -218,7 +264,7 @@ score(const attention *at, int64_t j, int64_t p, int64_t length, int64_t mask_ro
         else if (!fg_tensor_i64(at->mask, m))
             return -INFINITY;
     }
-    return x;
+    return rounded(at, FG_ROUND_MASKED, x);
 }
 
 /* One query's result from the scores in at->w: softmax with the sink, then the sum of the
@@ -243,8 +289,10 @@ weigh(const attention *at, const fg_tensor *sink, int64_t head, bool zero, fg_nu
         sum += exp(at->w[j].f - top);
     for (int64_t j = 0; j < at->t; j++)
         if (at->w[j].f != -INFINITY)
-            fg_num_add_scaled(true, out, (fg_num){.f = exp(at->w[j].f - top) / sum},
-                              at->v + j * at->e, 1, at->e);
+            fg_num_add_scaled(
+                true, out,
+                (fg_num){.f = rounded(at, FG_ROUND_WEIGHTS, exp(at->w[j].f - top) / sum)},
+                at->v + j * at->e, 1, at->e);
 }
 
 bool

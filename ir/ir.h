@@ -314,6 +314,17 @@ void fg_symval(fg_module *m, fg_inst *i); /* sets reg[out].sym where it can */
 /* Element i (row-major) alone, also where others are not known; FG_E_BAD: not known. */
 fg_expr fg_sym_at(fg_module *m, fg_reg r, int64_t i);
 
+/* ---- attention: roundings (ir/shape_nn.c) ----------------------------------------------- */
+typedef enum { FG_ROUND_SCORES, FG_ROUND_MASKED, FG_ROUND_WEIGHTS } fg_roundat;
+typedef struct fg_rounding {
+    fg_roundat at;
+    fg_reg scale, zero;
+} fg_rounding;
+enum { FG_MAXROUND = 6 };
+extern const char *const fg_round_text[]; /* by fg_roundat */
+/* What an attention instruction rounds, in order; -1: words and operands do not match. */
+int fg_attention_rounds(const fg_inst *i, fg_rounding *out);
+
 /* ---- text (ir/print.c, ir/parse.c) ----------------------------------------------------- */
 void fg_print(fg_text *o, fg_module *m);
 void fg_print_block(fg_text *o, fg_module *m, const fg_block *b, int indent);

@@ -65,7 +65,7 @@ typedef struct fg_attrinfo {
 } fg_attrinfo;
 
 #define FG_OUTS_N (-1)
-#define FG_MAXOPERANDS 6 /* operand words in a row; the last may repeat */
+#define FG_MAXOPERANDS 7 /* operand words in a row; the last may repeat */
 
 typedef enum {
     FG_IN_any,

@@ -95,6 +95,48 @@ check_mask(fg_infer *s)
     return true;
 }
 
+const char *const fg_round_text[] = {"scores", "masked", "weights"};
+
+int
+fg_attention_rounds(const fg_inst *i, fg_rounding *out)
+{
+    int n = 0, first = 6, kind = 0;
+    for (const char *s = FG_GET(i, attention, round).s; *s; n++) {
+        size_t len = strcspn(s, ",");
+        while (kind < 3 && (strlen(fg_round_text[kind]) != len ||
+                            memcmp(fg_round_text[kind], s, len) != 0))
+            kind++;
+        if (kind == 3 || n == FG_MAXROUND || first + 2 * n + 1 >= i->nin)
+            return -1;
+        out[n] = (fg_rounding){(fg_roundat)kind, i->in[first + 2 * n],
+                               i->in[first + 2 * n + 1]};
+        s += len + (s[len] == ',');
+    }
+    return i->nin <= first + 2 * n ? n : -1;
+}
+
+/* A grid is two scalars; a key that the mask excludes is not rounded back in. */
+static bool
+check_rounds(fg_infer *s)
+{
+    fg_rounding round[FG_MAXROUND];
+    int n = fg_attention_rounds(s->i, round);
+    if (n < 0)
+        return fg_infer_error(s, "\"%s\" does not name its %d operands for rounding",
+                              FG_GET(s->i, attention, round).s,
+                              s->i->nin > 6 ? s->i->nin - 6 : 0);
+    for (int k = 0; k < n; k++) {
+        const fg_type *scale = &s->in[6 + 2 * k], *zero = &s->in[7 + 2 * k];
+        if (!fg_is_float((fg_dtype)scale->dtype) || !fg_is_int((fg_dtype)zero->dtype) ||
+            fg_dtypes[zero->dtype].bits > 16 || scale->rank || zero->rank)
+            return fg_infer_error(s, "%s and %s are no scale and zero point",
+                                  fg_type_text(s->m, scale), fg_type_text(s->m, zero));
+        if (round[k].at == FG_ROUND_MASKED && s->in[3].dtype == FG_bool)
+            return fg_infer_error(s, "scores under a bool mask cannot be rounded");
+    }
+    return true;
+}
+
 bool
 fg_shape_attention(fg_infer *s)
 {
@@ -127,7 +169,8 @@ fg_shape_attention(fg_infer *s)
                          "number of lengths and batch size")))
         return false;
     static const char *const empty[] = {"zero", "nan"};
-    if (!fg_infer_word(s, FG_GET(s->i, attention, empty).s, empty, 2, "empty"))
+    if (!fg_infer_word(s, FG_GET(s->i, attention, empty).s, empty, 2, "empty") ||
+        !check_rounds(s))
         return false;
     s->out[0] = *q;
     s->out[0].dim[3] = v->dim[3];

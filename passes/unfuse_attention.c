@@ -57,6 +57,37 @@ ungrouped(const attention *a, fg_reg x, fg_expr m, fg_expr n)
     return fg_emit_reshape(a->b, x, 4, (fg_expr[]){a->batch, a->heads, m, n});
 }
 
+/* x through quantize and dequantize. */
+static fg_reg
+on_grid(const attention *a, fg_reg x, const fg_rounding *r)
+{
+    fg_module *m = a->b->m;
+    fg_inst *q, *d;
+
+    if (!x)
+        return 0;
+    q = fg_inst_begin(a->b, FG_OP_quantize, 3, (fg_reg[]){x, r->scale, r->zero});
+    FG_SET(q, quantize, to).i = fg_rt(m, r->zero)->dtype;
+    if (!fg_inst_finish(a->b, q, NULL, 0))
+        return 0;
+    d = fg_inst_begin(a->b, FG_OP_dequantize, 3,
+                      (fg_reg[]){q->out[0], r->scale, r->zero});
+    FG_SET(d, dequantize, to).i = a->dtype;
+    return fg_inst_finish(a->b, d, NULL, 0) ? d->out[0] : 0;
+}
+
+static fg_reg
+rounded(const attention *a, fg_roundat at, fg_reg x)
+{
+    fg_rounding round[FG_MAXROUND];
+    int n = fg_attention_rounds(a->i, round);
+
+    for (int k = 0; k < n; k++)
+        if (round[k].at == at)
+            x = on_grid(a, x, &round[k]);
+    return x;
+}
+
 static fg_reg
 scores(const attention *a)
 {
@@ -69,6 +100,7 @@ scores(const attention *a)
 
     s = ungrouped(a, s, a->queries, a->keys);
     s = fg_emit2(a->b, FG_OP_mul, s, number(a, FG_GET(i, attention, scale).f));
+    s = rounded(a, FG_ROUND_SCORES, s);
     if (cap == 0)
         return s;
     s = fg_emit1(a->b, FG_OP_tanh, fg_emit2(a->b, FG_OP_div, s, number(a, cap)));
@@ -164,6 +196,7 @@ masked(const attention *a, fg_reg s)
         else
             s = fg_emit2(a->b, FG_OP_add, s, fg_emit_cast(a->b, mask, a->dtype));
     }
+    s = rounded(a, FG_ROUND_MASKED, s);
     return keep ? fg_emit3(a->b, FG_OP_where, keep, s, number(a, -INFINITY)) : s;
 }
 
@@ -206,7 +239,7 @@ unfuse(fg_module *m, fg_inst *i)
     attention a = {&b,        i,         m->ex,     (fg_dtype)q->dtype, q->dim[0],
                    q->dim[1], k->dim[1], q->dim[2], k->dim[2]};
     fg_expr columns = fg_rt(m, i->in[2])->dim[3];
-    fg_reg p = weights(&a, masked(&a, scores(&a)));
+    fg_reg p = rounded(&a, FG_ROUND_WEIGHTS, weights(&a, masked(&a, scores(&a))));
     fg_reg y = fg_emit_matmul(&b, grouped(&a, p, false, a.queries, a.keys),
                               grouped(&a, i->in[2], true, a.keys, columns), false, false);
 

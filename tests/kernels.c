@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAXCASES = 48, MAXTEXT = 1024, MAXOPERAND = 6, S = 1 };
+enum { MAXCASES = 48, MAXTEXT = 1024, MAXOPERAND = 12, S = 1 };
 
 typedef struct row {
     const char *types;

@@ -5,7 +5,8 @@
  * Both forms read q, k and v where they are: head splits, transposes and slices of a
  * projection are strides. Scores live in scratch and are exact f32; softmax subtracts
  * the true maximum (of what was seen so far, rescaling as it grows), so no score can
- * overflow.
+ * overflow. Weights that are rounded must be whole first, which only `few` knows: it has
+ * all scores of a query before it reads the values.
  */
 #include <math.h>
 #include "codegen/cpu/attention.h"
@@ -136,6 +137,55 @@ fg_att_end(fg_att *a, fg_v i)
     return ll_max(g, ll_min(g, at, a->keys), ll_i(g, 0));
 }
 
+static void
+load_grids(fg_att *a)
+{
+    fg_em *e = a->e;
+    e->lanes = 1;
+    for (int k = 0; k < a->nround; k++) {
+        const fg_rounding *r = &a->round[k];
+        a->grid[k][0] = fg_em_cast(e, fg_pull(e, r->scale, NULL),
+                                   fg_rt(e->m, r->scale)->dtype, FG_f32);
+        a->grid[k][1] =
+            fg_em_cast(e, fg_pull(e, r->zero, NULL), fg_rt(e->m, r->zero)->dtype, FG_f32);
+    }
+}
+
+bool
+fg_att_rounds(const fg_att *a, fg_roundat at)
+{
+    bool any = false;
+    for (int k = 0; k < a->nround; k++)
+        any |= a->round[k].at == at;
+    return any;
+}
+
+/* Grids are at most 16 bits wide, so f32 holds every number on the way. */
+fg_v
+fg_att_round(fg_att *a, fg_roundat at, fg_v x)
+{
+    fg_ll *g = a->g;
+    fg_t t = LLVMTypeOf(x);
+    int lanes = LLVMGetTypeKind(t) == LLVMVectorTypeKind ? (int)LLVMGetVectorSize(t) : 0;
+    for (int k = 0; k < a->nround; k++) {
+        if (a->round[k].at != at)
+            continue;
+        fg_dtype d = fg_rt(a->e->m, a->round[k].zero)->dtype;
+        bool sign = fg_dtypes[d].cls == FG_CLASS_SINT;
+        double n = ldexp(1, fg_dtypes[d].bits);
+        fg_v s = a->grid[k][0], z = a->grid[k][1];
+        if (lanes) {
+            s = ll_splat(g, s, lanes);
+            z = ll_splat(g, z, lanes);
+        }
+        x = ll_add(g, ll_round(g, ll_div(g, x, s)), z);
+        x = ll_max(g, x, ll_cf(t, sign ? -n / 2 : 0));
+        x = ll_min(g, x, ll_cf(t, (sign ? n / 2 : n) - 1));
+        x = ll_mul(g, ll_sub(g, x, z), s);
+    }
+    return x;
+}
+
 void
 fg_att_begin(fg_att *a, fg_v b, fg_v h)
 {
@@ -145,6 +195,7 @@ fg_att_begin(fg_att *a, fg_v b, fg_v h)
     fg_expr offset = FG_GET(a->anchor, attention, offset).e;
     a->b = b;
     a->h = h;
+    load_grids(a);
     fg_v kvh = fg_e_is(t, a->group, 1) ? h : ll_udiv(g, h, fg_em_expr(e, a->group));
     side_begin(a, &a->q, h);
     side_begin(a, &a->k, kvh);
@@ -252,6 +303,7 @@ setup(fg_att *a, fg_em *e, fg_inst *anchor)
         a->same_mask = m->rank < 2 || !fg_varies(e, a->mask, m->rank - 2);
     }
     a->cap = FG_GET(anchor, attention, softcap).f;
+    a->nround = fg_attention_rounds(anchor, a->round);
     a->left = FG_GET(anchor, attention, left).i;
     a->right = FG_GET(anchor, attention, right).i;
     if (FG_GET(anchor, attention, causal).i)
@@ -286,7 +338,7 @@ fg_gen_attention(fg_em *e, fg_inst *anchor)
         return false;
     e->flops = flops(a);
     fg_expr few = fg_att_few_chunks(a), many = fg_att_blocks_chunks(a);
-    if (fg_e_hi(t, a->S) <= FEW_QUERIES) {
+    if (fg_e_hi(t, a->S) <= FEW_QUERIES || a->nround) {
         e->chunks = few;
         fg_att_few(a);
     } else if (fg_e_lo(t, a->S) > FEW_QUERIES) {

@@ -32,10 +32,13 @@ typedef struct fg_att {
     bool same_mask; /* all queries of a head have the same mask */
     double cap;
     int64_t left, right; /* window; -1: open. causal: right 0 */
+    int nround;          /* what goes through quantize and dequantize */
+    fg_rounding round[FG_MAXROUND];
     /* This chunk. */
     fg_v b, h;
-    fg_v keys;  /* how many exist */
-    fg_v shift; /* query i stands at key i + shift */
+    fg_v keys;                 /* how many exist */
+    fg_v shift;                /* query i stands at key i + shift */
+    fg_v grid[FG_MAXROUND][2]; /* scale and zero point of each rounding, f32 */
     /* The run being pulled. */
     const fg_att_side *side;
     fg_v row, key, to;
@@ -57,6 +60,9 @@ bool fg_att_limited(const fg_att *a);
 /* What is added to the scores of query i and keys key.., e->lanes wide, under e->mask. */
 fg_v fg_att_mask(fg_att *a, fg_v i, fg_v key);
 fg_v fg_att_cap(fg_att *a, fg_v scores);
+/* x through every quantize and dequantize that stands there. */
+fg_v fg_att_round(fg_att *a, fg_roundat at, fg_v x);
+bool fg_att_rounds(const fg_att *a, fg_roundat at); /* is there one? */
 /* The extra logit of query head h; NULL: none. */
 fg_v fg_att_sink(fg_att *a, fg_v h);
 /* exp(s - m) with m = -inf, a row that sees nothing yet, giving 0. */

@@ -2,7 +2,7 @@
  *
  *     rows      query heads that share a key head, times queries; up to 8 at a time
  *     scores    x[row][D] times K[T][D] transposed    K is read once, front to back
- *     softmax   along each row
+ *     softmax   along each row; here scores and weights are rounded to a grid, if they are
  *     result    p[row][T] times V[T][E]               V is read once
  *
  * The products are those of gemv.c and run at the speed of memory.
@@ -116,14 +116,32 @@ score(few *f, fg_v y, fg_v i, fg_v at, fg_v first, fg_v end)
     fg_v in = ll_first(g, ll_sub(g, end, key), W);
     if (a->left >= 0)
         in = ll_and(g, in, ll_not(g, ll_first(g, ll_sub(g, first, key), W)));
-    fg_v s = fg_att_cap(a, ll_load(g, vec, ll_at(g, y, g->f32, at)));
+    fg_v s = fg_att_round(a, FG_ROUND_SCORES, ll_load(g, vec, ll_at(g, y, g->f32, at)));
+    s = fg_att_cap(a, s);
     if (a->mask) {
         e->lanes = W;
         e->mask = in;
         s = ll_add(g, s, fg_att_mask(a, i, key));
         e->mask = NULL;
     }
+    s = fg_att_round(a, FG_ROUND_MASKED, s);
     return ll_sel(g, in, s, ll_cf(vec, -INFINITY));
+}
+
+/* The weights of a row on their grid; times inv, they are what is to be rounded. */
+static void
+round_weights(few *f, fg_v y, fg_v all, fg_v inv)
+{
+    fg_att *a = f->a;
+    fg_ll *g = a->g;
+    int W = a->t.W;
+    fg_v by = ll_splat(g, inv, W);
+    ll_loop l;
+    ll_for(g, &l, ll_i(g, 0), all, ll_i(g, W), 0, NULL);
+    fg_v p = ll_at(g, y, g->f32, l.i);
+    fg_v w = ll_mul(g, ll_load(g, ll_vec(g->f32, W), p), by);
+    ll_store(g, fg_att_round(a, FG_ROUND_WEIGHTS, w), p);
+    ll_next(g, &l, NULL);
 }
 
 /* Row r of the scores becomes weights; returns what the results are multiplied with. */
@@ -157,7 +175,11 @@ softmax(few *f, fg_v r)
     fg_v total = ll_hsum(g, l.phi[0]);
     if (sink)
         total = ll_add(g, total, vm_exp_neg(g, ll_sub(g, sink, floor)));
-    return fg_att_inverse(a, total);
+    fg_v inv = fg_att_inverse(a, total);
+    if (!fg_att_rounds(a, FG_ROUND_WEIGHTS))
+        return inv;
+    round_weights(f, y, all, inv);
+    return ll_cf(g->f32, 1);
 }
 
 static void
