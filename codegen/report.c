@@ -2,20 +2,15 @@
  * weights, cost and kernels.
  *
  * Sizes and costs are those of nominal shapes (batch 1, length 128, within the
- * bounds). The cost model: a kernel takes the longer of its arithmetic and its memory
- * traffic, plus a start.
+ * bounds); costs are those of passes/cost.c.
  */
 #include "codegen/compile.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 
+#include "passes/cost.h"
 #include "passes/place.h"
-
-/* One core of a current server. The ratio of two costs, not the unit, is what is used. */
-#define FLOPS_PER_US 1e5
-#define BYTES_PER_US 2e4
-#define START_US 0.3
 
 static double
 eval_or(fg_module *m, fg_expr e, const int64_t *sym, double other)
@@ -25,14 +20,6 @@ eval_or(fg_module *m, fg_expr e, const int64_t *sym, double other)
     return e != FG_E_BAD && fg_e_eval(m->ex, e, sym, &v) ? (double)v : other;
 }
 
-static double
-kernel_cost(double flops, double bytes)
-{
-    double compute = flops / FLOPS_PER_US, memory = bytes / BYTES_PER_US;
-
-    return (compute > memory ? compute : memory) + START_US;
-}
-
 /* What the scores of an attention instruction would cost in memory: product, scale,
  * mask and softmax write and read them once each. */
 static double
@@ -40,11 +27,10 @@ unfused_attention(fg_module *m, const fg_inst *i, const int64_t *sym)
 {
     const fg_type *q = fg_rt(m, i->in[0]), *k = fg_rt(m, i->in[1]);
     double scores = eval_or(m, q->dim[0], sym, 1) * eval_or(m, q->dim[1], sym, 1) *
-                    eval_or(m, q->dim[2], sym, 1) * eval_or(m, k->dim[2], sym, 1) *
-                    fg_dtypes[q->dtype].bits / 8;
+                    eval_or(m, q->dim[2], sym, 1) * eval_or(m, k->dim[2], sym, 1);
     int passes = 2 + (FG_GET(i, attention, scale).f != 1) + (i->nin > 3 && i->in[3]);
 
-    return passes * (2 * scores / BYTES_PER_US + START_US);
+    return fg_gain_attention(scores, fg_dtypes[q->dtype].bits, passes);
 }
 
 void
@@ -57,8 +43,8 @@ fg_report_cost(fg_compiled *c)
         const fg_kcode *kc = &c->kc[k];
         if (fg_kernel_alias(c->m, kc->inst))
             continue;
-        fused += kernel_cost(eval_or(c->m, kc->flops, sym, 0),
-                             eval_or(c->m, kc->bytes, sym, 0));
+        fused += fg_cost_kernel(eval_or(c->m, kc->flops, sym, 0),
+                                eval_or(c->m, kc->bytes, sym, 0));
         fg_each_inst(kc->inst->region[0], i)
             if (i->op == FG_OP_attention)
                 unfused += unfused_attention(c->m, i, sym);

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 
 #include "codegen/target.h"
-#include "passes/pass.h"
+#include "passes/fuse_siblings.h"
 #include "passes/raise.h"
 #include "passes/unfuse.h"
 
@@ -464,6 +464,8 @@ fg_pass_fuse_ops(fg_module *m, fg_passctx *cx)
     note_definitions(&f, m->body);
     fuse_block(&f, m->body);
     drop_unread(&f, m->body);
+    if (cx->opt >= 1)
+        fg_fuse_siblings(m, cx);
     m->stage = FG_STAGE_FUSED;
     return FG_CHANGED;
 }

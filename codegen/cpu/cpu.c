@@ -26,14 +26,12 @@ struct fg_cpu_code {
  * -------------------------------------------------------------------- */
 
 typedef bool takes_fn(fg_module *m, const fg_inst *anchor);
-typedef bool gen_fn(fg_em *e, fg_inst *anchor);
 
-/* The first row that takes an instruction of the region makes the kernel; with none,
- * loops do. Cost: what code generation takes, in units of an elementwise kernel. */
+/* The first row that takes an instruction of a part makes it; with none, loops do. Cost: what code generation takes, in units of an elementwise kernel. */
 static const struct {
     fg_op op;
     takes_fn *takes; /* NULL: always */
-    gen_fn *gen;
+    fg_genfn *gen;
     int cost;
 } emitters[] = {
     {FG_OP_attention, fg_attention_takes, fg_gen_attention, 16},
@@ -59,20 +57,35 @@ static const struct {
 };
 
 typedef struct plan {
-    gen_fn *gen;
-    fg_inst *anchor;
+    int n;
+    fg_part *part;
     int cost;
 } plan;
 
-static plan
-choose(fg_module *m, fg_block *region)
+/* The cost of what is chosen. */
+static int
+choose_part(fg_module *m, fg_block *region, fg_part *p, uint32_t label)
 {
     for (size_t k = 0; k < sizeof emitters / sizeof *emitters; k++)
         fg_each_inst(region, i)
-            if (i->op == emitters[k].op &&
-                (!emitters[k].takes || emitters[k].takes(m, i)))
-                return (plan){emitters[k].gen, i, emitters[k].cost};
-    return (plan){fg_gen_loops, NULL, 1};
+            if (i->mark == label && i->op == emitters[k].op &&
+                (!emitters[k].takes || emitters[k].takes(m, i))) {
+                p->gen = emitters[k].gen;
+                p->anchor = i;
+                return emitters[k].cost;
+            }
+    p->gen = fg_gen_loops;
+    return 1;
+}
+
+static plan
+choose(fg_module *m, fg_arena *a, fg_block *region)
+{
+    plan p = {0};
+    p.n = fg_parts_of(m, a, region, &p.part);
+    for (int k = 0; k < p.n; k++)
+        p.cost += choose_part(m, region, &p.part[k], (uint32_t)k + 1);
+    return p;
 }
 
 static bool
@@ -92,18 +105,20 @@ expressible(fg_module *m, const fg_inst *kernel, const plan *p)
 {
     fg_block *r = kernel->region[0];
     fg_each_inst(r, i)
-        if (i != p->anchor && i->op != FG_OP_yield && !fg_pull_can(i->op))
+        if (i->mark && i != p->part[i->mark - 1].anchor && !fg_pull_can(i->op))
             return fg_error(m->cx, "%s: %s needs a kernel of its own",
                             fg_inst_where(m, kernel), fg_op_info(i->op)->name);
-    for (int k = 1; p->gen == fg_gen_loops && k < r->last->nin; k++)
-        if (!same_space(fg_rt(m, r->last->in[0]), fg_rt(m, r->last->in[k])))
-            return fg_error(m->cx, "%s: results of different shapes",
-                            fg_inst_where(m, kernel));
+    for (int k = 0; k < p->n; k++)
+        for (int j = 1; p->part[k].gen == fg_gen_loops && j < p->part[k].nresult; j++)
+            if (!same_space(fg_rt(m, r->last->in[p->part[k].result[0]]),
+                            fg_rt(m, r->last->in[p->part[k].result[j]])))
+                return fg_error(m->cx, "%s: results of different shapes",
+                                fg_inst_where(m, kernel));
     return true;
 }
 
 /* What an instruction alone would get. */
-static gen_fn *
+static fg_genfn *
 emitter_of(fg_module *m, const fg_inst *i)
 {
     for (size_t k = 0; k < sizeof emitters / sizeof *emitters; k++)
@@ -115,7 +130,7 @@ emitter_of(fg_module *m, const fg_inst *i)
 fg_fuse
 fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
 {
-    gen_fn *gen = emitter_of(m, anchor);
+    fg_genfn *gen = emitter_of(m, anchor);
     if (gen == fg_gen_library || gen == fg_gen_attention_plain)
         return FG_FUSE_NONE;
     if (gen == fg_gen_rows)
@@ -135,7 +150,7 @@ fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
 fg_fuse
 fg_cpu_after(fg_module *m, const fg_inst *anchor)
 {
-    gen_fn *gen = emitter_of(m, anchor);
+    fg_genfn *gen = emitter_of(m, anchor);
     return gen == fg_gen_library || gen == fg_gen_attention_plain ? FG_FUSE_NONE
            : gen == fg_gen_rows                                   ? FG_FUSE_ELEM
                                                                   : FG_FUSE_FORWARD;
@@ -274,7 +289,7 @@ find_or_add(compile *c, words *s, fg_inst *kernel)
     }
     function f = {.hash = h, .nword = s->n, .kernel = kernel};
     f.words = fg_dup(c->a, s->w, s->n * sizeof *s->w);
-    f.plan = choose(c->m, kernel->region[0]);
+    f.plan = choose(c->m, c->a, kernel->region[0]);
     FG_PUSH(c->a, c->fn, c->nfn, c->capfn) = f;
     c->table[at] = c->nfn;
     return c->nfn - 1;
@@ -333,7 +348,11 @@ emit(compile *c, fg_em *e, int k)
         return false;
     e->g = c->part[f->part];
     fg_em_begin(e, f->kernel, name);
-    if (!f->plan.gen(e, f->plan.anchor) || e->failed)
+    const fg_part *only = f->plan.part;
+    fg_em_part(e, only, 0);
+    if (!(f->plan.n == 1 ? only->gen(e, only->anchor)
+                         : fg_gen_parts(e, f->plan.n, only)) ||
+        e->failed)
         return false;
     fg_em_end(e);
     estimate(e);

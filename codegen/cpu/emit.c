@@ -36,14 +36,10 @@ fg_em_begin(fg_em *e, fg_inst *kernel, const char *name)
     ll_function(g, name, g->none, 5, param, false);
     e->kernel = kernel;
     e->region = r;
-    e->lanes = 1;
-    e->mask = NULL;
     e->begin = ll_param(g, 2);
     e->end = ll_param(g, 3);
     e->scratch = ll_param(g, 4);
-    e->chunks = fg_ec(e->m->ex, 1);
-    e->scratch_bytes = fg_ec(e->m->ex, 0);
-    e->flops = e->bytes = FG_E_BAD;
+    e->bytes = FG_E_BAD;
     e->arg = NULL;
     e->argv = NULL;
     e->narg = e->nmemo = 0;
@@ -56,6 +52,18 @@ fg_em_begin(fg_em *e, fg_inst *kernel, const char *name)
     fg_each_inst(r, i)
         for (int k = 0; k < i->nout; k++)
             e->source[i->out[k]] = (struct fg_source){0};
+}
+
+void
+fg_em_part(fg_em *e, const fg_part *part, int k)
+{
+    e->part = part;
+    e->label = (uint32_t)k + 1;
+    e->lanes = 1;
+    e->mask = NULL;
+    e->chunks = fg_ec(e->m->ex, 1);
+    e->scratch_bytes = fg_ec(e->m->ex, 0);
+    e->flops = FG_E_BAD;
 }
 
 void
@@ -79,6 +87,12 @@ fg_em_buf(fg_em *e, int i)
     return e->buf[i];
 }
 
+fg_v
+fg_em_result_buf(fg_em *e, int k)
+{
+    return fg_em_buf(e, e->kernel->nin + e->part->result[k]);
+}
+
 int
 fg_em_param(const fg_em *e, fg_reg r)
 {
@@ -88,13 +102,13 @@ fg_em_param(const fg_em *e, fg_reg r)
 fg_reg
 fg_em_result(const fg_em *e, int k)
 {
-    return e->region->last->in[k];
+    return e->region->last->in[e->part->result[k]];
 }
 
 int
 fg_em_nresult(const fg_em *e)
 {
-    return e->region->last->nin;
+    return e->part->nresult;
 }
 
 fg_v
@@ -113,13 +127,30 @@ fg_em_expr(fg_em *e, fg_expr x)
     for (int i = 0; i < e->narg; i++)
         if (e->arg[i] == x)
             return e->argv[i];
+    int slot;
+    fg_v v = fg_em_later(e, &slot);
+    fg_em_settle(e, slot, x);
+    return v;
+}
+
+fg_v
+fg_em_later(fg_em *e, int *slot)
+{
+    fg_ll *g = e->g;
     fg_bb at = ll_entry(g);
     fg_v v = ll_load_aligned(g, g->i64, ll_atc(g, ll_param(g, 1), g->i64, e->narg), 8);
     ll_back(g, at);
     int n = e->narg;
     FG_PUSH(e->a, e->argv, n, e->capargv) = v;
-    FG_PUSH(e->a, e->arg, e->narg, e->caparg) = x;
+    *slot = e->narg;
+    FG_PUSH(e->a, e->arg, e->narg, e->caparg) = FG_E_BAD;
     return v;
+}
+
+void
+fg_em_settle(fg_em *e, int slot, fg_expr x)
+{
+    e->arg[slot] = x;
 }
 
 fg_v
@@ -209,7 +240,7 @@ fg_em_store(fg_em *e, int k, const fg_index *ix, fg_v v)
 {
     const fg_type *t = fg_rt(e->m, fg_em_result(e, k));
     fg_index at = fg_ix_linear(e, t->rank, t->dim, ix);
-    fg_em_store_to(e, t->dtype, fg_em_buf(e, e->kernel->nin + k), at, v);
+    fg_em_store_to(e, t->dtype, fg_em_result_buf(e, k), at, v);
 }
 
 void

@@ -44,10 +44,12 @@ struct fg_em {
     fg_arena *a; /* of this kernel's compilation */
     fg_inst *kernel;
     fg_block *region;
-    int lanes;       /* of the code being emitted: 1 to 64 */
-    fg_v mask;       /* <lanes x i1>: lanes that exist; NULL: all */
-    fg_v begin, end; /* chunks to do */
-    fg_v scratch;    /* this worker's memory */
+    int lanes;                  /* of the code being emitted: 1 to 64 */
+    fg_v mask;                  /* <lanes x i1>: lanes that exist; NULL: all */
+    fg_v begin, end;            /* chunks to do */
+    fg_v scratch;               /* this worker's memory */
+    const struct fg_part *part; /* under way; its instructions have mark `label` */
+    uint32_t label;
 
     /* What the emitter says about the kernel. */
     fg_expr chunks, scratch_bytes;
@@ -72,11 +74,26 @@ void fg_em_end(fg_em *e);
 /* Room for `source`, once per module. */
 struct fg_source *fg_em_sources(fg_arena *a, const fg_module *m);
 
+/* Results of a kernel that share instructions, and the emitter that makes them. */
+typedef bool fg_genfn(fg_em *e, fg_inst *anchor);
+typedef struct fg_part {
+    fg_genfn *gen;
+    fg_inst *anchor; /* NULL: none */
+    int nresult, *result;
+} fg_part;
+/* Sets everything but gen and anchor; instructions of part k are marked k + 1, dead ones
+ * 0. */
+int fg_parts_of(fg_module *m, fg_arena *a, const fg_block *region, fg_part **out);
+bool fg_gen_parts(fg_em *e, int n, const fg_part *part);
+/* What follows is about this part only: result k is its k-th. */
+void fg_em_part(fg_em *e, const fg_part *part, int k);
+
 /* ---- the kernel's operands and results
  * ------------------------------------------------- */
 
-/* Address of operand i, or of result i - nin. */
+/* Addresses of operand i, of result k. */
 fg_v fg_em_buf(fg_em *e, int i);
+fg_v fg_em_result_buf(fg_em *e, int k);
 /* Which operand a register of the region is; -1: none. */
 int fg_em_param(const fg_em *e, fg_reg r);
 /* The register that becomes result k, and how many there are. */
@@ -85,6 +102,9 @@ int fg_em_nresult(const fg_em *e);
 /* An integer expression as i64: a constant, or an argument of the kernel. */
 fg_v fg_em_expr(fg_em *e, fg_expr x);
 fg_v fg_em_dim(fg_em *e, fg_reg r, int axis);
+/* An integer whose expression is only known after the code that reads it. */
+fg_v fg_em_later(fg_em *e, int *slot);
+void fg_em_settle(fg_em *e, int slot, fg_expr x);
 /* Asks for `bytes` of scratch more; the address, 64-aligned. */
 fg_v fg_em_scratch(fg_em *e, fg_expr bytes);
 

@@ -16,7 +16,7 @@ element(fg_em *e, fg_reg r, const fg_index *ix)
 static fg_v
 result(fg_em *e, int k)
 {
-    return fg_em_buf(e, e->kernel->nin + k);
+    return fg_em_result_buf(e, k);
 }
 
 /* Elements of t: a loop over the linear index, and where it stands. Ends with

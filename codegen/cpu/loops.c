@@ -243,7 +243,7 @@ chunk_elements(fg_em *e)
 {
     int64_t n = 16384;
     fg_each_inst(e->region, i)
-        if (fg_op_is(i->op, FG_T_ANCHOR) && i->op != FG_OP_rope)
+        if (i->mark == e->label && fg_op_is(i->op, FG_T_ANCHOR) && i->op != FG_OP_rope)
             n = 256;
     return n;
 }

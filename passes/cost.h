@@ -1,0 +1,30 @@
+/* cost.h - what running something takes, in microseconds: the one estimate that fusion,
+ * alpha and the report go by. */
+#ifndef FG_PASSES_COST_H
+#define FG_PASSES_COST_H
+
+#include "ir/ir.h"
+
+/* Sizes are nominal: see fg_nominal_symbols. */
+typedef struct fg_costs {
+    fg_module *m;
+    const int64_t *sym;
+} fg_costs;
+fg_costs fg_costs_new(fg_module *m, fg_arena *a);
+
+/* Elements and bytes of a register; 0 when not known. */
+double fg_cost_count(const fg_costs *c, fg_reg r);
+double fg_cost_bytes(const fg_costs *c, fg_reg r);
+
+/* A kernel of so many operations and bytes of memory traffic. */
+double fg_cost_kernel(double flops, double bytes);
+
+/* What it saves that kernel b runs beside kernel a: `shared` bytes are read once, one
+ * start is spared; if other kernels ran between, b's results wait in memory meanwhile. */
+double fg_gain_beside(const fg_costs *c, const fg_inst *b, double shared, bool between);
+
+/* What fusing attention saves whose scores have so many elements: `passes` instructions
+ * would write and read them. */
+double fg_gain_attention(double scores, int bits, int passes);
+
+#endif
