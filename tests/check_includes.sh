@@ -20,6 +20,7 @@ onnx.pb-c.h                     frontend/*
 protobuf-c/*                    frontend/*
 passes/pass.h                   passes/* codegen/compile.* tools/* tests/*
 passes/place.h                  passes/* codegen/* tools/*
+passes/cost.h                   passes/* codegen/report.c
 passes/*                        passes/*
 llvm-c/*                        codegen/cpu/*
 codegen/cpu/*                   codegen/cpu/*
