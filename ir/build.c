@@ -206,7 +206,7 @@ fg_inst_finish(fg_build *b, fg_inst *i, const fg_type *given, int ngiven)
     if (!fg_inst_infer(m, i, ngiven ? g : NULL, out))
         return NULL;
     require_unsolved(b);
-    if (i->op == FG_OP_require && b->block != m->body) /* read from text */
+    if (i->op == FG_OP_require) /* read from text */
         fg_rely(m, FG_GET(i, require, a).e, FG_GET(i, require, b).e);
     i->out = FG_NEWN(m->a, fg_reg, (size_t)i->nout);
     for (int k = 0; k < i->nout; k++) {

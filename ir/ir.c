@@ -525,9 +525,7 @@ fg_assume_le(fg_module *m, fg_expr a, fg_expr b)
 {
     bool changed;
     if (m->conditional)
-        fg_rely(m, a, b);
-    if (m->conditional || relied_on(m, a, b))
-        return fg_e_lo(m->ex, fg_esub(m->ex, a, b)) <= 0;
+        return fg_e_le(m->ex, a, b);
     if (!fg_e_assume_le(m->ex, a, b, &changed))
         return false;
     if (changed)

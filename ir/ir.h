@@ -125,7 +125,7 @@ struct fg_module {
     int nrequired;
     size_t caprequired;
     /* What holds in a branch need not hold elsewhere: there nothing is solved, and these
-     * pairs (equal, or the first at most the second) are what branches rely on. */
+     * pairs of equals, each behind a `require`, are what branches rely on. */
     int conditional; /* depth of the branches being imported */
     fg_expr *relied;
     int nrelied;
@@ -276,7 +276,8 @@ bool fg_require_checked(fg_build *b, fg_expr x, fg_expr y);
 /* Declares two dimensions equal; renews every type, attribute and symbolic value of the
  * module when a symbol was replaced. False when they are provably different. */
 bool fg_unify(fg_module *m, fg_expr a, fg_expr b);
-/* Declares a <= b the same way, by a bound on a symbol; false when that cannot express it. */
+/* Declares a <= b the same way, by a bound on a symbol; false when that cannot express it, and
+ * in a branch, which must not bind the rest, when it cannot be proved. */
 bool fg_assume_le(fg_module *m, fg_expr a, fg_expr b);
 
 /* Text for diagnostics: `MatMul "/layer.3/attn/MatMul"` from the instruction's nodes, or its op name and result. */
@@ -304,9 +305,8 @@ const char *fg_type_text(fg_module *m, const fg_type *t); /* for messages */
 bool fg_inst_operands_ok(fg_module *m, const fg_inst *i); /* counts and classes */
 bool fg_inst_infer(fg_module *m, fg_inst *i, const fg_type *given, fg_type *out);
 void fg_inst_link(fg_build *b, fg_inst *i);
-void fg_rely(fg_module *m, fg_expr a,
-             fg_expr b);                      /* a branch relies on a == b, or a <= b */
-void fg_inst_renew(fg_module *m, fg_inst *i); /* its expressions, after unification */
+void fg_rely(fg_module *m, fg_expr a, fg_expr b); /* a branch relies on a == b */
+void fg_inst_renew(fg_module *m, fg_inst *i);     /* its expressions, after unification */
 
 /* ---- symbolic values (ir/symval.c) ---------------------------------------------------- */
 #define FG_MAXSYM 256                     /* tensors with more elements are not tracked */

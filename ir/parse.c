@@ -249,7 +249,11 @@ symbol_line(fg_parser *p)
         return false;
     if (lo > hi)
         return fg_lex_fail(p, at, "no value between the bounds");
-    fg_sym_new(p->m->ex, s, kind, lo, hi);
+    fg_expr is = FG_E_BAD;
+    if (fg_lex_word(p, "is") && !fg_lex_expr(p, &is))
+        return false;
+    fg_sym made = fg_sym_new(p->m->ex, s, kind, lo, hi);
+    fg_sym_info(p->m->ex, made)->is = is;
     return true;
 }
 

@@ -4,6 +4,7 @@
  *     stage fused
  *     sym S in 1..1024
  *     sym u0 run in 0..
+ *     sym u1 run in 0.. is 2*S            ; what it was found to equal, and is compared with
  *     $0 = f32[768] file "model.onnx"+4096  !"wte"
  *     $1 = f32[] {1.0}
  *     input "mask" %mask = $1
@@ -324,22 +325,34 @@ find_named(fg_module *m, fg_arena *a)
 }
 
 static void
+put_bound(fg_text *o, int64_t v, int64_t open)
+{
+    if (v != open)
+        fg_putf(o, "%" PRId64, v);
+}
+
+/* Those that were replaced come last: what they equal is said in terms of the others. */
+static void
 put_symbols(printer *p, const bool *kept)
 {
-    for (fg_sym s = 0; s < fg_sym_count(p->m->ex); s++) {
-        const fg_syminfo *info = fg_sym_info(p->m->ex, s);
-        if (info->is != FG_E_BAD && !kept[s])
-            continue;
-        fg_puts(p->o, "sym ");
-        fg_put_symbol(p->o, p->m->ex, s);
-        fg_puts(p->o, info->kind == FG_SYM_RUN ? " run in " : " in ");
-        if (info->lo != INT64_MIN)
-            fg_putf(p->o, "%" PRId64, info->lo);
-        fg_puts(p->o, "..");
-        if (info->hi != INT64_MAX)
-            fg_putf(p->o, "%" PRId64, info->hi);
-        fg_putc(p->o, '\n');
-    }
+    fg_exprs *ex = p->m->ex;
+    for (int replaced = 0; replaced < 2; replaced++)
+        for (fg_sym s = 0; s < fg_sym_count(ex); s++) {
+            const fg_syminfo *info = fg_sym_info(ex, s);
+            if ((info->is != FG_E_BAD) != replaced || (replaced && !kept[s]))
+                continue;
+            fg_puts(p->o, "sym ");
+            fg_put_symbol(p->o, ex, s);
+            fg_puts(p->o, info->kind == FG_SYM_RUN ? " run in " : " in ");
+            put_bound(p->o, info->lo, INT64_MIN);
+            fg_puts(p->o, "..");
+            put_bound(p->o, info->hi, INT64_MAX);
+            if (replaced) {
+                fg_puts(p->o, " is ");
+                fg_put_expr(p->o, ex, fg_e_renew(ex, info->is));
+            }
+            fg_putc(p->o, '\n');
+        }
 }
 
 static void

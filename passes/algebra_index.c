@@ -31,15 +31,19 @@ as_ramp(fg_module *m, const fg_affine *f, ramp *r)
 }
 
 /* Does start + n <= size hold, or can it be promised? With `whole`, an input's size that
- * has a name of its own may be taken to be n. */
+ * has a name of its own may be taken to be n. Nothing is promised for a region: what it would
+ * need must not bind the runs that do not enter it. */
 static bool
-inside(fg_module *m, fg_expr start, fg_expr n, fg_expr size, bool whole)
+inside(fg_build *b, fg_expr start, fg_expr n, fg_expr size, bool whole)
 {
+    fg_module *m = b->m;
     fg_exprs *ex = m->ex;
     fg_expr end = fg_eadd(ex, start, n);
     fg_sym s;
     if (end == FG_E_BAD || fg_e_lo(ex, start) < 0)
         return false;
+    if (b->block != m->body)
+        return fg_e_le(ex, end, size);
     if (fg_assume_le(m, end, size))
         return true;
     return whole && fg_e_is(ex, start, 0) && fg_e_single(ex, size, &s) &&
@@ -130,10 +134,11 @@ flat_grid(fg_module *m, fg_reg index, const fg_type *x, int merged, grid *g)
 }
 
 static bool
-grid_inside(fg_module *m, fg_reg x, fg_reg index, const grid *g)
+grid_inside(fg_build *b, fg_reg x, fg_reg index, const grid *g)
 {
+    fg_module *m = b->m;
     for (int k = 0; k < g->n; k++)
-        if (!inside(m, fg_e_renew(m->ex, g->at[k].start),
+        if (!inside(b, fg_e_renew(m->ex, g->at[k].start),
                     ramp_size(m, &g->at[k], fg_rt(m, index)), fg_rt(m, x)->dim[k],
                     g->n > 1))
             return false;
@@ -183,7 +188,7 @@ gather_of_ramp(fg_build *b, fg_inst *i)
     if (!fg_find_affine(m, i->in[1], &f) || !as_ramp(m, &f, &r))
         return 0;
     fg_expr start = from_front(m, &r, fg_rt(m, i->in[0])->dim[axis]);
-    if (!inside(m, start, ramp_size(m, &r, fg_rt(m, i->in[1])),
+    if (!inside(b, start, ramp_size(m, &r, fg_rt(m, i->in[1])),
                 fg_rt(m, i->in[0])->dim[axis], false))
         return 0;
     const fg_type idx = *fg_rt(m, i->in[1]), y = *fg_rt(m, i->out[0]);
@@ -211,7 +216,7 @@ gather_of_flat_grid(fg_build *b, fg_inst *i)
         n = fg_emul(m->ex, n, x.dim[merged++]);
     if (merged < 2 || n != flat.dim[0] || n == FG_E_BAD ||
         !flat_grid(m, i->in[1], &x, merged, &g) ||
-        !grid_inside(m, d->in[0], i->in[1], &g))
+        !grid_inside(b, d->in[0], i->in[1], &g))
         return 0;
     return emit_grid(b, d->in[0], i->in[1], &g, fg_rt(m, i->in[1])->rank,
                      fg_rt(m, i->out[0]));
@@ -245,7 +250,7 @@ gather_nd_of_grid(fg_build *b, fg_inst *i)
     grid g;
     if (FG_GET(i, gather_nd, batch).i != 0 ||
         !tuple_grid(b->m, i->in[1], fg_rt(b->m, i->in[0]), &g) ||
-        !grid_inside(b->m, i->in[0], i->in[1], &g))
+        !grid_inside(b, i->in[0], i->in[1], &g))
         return 0;
     return emit_grid(b, i->in[0], i->in[1], &g, fg_rt(b->m, i->in[1])->rank - 1,
                      fg_rt(b->m, i->out[0]));

@@ -76,6 +76,13 @@ MODELS = {
     }""", [[f(2, 3, 4), f(2, 5, 4), f(2, 8), b(True)], [f(1, 3, 4), f(1, 0, 4), f(1, 3), b(False)],
            [f(1, 1, 4), f(1, 7, 4), f(1, 8), b(True)], [f(2, 3, 4), f(2, 5, 4), f(2, 3), b(False)]]),
 
+    # What one branch reads of a table says nothing of the size of the table in the other.
+    "if_positions": ("""agraph (float[N,4] x, float[T,4] table, bool c) => (float[M,4] y) {
+        at = Constant <value = int64[3] {0, 1, 2}> ()
+        y = If (c) <then_branch = t () => (float[P,4] a) { r = Gather(table, at)  a = Add(x, r) },
+                    else_branch = e () => (float[Q,4] d) { d = Neg(x) }>
+    }""", [[f(3, 4), f(5, 4), b(True)], [f(3, 4), f(2, 4), b(False)]]),
+
     "if_from_data": ("""agraph (float[N,4] x) => (float[N,4] y) {
         s = ReduceSum <keepdims = 0> (x)
         zero = Constant <value = float {0}> ()
