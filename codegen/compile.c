@@ -3,92 +3,13 @@
  */
 #include "codegen/compile.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "codegen/program.h"
 #include "passes/place.h"
 #include "runtime/rt.h"
 
-static double
-now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-/* Ends the phase that began at *start. */
-static void
-phase(fg_report *r, const char *name, double *start)
-{
-    double now = now_ms();
-
-    r->phase[r->nphase].name = name;
-    r->phase[r->nphase++].ms = now - *start;
-    *start = now;
-}
-
 /* ---- options ---------------------------------------------------------------------- */
-
-static bool
-parse_number(const char **s, int64_t *v)
-{
-    char *end;
-
-    errno = 0;
-    *v = strtoll(*s, &end, 10);
-    if (end == *s || errno || *v < 0)
-        return false;
-    *s = end;
-    return true;
-}
-
-static bool
-bad_dims(fg_arena *a, const char *text)
-{
-    return fg_error(
-        fg_arena_ctx(a),
-        "dims \"%.200s\": expected NAME=SIZE or NAME=MIN..MAX, comma separated", text);
-}
-
-bool
-fg_parse_dims(fg_arena *a, const char *text, fg_import_options *o)
-{
-    size_t n = 1;
-    const char **name;
-    int64_t *value, *lo, *hi;
-
-    if (!text || !*text)
-        return true;
-    for (const char *s = text; *s; s++)
-        n += *s == ',';
-    o->dim_name = name = FG_NEWN(a, const char *, n);
-    o->dim_value = value = FG_NEWN(a, int64_t, n);
-    o->dim_lo = lo = FG_NEWN(a, int64_t, n);
-    o->dim_hi = hi = FG_NEWN(a, int64_t, n);
-    for (const char *s = text; *s; s += *s == ',') {
-        size_t len = strcspn(s, "=,");
-        int64_t v[3] = {0};
-        int k = 0;
-        if (!len || s[len] != '=')
-            return bad_dims(a, text);
-        name[o->ndim] = fg_intern_n(fg_arena_ctx(a), s, len);
-        s += len + 1;
-        do {
-            if (k == 3 || !parse_number(&s, &v[k++]))
-                return bad_dims(a, text);
-        } while (!strncmp(s, "..", 2) && (s += 2));
-        if ((*s && *s != ',') || (k > 1 && v[0] > v[k - 1]))
-            return bad_dims(a, text);
-        value[o->ndim] = k == 1 ? v[0] : -1;
-        lo[o->ndim] = v[0];
-        hi[o->ndim++] = v[k - 1];
-    }
-    return true;
-}
 
 static bool
 check_options(fg_ctx *cx, const forge_options *o)
@@ -111,71 +32,111 @@ lookup(const void *code, int fn)
     return fg_cpu_fn(code, fn);
 }
 
-/* A pipeline given by hand may leave the module in TENSOR form, which has no kernels yet. */
-static bool
-run_passes(fg_compiled *c, const forge_options *o)
+/* The options of the command line that compile the same program again. */
+static const char *
+knobs(const fg_compiled *c, const forge_options *o)
+{
+    fg_text t = fg_text_new(c->a);
+
+    fg_putf(&t, "-O%d --passes=%s", o->opt, c->report.passes ? c->report.passes : "");
+    if (o->rounds > 0)
+        fg_putf(&t, " --rounds=%d", o->rounds);
+    if (o->dims && *o->dims)
+        fg_putf(&t, " --dim=%s", o->dims);
+    fg_putf(&t, " --cpu=%s", o->cpu ? o->cpu : "native");
+    return t.s;
+}
+
+bool
+fg_compile_passes(fg_compiled *c, const forge_options *o)
 {
     fg_pipeline p = {.passes = o->passes,
                      .skip = o->skip,
                      .opt = o->opt,
                      .check = o->check,
-                     .alpha = o->alpha};
+                     .rounds = o->rounds,
+                     .alpha = o->alpha,
+                     .observe = c->observe,
+                     .user = c->user};
 
-    if (!fg_run_passes(c->m, &p, &c->report))
+    c->report.nodes_imported = fg_inst_count(c->m->body);
+    if ((c->m->stage == FG_STAGE_TENSOR || o->passes) &&
+        !fg_run_passes(c->m, &p, &c->report))
         return false;
+    /* A pipeline given by hand may leave stage TENSOR, which has no kernels yet. */
     p.passes = "fuse_ops";
     p.skip = NULL;
-    return c->m->stage != FG_STAGE_TENSOR || fg_run_passes(c->m, &p, &c->report);
+    if (c->m->stage == FG_STAGE_TENSOR && !fg_run_passes(c->m, &p, &c->report))
+        return false;
+    c->report.instructions = fg_inst_count(c->m->body);
+    c->report.knobs = knobs(c, o);
+    fg_report_phase(&c->report, "passes");
+    return true;
 }
 
-static bool
-place(fg_compiled *c, const forge_options *o)
+bool
+fg_compile_code(fg_compiled *c, const forge_options *o, bool keep_text)
 {
-    fg_pipeline p = {
-        .passes = "place", .opt = o->opt, .check = o->check, .alpha = o->alpha};
+    fg_cpu_options cpu = {.cpu = o->cpu, .keep_text = keep_text};
 
-    return c->m->stage == FG_STAGE_PLACED || fg_run_passes(c->m, &p, &c->report);
+    c->code = fg_cpu_compile(c->m, c->a, &cpu, &c->kc, &c->nkc);
+    fg_report_phase(&c->report, "codegen");
+    return c->code;
+}
+
+bool
+fg_compile_place(fg_compiled *c, const forge_options *o)
+{
+    fg_pipeline p = {.passes = "place",
+                     .opt = o->opt,
+                     .check = o->check,
+                     .alpha = o->alpha,
+                     .observe = c->observe,
+                     .user = c->user};
+
+    /* Text may say where everything lives; what it says is proved, and then planned again,
+     * which gives the report its numbers. */
+    if (c->m->stage == FG_STAGE_PLACED) {
+        if (!fg_check_place(c->m, c->a))
+            return false;
+        c->m->stage = FG_STAGE_FUSED;
+    }
+    const char *passes = c->report.passes;
+    bool ok = fg_run_passes(c->m, &p, &c->report);
+    c->report.passes = passes;
+    fg_report_phase(&c->report, "place");
+    return ok;
+}
+
+bool
+fg_compile_program(fg_compiled *c)
+{
+    c->program = fg_program_make(c->m, c->a, c->kc, c->nkc, lookup, c->code);
+    fg_report_phase(&c->report, "lower");
+    return c->program != NULL;
 }
 
 bool
 fg_compile_module(fg_compiled *c, const forge_options *o)
 {
-    fg_cpu_options cpu = {.cpu = o->cpu};
-    double start = now_ms();
+    if (!c->report.a)
+        c->report = fg_report_new(c->a);
+    return fg_compile_passes(c, o) && fg_compile_code(c, o, false) &&
+           fg_compile_place(c, o) && fg_compile_program(c);
+}
 
-    c->report.a = c->a;
-    c->report.nodes_imported = fg_inst_count(c->m->body);
-    if (!run_passes(c, o))
-        return false;
-    c->report.instructions = fg_inst_count(c->m->body);
-    phase(&c->report, "passes", &start);
-    if (!(c->code = fg_cpu_compile(c->m, c->a, &cpu, &c->kc, &c->nkc)))
-        return false;
-    phase(&c->report, "codegen", &start);
-    if (!place(c, o))
-        return false;
-    phase(&c->report, "place", &start);
-    c->program = fg_program_make(c->m, c->a, c->kc, c->nkc, lookup, c->code);
-    phase(&c->report, "lower", &start);
-    return c->program != NULL;
+bool
+fg_compile_load(fg_compiled *c, const char *path, const forge_options *o)
+{
+    c->a = fg_arena_new(c->cx);
+    c->report = fg_report_new(c->a);
+    return check_options(c->cx, o) && (c->m = fg_load(c, path, o->dims));
 }
 
 bool
 fg_compile(fg_compiled *c, const char *path, const forge_options *o)
 {
-    fg_import_options import = {0};
-    double start = now_ms();
-
-    c->a = fg_arena_new(c->cx);
-    if (!check_options(c->cx, o) || !fg_parse_dims(c->a, o->dims, &import))
-        return false;
-    if (!(c->file = fg_onnx_open(c->cx, path)))
-        return false;
-    phase(&c->report, "read", &start);
-    if (!(c->m = fg_onnx_import(c->file, c->a, &import)))
-        return false;
-    phase(&c->report, "import", &start);
-    return fg_compile_module(c, o);
+    return fg_compile_load(c, path, o) && fg_compile_module(c, o);
 }
 
 void

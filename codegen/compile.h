@@ -7,9 +7,12 @@
 #include "passes/pass.h"
 #include "runtime/forge.h"
 
-/* A compilation: everything forge_compile_file makes and keeps. */
+/* A compilation: everything forge_compile_file makes and keeps. The caller sets cx, and an
+ * observer of the passes if it wants one. */
 typedef struct fg_compiled {
     fg_ctx *cx;
+    fg_observe *observe;
+    void *user;
     fg_arena *a;        /* module, program, report */
     fg_onnx_file *file; /* weights point into it */
     fg_module *m;       /* PLACED */
@@ -24,15 +27,25 @@ typedef struct fg_compiled {
  * value between). */
 bool fg_parse_dims(fg_arena *a, const char *text, fg_import_options *out);
 
-/* Fills c, whose cx is set; false with a diagnostic. What was made goes with
- * fg_compiled_free either way. */
+/* load.c: the module of a file, a model or text; weights point into c->file or c->a. NULL with
+ * a diagnostic. */
+fg_module *fg_load(fg_compiled *c, const char *path, const char *dims);
+
+/* Fills c; false with a diagnostic. What was made goes with fg_compiled_free either way. */
 bool fg_compile(fg_compiled *c, const char *path, const forge_options *o);
-/* The same from a module on: cx, a and m are set. */
+/* Its steps, each from whatever stage the one before left the module in. */
+bool fg_compile_load(fg_compiled *c, const char *path, const forge_options *o);
+bool fg_compile_passes(fg_compiled *c, const forge_options *o); /* to FUSED at least */
+bool fg_compile_code(fg_compiled *c, const forge_options *o, bool keep_text);
+bool fg_compile_place(fg_compiled *c, const forge_options *o);
+bool fg_compile_program(fg_compiled *c);
+/* Those after loading; a and m are set. */
 bool fg_compile_module(fg_compiled *c, const forge_options *o);
 void fg_compiled_free(fg_compiled *c);
 
-/* report.c: the compilation as JSON text in c->a. */
+/* report.c: the compilation as JSON text in c->a, and as a tree that the caller deletes. */
 const char *fg_report_json(fg_compiled *c);
+struct cJSON *fg_report_tree(fg_compiled *c);
 /* Cost of a run at nominal sizes in microseconds of one core, and what it would be
  * with every attention instruction run as products, scale, mask and softmax of its
  * own. */

@@ -192,8 +192,8 @@ add_kernels(cJSON *top, const fg_compiled *c)
     }
 }
 
-const char *
-fg_report_json(fg_compiled *c)
+cJSON *
+fg_report_tree(fg_compiled *c)
 {
     cJSON *top = cJSON_CreateObject();
     double total = 0;
@@ -205,6 +205,8 @@ fg_report_json(fg_compiled *c)
     cJSON_AddStringToObject(top, "target",
                             fg_format(c->a, "cpu:%s", fg_cpu_name(c->code)));
     number(top, "ms_total", total);
+    if (c->report.knobs)
+        cJSON_AddStringToObject(top, "knobs", c->report.knobs);
     add_passes(top, &c->report);
     add_fusions(top, c);
     add_memory(top, c);
@@ -212,6 +214,13 @@ fg_report_json(fg_compiled *c)
     number(top, "cost_alpha0", c->report.cost_alpha0);
     number(top, "cost_alpha1", c->report.cost_alpha1);
     add_kernels(top, c);
+    return top;
+}
+
+const char *
+fg_report_json(fg_compiled *c)
+{
+    cJSON *top = fg_report_tree(c);
     char *text = cJSON_Print(top);
     const char *kept = text ? fg_strdup(c->a, text) : "{}";
     free(text);

@@ -457,6 +457,9 @@ import_node(fg_scope *s, fg_build *b, const Onnx__NodeProto *pb)
         return fg_node_error(&n, "cannot be imported");
     if (!ok)
         return false;
+    fg_module *m = im->m;
+    FG_PUSH(m->a, m->origin, m->norigin, m->caporigin) =
+        (fg_origin){n.name, n.op, n.nout ? n.out[0] : 0};
     return define_outputs(&n, s, poison);
 }
 

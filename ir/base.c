@@ -335,6 +335,52 @@ safe_utf8(const unsigned char *s, size_t n)
     return overlong || control ? 0 : len;
 }
 
+/* Edits (a letter more, less or different, two swapped) from a to b, no more than `most`
+ * + 1; words are short. */
+static size_t
+edits(const char *a, size_t na, const char *b, size_t nb, size_t most)
+{
+    enum { LONGEST = 120 };
+    size_t row[3][LONGEST + 1];
+
+    if (na > LONGEST || nb > LONGEST)
+        return most + 1;
+    for (size_t j = 0; j <= nb; j++)
+        row[0][j] = j;
+    for (size_t i = 1; i <= na; i++) {
+        size_t *now = row[i % 3], *up = row[(i + 2) % 3], *up2 = row[(i + 1) % 3];
+        now[0] = i;
+        for (size_t j = 1; j <= nb; j++) {
+            size_t best = up[j - 1] + (a[i - 1] != b[j - 1]);
+            best = up[j] + 1 < best ? up[j] + 1 : best;
+            best = now[j - 1] + 1 < best ? now[j - 1] + 1 : best;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] &&
+                up2[j - 2] + 1 < best)
+                best = up2[j - 2] + 1;
+            now[j] = best;
+        }
+    }
+    return row[na % 3][nb];
+}
+
+const char *
+fg_closest(const char *word, size_t len, const void *table, size_t n, size_t row_bytes)
+{
+    const char *best = NULL;
+    size_t least = len / 3 + 1;
+
+    for (size_t k = 0; k < n; k++) {
+        const char *name;
+        memcpy(&name, (const char *)table + k * row_bytes, sizeof name);
+        size_t d = edits(word, len, name, strlen(name), least);
+        if (d < least + !best) {
+            least = d;
+            best = name;
+        }
+    }
+    return best;
+}
+
 char *
 fg_printable(fg_arena *a, const char *s, size_t n, size_t max)
 {

@@ -92,6 +92,10 @@ const char *fg_intern_n(fg_ctx *cx, const char *s, size_t n);
 /* Text from a file made printable: control characters, direction overrides and invalid
  * UTF-8 escaped as \xNN, longer than `max` bytes shortened with "...". */
 char *fg_printable(fg_arena *a, const char *s, size_t n, size_t max);
+/* The name that a misspelled word was probably meant to be: of a table of `n` rows that each begin
+ * with a const char *. NULL when none is near. */
+const char *fg_closest(const char *word, size_t len, const void *table, size_t n,
+                       size_t row_bytes);
 
 /* Growing text. */
 typedef struct fg_text {

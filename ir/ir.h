@@ -90,6 +90,11 @@ typedef struct fg_weight {
     int uses; /* how many initializers shared it */
 } fg_weight;
 
+typedef struct fg_origin { /* a node of the model file */
+    const char *name, *op; /* interned; the name as instructions carry it */
+    fg_reg reg;            /* of its first output when it was imported; 0: none */
+} fg_origin;
+
 typedef struct fg_port { /* an input or output of the model */
     const char *name;    /* as the model spells it */
     fg_reg reg;
@@ -112,7 +117,10 @@ struct fg_module {
     void *weights;           /* index of them by content */
     fg_port *input, *output; /* output[i].reg = operand i of ret */
     int ninput, noutput;
-    int onnx_nodes;            /* in the model file, functions inlined */
+    int onnx_nodes;    /* in the model file, functions inlined */
+    fg_origin *origin; /* those nodes, and calls of functions; not in text */
+    int norigin;
+    size_t caporigin;
     size_t weight_bytes_total; /* of all initializers before sharing */
     int weight_tied;           /* initializers that shared another's content */
     /* While a model is imported: what fg_unify could not solve, pairs. fg_inst_finish turns

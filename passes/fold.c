@@ -8,7 +8,7 @@
  * One forward walk. Operands are renamed first, so a rule sees what earlier rules made of
  * them; an instruction is tried again until nothing applies, and what a rule emits is
  * visited as well. Each step replaces an instruction by an equal value of the same type.
- * Memory is bounded: an evaluated result is at most FOLD_BYTES, or no larger than the
+ * Memory is bounded: an evaluated result has at most fold{bytes}, or no larger than the
  * operands it comes from, and views of weights stay views.
  */
 #include "ir/eval.h"
@@ -17,7 +17,6 @@
 #include "passes/rewrite.h"
 
 enum {
-    FOLD_BYTES = 1 << 20, /* results that may be made from less */
     VIEW_BYTES =
         1 << 16, /* rearranged constants; larger ones are read through the view */
     INPUT_BYTES = 1 << 26, /* operands of elementwise operations worth evaluating */
@@ -29,6 +28,7 @@ typedef struct folder {
     fg_arena *scratch;
     fg_rewrite w;
     int64_t steps; /* left: a pair of rules that undo each other must end */
+    size_t bytes;  /* the parameter */
     bool failed;
 } folder;
 
@@ -135,8 +135,9 @@ static_bytes(const fg_module *m, fg_reg r, int64_t *count, size_t *bytes)
 
 /* Is evaluating i cheap, and its result small enough to keep? */
 static bool
-worth_evaluating(const fg_module *m, const fg_inst *i)
+worth_evaluating(const folder *f, const fg_inst *i)
 {
+    const fg_module *m = f->m;
     size_t in = 0, out = 0, bytes;
     int64_t count, elements = 0, largest = 0;
     for (int k = 0; k < i->nout; k++) {
@@ -153,7 +154,7 @@ worth_evaluating(const fg_module *m, const fg_inst *i)
     }
     if (fg_op_is(i->op, FG_T_VIEW))
         return out <= VIEW_BYTES && (i->op != FG_OP_expand || out <= in || out <= 64);
-    if (out > FOLD_BYTES && out > in)
+    if (out > f->bytes && out > in)
         return false;
     if (!fg_op_is(i->op, FG_T_ANCHOR))
         return in <= INPUT_BYTES;
@@ -233,7 +234,7 @@ evaluated(folder *f, fg_inst *i)
         for (int d = 0; d < w->rank; d++)
             in[k].count *= w->dim[d];
     }
-    if (!worth_evaluating(f->m, i))
+    if (!worth_evaluating(f, i))
         return 0;
     if (!fg_eval_inst(f->m, i, f->scratch, in, &out)) {
         f->failed = true;
@@ -353,6 +354,7 @@ fg_progress
 fg_pass_fold(fg_module *m, fg_passctx *cx)
 {
     folder f = {.m = m, .scratch = cx->scratch, .w = fg_rewrite_new(m, cx->scratch)};
+    f.bytes = (size_t)cx->param[FG_PARAM_fold_bytes];
     f.steps = STEPS_EACH * ((int64_t)fg_inst_count(m->body) + STEPS_EACH);
     walk(&f, m->body);
     fg_rewrite_done(&f.w);

@@ -622,7 +622,7 @@ try_fuse(walk *w, const fg_passctx *cx)
     int rank = fg_rt(w->m, w->softmax->out[0])->rank;
     if (FG_GET(w->softmax, softmax, axis).i != rank - 1)
         return miss(w, "the softmax is not over the last axis");
-    if (cx->alpha <= 0)
+    if (cx->param[FG_PARAM_fuse_attention_alpha] <= 0)
         return miss(w, "alpha is 0");
     return walk_down(w) && walk_up(w, w->softmax->in[0]) && emit(w);
 }

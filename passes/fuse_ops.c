@@ -46,8 +46,8 @@ typedef struct fuser {
     fg_reg *map; /* to the register inside the kernel */
     fg_block *block;
     fg_inst *in[MAXREGION]; /* taken in so far, unordered */
-    int nin;
-    fg_reg *seen; /* registers whose member is set */
+    int nin, most;          /* and how many may be */
+    fg_reg *seen;           /* registers whose member is set */
     int nseen;
     size_t capseen;
     fg_inst *anchor;
@@ -251,7 +251,7 @@ wants(fuser *f, fg_reg r)
     fg_inst *i = f->def[r];
     const member *p = &f->member[r];
     bool alone = p->uses == f->uses[r] && !fg_bits_has(f->needed, r);
-    if (!i || i->block != f->block || f->nin >= MAXREGION - 1)
+    if (!i || i->block != f->block || f->nin >= f->most)
         return false;
     if (stays_outside(i) || p->limit == FG_FUSE_NONE)
         return false;
@@ -449,7 +449,7 @@ drop_unread(fuser *f, fg_block *b)
 fg_progress
 fg_pass_fuse_ops(fg_module *m, fg_passctx *cx)
 {
-    fuser f = {.m = m, .cx = cx};
+    fuser f = {.m = m, .cx = cx, .most = (int)cx->param[FG_PARAM_fuse_ops_size]};
     /* What idioms were raised from still reads their operands, and a dead reader is a
      * reader. */
     if (cx->opt >= 1 && fg_raise_idioms(m, cx))

@@ -9,6 +9,7 @@
  */
 #include "passes/pass.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,11 @@ const fg_passinfo fg_passes[] = {
 #include "passes/passes.def"
 };
 const int fg_npasses = sizeof fg_passes / sizeof *fg_passes;
+
+const fg_paraminfo fg_params[] = {
+#define PARAM(pass, name, lo, hi, dflt, meaning) {#pass, #name, lo, hi, dflt, meaning},
+#include "passes/passes.def"
+};
 
 /* By -O level. Dead code goes first, so that nothing works on it, and last, because the
  * others leave some; layout runs on what attention has not taken. */
@@ -41,6 +47,30 @@ fg_pass_by_name(const char *s, size_t n)
 }
 
 /* ---- report ------------------------------------------------------------------------- */
+
+static double
+now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+fg_report
+fg_report_new(fg_arena *a)
+{
+    return (fg_report){.a = a, .begin_ms = now_ms()};
+}
+
+void
+fg_report_phase(fg_report *r, const char *name)
+{
+    const fg_phase *last = r->nphase ? &r->phase[r->nphase - 1] : NULL;
+    double start = last ? last->start_ms + last->ms : 0;
+
+    assert(r->nphase < (int)(sizeof r->phase / sizeof *r->phase));
+    r->phase[r->nphase++] = (fg_phase){name, start, now_ms() - r->begin_ms - start};
+}
 
 void
 fg_report_fusion(fg_report *r, const char *rule)
@@ -72,14 +102,6 @@ fg_report_miss(fg_report *r, const char *pass, const char *node, const char *rea
 
 /* ---- measures ----------------------------------------------------------------------- */
 
-static double
-now_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
-}
-
 /* Resident set, in a few microseconds; 0 where there is no /proc. */
 static long
 rss_kb(void)
@@ -98,6 +120,11 @@ rss_kb(void)
 }
 
 /* ---- running one pass --------------------------------------------------------------- */
+
+typedef struct item { /* of a list of passes */
+    const fg_passinfo *pass;
+    double param[FG_NPARAMS];
+} item;
 
 typedef struct manager {
     fg_module *m;
@@ -140,27 +167,23 @@ check_after(manager *g, const fg_passinfo *pass, const char *before, bool change
 }
 
 static fg_progress
-run_pass(manager *g, const fg_passinfo *pass, int round)
+run_pass(manager *g, const item *it, int round)
 {
+    const fg_passinfo *pass = it->pass;
     fg_module *m = g->m;
     int errors = m->cx->nerror;
-    if (m->stage != pass->from) {
-        static const char *const stage[] = {"tensor", "fused", "placed"};
-        fg_error(m->cx, "pass %s needs stage %s, but the module is at stage %s",
-                 pass->name, stage[pass->from], stage[m->stage]);
-        return FG_FAILED;
-    }
     fg_arena *scratch = fg_arena_new(m->cx);
     const char *before = g->p->check >= 2 ? text_of(m, scratch) : NULL;
     if (g->p->observe)
         g->p->observe(g->p->user, pass, round, true, false, m);
-    fg_passctx cx = {scratch, g->report, g->p->alpha, g->p->opt};
+    fg_passctx cx = {scratch, g->report, it->param, g->p->opt};
     fg_ledger_row row = {
         .pass = pass->name, .round = round, .nodes_before = fg_inst_count(m->body)};
     long rss = rss_kb();
     double start = now_ms();
     fg_progress did = pass->run(m, &cx);
     row.ms = now_ms() - start;
+    row.start_ms = start - g->report->begin_ms;
     row.rss_delta_kb = rss_kb() - rss;
     row.nodes_after = fg_inst_count(m->body);
     row.changed = did == FG_CHANGED;
@@ -175,14 +198,17 @@ run_pass(manager *g, const fg_passinfo *pass, int round)
     return did;
 }
 
-/* ---- running a list ----------------------------------------------------------------- */
+/* ---- lists ---------------------------------------------------------------------------- */
+
+static const char separators[] = ", \t\n";
+static const char *const stage_text[] = {"tensor", "fused", "placed"};
 
 static bool
 in_list(const char *list, const char *name)
 {
     size_t n = strlen(name);
-    for (const char *s = list; s && *s; s += strspn(s, ", ")) {
-        size_t len = strcspn(s, ", ");
+    for (const char *s = list; s && *s; s += strspn(s, separators)) {
+        size_t len = strcspn(s, separators);
         if (len == n && !memcmp(s, name, n))
             return true;
         s += len;
@@ -190,46 +216,193 @@ in_list(const char *list, const char *name)
     return false;
 }
 
-/* The passes of a list, without those skipped; false with a diagnostic for a name that
- * is not one. */
-static bool
-parse_list(manager *g, const char *list, bool skip, const fg_passinfo ***out, int *n)
+typedef struct reader {
+    fg_ctx *cx;
+    const char *what, *list, *s; /* the text's name, it, and what is left of it */
+} reader;
+
+static reader
+read_from(fg_ctx *cx, const char *what, const char *list)
 {
-    const fg_passinfo **v = NULL;
-    size_t cap = 0;
-    *n = 0;
-    for (const char *s = list + strspn(list, ", "); *s; s += strspn(s, ", ")) {
-        size_t len = strcspn(s, ", ");
-        const fg_passinfo *pass = fg_pass_by_name(s, len);
-        if (!pass)
-            return fg_error(g->m->cx, "no pass is called \"%s\"",
-                            fg_printable(g->m->a, s, len, 80));
-        s += len;
-        if (!skip || !in_list(g->p->skip, pass->name))
-            FG_PUSH(g->m->a, v, *n, cap) = pass;
-    }
-    *out = v;
+    return (reader){cx, what, list, list + strspn(list, separators)};
+}
+
+/* What is wrong at r->s, and where that is. */
+static bool
+bad_list(const reader *r, const char *fmt, ...)
+{
+    va_list ap;
+    fg_text t = fg_text_new(r->cx->arena);
+
+    va_start(ap, fmt);
+    fg_vputf(&t, fmt, ap);
+    va_end(ap);
+    return fg_error(r->cx, "%s:1:%d: %s", r->what, (int)(r->s - r->list) + 1, t.s);
+}
+
+static size_t
+word(const char *s)
+{
+    size_t n = 0;
+
+    while (s[n] == '_' || (s[n] >= 'a' && s[n] <= 'z') || (s[n] >= '0' && s[n] <= '9'))
+        n++;
+    return n;
+}
+
+/* `name=value`, a parameter of it->pass. */
+static bool
+read_param(reader *r, item *it)
+{
+    const char *s = r->s;
+    size_t n = word(s);
+    int k = 0;
+    char *end;
+
+    while (k < FG_NPARAMS &&
+           (strcmp(fg_params[k].pass, it->pass->name) || strlen(fg_params[k].name) != n ||
+            memcmp(fg_params[k].name, s, n)))
+        k++;
+    if (k == FG_NPARAMS)
+        return bad_list(r, "%s has no parameter \"%s\"", it->pass->name,
+                        fg_printable(r->cx->arena, s, n ? n : strcspn(s, "}"), 40));
+    if (s[n] != '=')
+        return bad_list(r, "expected %s=VALUE", fg_params[k].name);
+    r->s += n + 1;
+    it->param[k] = strtod(r->s, &end);
+    if (end == r->s ||
+        !(it->param[k] >= fg_params[k].lo && it->param[k] <= fg_params[k].hi))
+        return bad_list(r, "%s is a number from %g to %g", fg_params[k].name,
+                        fg_params[k].lo, fg_params[k].hi);
+    r->s = end;
     return true;
 }
 
+/* `name` or `name{parameter=value,..}`; it->param holds the defaults. */
 static bool
-run_list(manager *g, const fg_passinfo **pass, int n)
+read_item(reader *r, item *it)
+{
+    size_t n = word(r->s), shown = n ? n : strcspn(r->s, separators);
+
+    if (!(it->pass = fg_pass_by_name(r->s, n))) {
+        const char *near =
+            fg_closest(r->s, n, fg_passes, (size_t)fg_npasses, sizeof *fg_passes);
+        return bad_list(r, "no pass is called \"%s\"%s%s%s",
+                        fg_printable(r->cx->arena, r->s, shown, 80),
+                        near ? "; did you mean \"" : "", near ? near : "",
+                        near ? "\"?" : "");
+    }
+    r->s += n;
+    if (*r->s != '{')
+        return true;
+    do {
+        r->s++;
+        if (!read_param(r, it))
+            return false;
+    } while (*r->s == ',');
+    if (*r->s != '}')
+        return bad_list(r, "expected , or }");
+    r->s++;
+    return true;
+}
+
+/* The passes of a list, without those skipped; `start`: the stage it begins with, -1 when the
+ * list decides. */
+static bool
+read_list(reader r, fg_arena *a, const fg_pipeline *p, int start, item **out, int *n)
+{
+    size_t cap = 0;
+    int stage = start;
+
+    *n = 0;
+    *out = NULL;
+    while (*r.s) {
+        item it = {NULL, {0}};
+        for (int k = 0; k < FG_NPARAMS; k++)
+            it.param[k] = fg_params[k].dflt;
+        it.param[FG_PARAM_fuse_attention_alpha] = p->alpha;
+        reader before = r;
+        if (!read_item(&r, &it))
+            return false;
+        if (*r.s && !strchr(separators, *r.s))
+            return bad_list(&r, "expected a comma");
+        r.s += strspn(r.s, separators);
+        if (in_list(p->skip, it.pass->name))
+            continue;
+        if (stage >= 0 && (int)it.pass->from != stage)
+            return bad_list(&before,
+                            "pass %s needs stage %s, but the module is at stage %s",
+                            it.pass->name, stage_text[it.pass->from], stage_text[stage]);
+        stage = (int)it.pass->to;
+        FG_PUSH(a, *out, *n, cap) = it;
+    }
+    return true;
+}
+
+bool
+fg_check_passes(fg_ctx *cx, const char *what, const char *list)
+{
+    const fg_pipeline none = {.alpha = 0};
+    item *it;
+    int n;
+
+    return !list || read_list(read_from(cx, what, list), cx->arena, &none, -1, &it, &n);
+}
+
+bool
+fg_check_names(fg_ctx *cx, const char *what, const char *list)
+{
+    reader r = read_from(cx, what, list ? list : "");
+    item it;
+
+    for (; *r.s; r.s += strspn(r.s, separators))
+        if (!read_item(&r, &it))
+            return false;
+    return true;
+}
+
+/* The list as text that runs it again, behind what ran already. */
+static void
+record_list(fg_report *r, const item *it, int n)
+{
+    fg_text t = fg_text_new(r->a);
+
+    fg_puts(&t, r->passes ? r->passes : "");
+    for (int k = 0; k < n; k++) {
+        int shown = 0;
+        fg_putf(&t, "%s%s", t.n ? "," : "", it[k].pass->name);
+        for (int j = 0; j < FG_NPARAMS; j++) {
+            if (strcmp(fg_params[j].pass, it[k].pass->name) ||
+                it[k].param[j] == fg_params[j].dflt)
+                continue;
+            fg_putf(&t, "%s%s=%.17g", shown++ ? "," : "{", fg_params[j].name,
+                    it[k].param[j]);
+        }
+        fg_puts(&t, shown ? "}" : "");
+    }
+    r->passes = t.s;
+}
+
+/* ---- running a list ----------------------------------------------------------------- */
+
+static bool
+run_list(manager *g, const item *it, int n)
 {
     int loop = 0, rounds = g->p->rounds > 0 ? g->p->rounds : DEFAULT_ROUNDS;
-    while (loop < n && pass[loop]->to == FG_STAGE_TENSOR)
+    while (loop < n && it[loop].pass->to == FG_STAGE_TENSOR)
         loop++;
     bool changed = true;
     for (int round = 1; round <= rounds && changed; round++) {
         changed = false;
         for (int k = 0; k < loop; k++) {
-            fg_progress did = run_pass(g, pass[k], round);
+            fg_progress did = run_pass(g, &it[k], round);
             if (did == FG_FAILED)
                 return false;
             changed |= did == FG_CHANGED;
         }
     }
     for (int k = loop; k < n && !g->p->tensor_only; k++)
-        if (run_pass(g, pass[k], 1) == FG_FAILED)
+        if (run_pass(g, &it[k], 1) == FG_FAILED)
             return false;
     return true;
 }
@@ -242,12 +415,13 @@ fg_run_passes(fg_module *m, const fg_pipeline *p, fg_report *r)
     const char *list = p->passes;
     if (!list)
         list = pipelines[p->opt < 0 ? 0 : p->opt > last ? last : p->opt];
-    const fg_passinfo **pass, **skipped;
-    int n, nskipped;
-    if (!parse_list(&g, list, true, &pass, &n) ||
-        !parse_list(&g, p->skip ? p->skip : "", false, &skipped, &nskipped))
+    item *it;
+    int n;
+    if (!read_list(read_from(m->cx, "passes", list), m->a, p, (int)m->stage, &it, &n) ||
+        !fg_check_names(m->cx, "skip", p->skip))
         return false;
     if (p->check >= 1 && !fg_verify(m))
         return fg_error(m->cx, "before the first pass, the module is not valid");
-    return run_list(&g, pass, n);
+    record_list(r, it, n);
+    return run_list(&g, it, n);
 }

@@ -28,11 +28,16 @@ typedef struct fg_count {
 typedef struct fg_ledger_row {
     const char *pass;
     int round;
-    double ms;
+    double start_ms, ms; /* since the compilation began; of the pass alone */
     int nodes_before, nodes_after;
     bool changed;
     long rss_delta_kb;
 } fg_ledger_row;
+
+typedef struct fg_phase {
+    const char *name;
+    double start_ms, ms;
+} fg_phase;
 
 /* What the whole compilation learned; becomes the JSON report. Lives in the module's arena. */
 typedef struct fg_report {
@@ -47,20 +52,38 @@ typedef struct fg_report {
     int buffers_virtual, buffers_physical;
     int64_t bytes_naive, bytes_planned, bytes_lower_bound;
     double fgr, cost_alpha0, cost_alpha1;
-    struct {
-        const char *name;
-        double ms;
-    } phase[16];
+    double begin_ms; /* clock when the compilation began */
+    fg_phase phase[16];
     int nphase;
+    const char *passes; /* those that ran, as text that runs them again */
+    const char *knobs;  /* the whole build, likewise */
+    bool explain;       /* also collect reasons that cost time to find */
 } fg_report;
+fg_report fg_report_new(fg_arena *a);
+void fg_report_phase(fg_report *r,
+                     const char *name); /* from the last phase's end to now */
 void fg_report_fusion(fg_report *r, const char *rule); /* counts one */
 void fg_report_miss(fg_report *r, const char *pass, const char *node, const char *reason);
+
+/* Parameters of passes, numbered as in passes.def: FG_PARAM_<pass>_<name>. */
+typedef enum {
+#define PARAM(pass, name, ...) FG_PARAM_##pass##_##name,
+#include "passes/passes.def"
+    FG_NPARAMS
+} fg_paramid;
+
+typedef struct fg_paraminfo {
+    const char *pass, *name;
+    double lo, hi, dflt;
+    const char *meaning;
+} fg_paraminfo;
+extern const fg_paraminfo fg_params[];
 
 typedef struct fg_passctx {
     fg_arena *scratch; /* freed after the pass */
     fg_report *report;
-    double alpha; /* 0..1: aggressiveness of attention fusion */
-    int opt;      /* -O level */
+    const double *param; /* [FG_NPARAMS] */
+    int opt;             /* -O level */
 } fg_passctx;
 
 typedef fg_progress fg_passfn(fg_module *m, fg_passctx *cx);
@@ -77,19 +100,27 @@ extern const fg_passinfo fg_passes[];
 extern const int fg_npasses;
 const fg_passinfo *fg_pass_by_name(const char *s, size_t n);
 
+/* Called before and after a pass; text of the module is the callee's to make. */
+typedef void fg_observe(void *user, const fg_passinfo *p, int round, bool before,
+                        bool changed, fg_module *m);
+
 typedef struct fg_pipeline {
-    const char *passes; /* "dce,cse,fold": in order; NULL: the list of the opt level */
-    const char *skip;   /* comma list of names never run; NULL: none */
-    int opt, check;     /* check: 0 none, 1 verify, 2 also honesty */
+    /* "dce,cse,fuse_attention{alpha=0.5}": in order; NULL: the list of the opt level */
+    const char *passes;
+    const char *skip; /* comma list of names never run; NULL: none */
+    int opt, check;   /* check: 0 none, 1 verify, 2 also honesty */
     int rounds; /* the list's TENSOR part runs to a fixpoint, at most this often; 0: 2 */
-    double alpha;
+    double alpha;     /* of fuse_attention, where the list does not say */
     bool tensor_only; /* stop before the first pass that leaves stage TENSOR */
-    /* Called after a pass when set; text of the module is the callee's to make. */
-    void (*observe)(void *user, const fg_passinfo *p, int round, bool before,
-                    bool changed, fg_module *m);
+    fg_observe *observe;
     void *user;
 } fg_pipeline;
+/* False with a diagnostic; for a list that is not one it names the place. */
 bool fg_run_passes(fg_module *m, const fg_pipeline *p, fg_report *r);
+/* Whether list can be run, and whether it holds names of passes; `what` is its name in
+ * the diagnostic. NULL is a list of none. */
+bool fg_check_passes(fg_ctx *cx, const char *what, const char *list);
+bool fg_check_names(fg_ctx *cx, const char *what, const char *list);
 
 /* clang-format on */
 #endif

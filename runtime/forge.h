@@ -96,6 +96,7 @@ typedef struct forge_options {
     int opt;            /* 0 straight through, 1 default, 2..3 slow compile */
     int check;          /* 0 none, 1 verify each pass, 2 also honesty       */
     double alpha;       /* 0..1: attention fusion                           */
+    int rounds;         /* of the passes, at most; 0: 2                     */
 } forge_options;
 
 /* ---- open ------------------------------------------------------------------------- */

@@ -40,6 +40,8 @@ struct fg_pool {
     int64_t chunks, shares;
     char *scratch;
     size_t stride;
+    fg_sharehook *hook;
+    void *hook_user;
 
     int nworker;
     void (*release)(void *, void *);
@@ -83,7 +85,10 @@ work(fg_pool *p, int thread)
         int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
         int64_t begin = share * each + (share < rest ? share : rest);
         int64_t end = begin + each + (share < rest);
+        int64_t start = p->hook ? now_ns() : 0;
         p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)thread);
+        if (p->hook)
+            p->hook(p->hook_user, thread, start, now_ns());
         atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
         t = atomic_load_explicit(&p->ticket, memory_order_acquire);
     }
@@ -193,6 +198,15 @@ int
 fg_pool_threads(const fg_pool *p)
 {
     return p ? p->nworker + 1 : 1;
+}
+
+void
+fg_pool_watch(fg_pool *p, fg_sharehook *hook, void *user)
+{
+    if (!p)
+        return;
+    p->hook = hook;
+    p->hook_user = user;
 }
 
 void

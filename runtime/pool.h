@@ -23,4 +23,9 @@ void fg_pool_end(fg_pool *p);
 void fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *arg,
                     int64_t chunks, char *scratch, size_t stride);
 
+/* While set, called by the thread that ran it after each share of a kernel: thread 0 is the
+ * caller. Times in nanoseconds of the monotonic clock. */
+typedef void fg_sharehook(void *user, int thread, int64_t begin, int64_t end);
+void fg_pool_watch(fg_pool *p, fg_sharehook *hook, void *user); /* between kernels */
+
 #endif

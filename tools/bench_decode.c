@@ -160,7 +160,7 @@ feed(bench *b, int64_t past, int64_t n, const int64_t *ids)
         const char *name = forge_model_input(b->m, i, &dtype, &rank);
         if (what == ROLE_STATE || (what == ROLE_OTHER && b->m->program->input[i].dflt))
             continue;
-        if (!tool_input_shape(b->m, i, dims))
+        if (!tool_input_shape(b->m, i, 0, dims))
             return bench_fail(b, "out of memory");
         if (what == ROLE_IDS || what == ROLE_MASK || what == ROLE_POSITION)
             for (int k = 0; k < rank; k++)

@@ -7,10 +7,7 @@
 
 typedef struct opt {
     tool_common c;
-    fg_ctx *cx;
-    fg_arena *a;
-    fg_onnx_file *file;
-    int rounds;
+    fg_compiled made;
     bool done;
 } opt;
 
@@ -18,33 +15,29 @@ static void
 optimise(void *arg)
 {
     opt *x = arg;
-    x->a = fg_arena_new(x->cx);
-    fg_report report = {.a = x->a};
+    fg_compiled *c = &x->made;
     fg_pipeline p = {.passes = x->c.o.passes,
                      .skip = x->c.o.skip,
                      .opt = x->c.o.opt,
                      .check = x->c.o.check,
                      .alpha = x->c.o.alpha,
-                     .rounds = x->rounds};
-    fg_module *m = tool_load(x->cx, x->a, &x->c, &x->file);
-    fg_text t = fg_text_new(x->a);
+                     .rounds = x->c.o.rounds};
 
-    if (!m || (p.passes && !fg_run_passes(m, &p, &report)))
+    if (!fg_compile_load(c, x->c.model, &x->c.o) ||
+        (p.passes && !fg_run_passes(c->m, &p, &c->report)))
         return;
-    fg_print(&t, m);
+    fg_text t = fg_text_new(c->a);
+    fg_print(&t, c->m);
     x->done = fwrite(t.s, 1, t.n, stdout) == t.n && !fflush(stdout);
     if (!x->done)
-        fg_error(x->cx, "cannot write the result");
+        fg_error(c->cx, "cannot write the result");
 }
 
 int
 cmd_opt(int argc, char **argv)
 {
-    opt x = {.rounds = 0};
-    const tool_option own[] = {
-        {"--rounds", TOOL_INT, &x.rounds, "N",
-         "how often the passes run while something changes; default 2"},
-        {NULL, TOOL_FLAG, NULL, NULL, NULL}};
+    opt x = {.done = false};
+    const tool_option own[] = {{NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&x.c);
     int code = tool_parse(
@@ -55,17 +48,13 @@ cmd_opt(int argc, char **argv)
         return code < 0 ? TOOL_OK : code;
     if (!x.c.model)
         return tool_fail(TOOL_USAGE, "a file is missing");
-    if (!tool_known_passes(x.c.o.passes) || !tool_known_passes(x.c.o.skip))
-        return TOOL_USAGE;
-    if (!(x.cx = fg_ctx_new(NULL)))
+    if (!(x.made.cx = fg_ctx_new(NULL)))
         return tool_fail(TOOL_FAILED, "out of memory");
-    fg_raise raise = fg_protect(x.cx, optimise, &x);
+    fg_raise raise = fg_protect(x.made.cx, optimise, &x);
     if (!x.done)
         code = tool_fail_file(TOOL_FAILED, x.c.model, "%s",
                               raise == FG_RAISE_MEMORY ? "out of memory"
-                                                       : fg_first_error(x.cx));
-    fg_arena_free(x.a);
-    fg_onnx_close(x.file);
-    fg_ctx_free(x.cx);
+                                                       : fg_first_error(x.made.cx));
+    fg_compiled_free(&x.made);
     return code;
 }

@@ -1,10 +1,8 @@
 /* dump.c - the views of forge dump: tables of the compiler itself, the ledger, missed
- * fusions, the memory plan, the graph. */
+ * fusions, where kernels run, the life of one node. */
 #include "tools/dump.h"
 
 #include <inttypes.h>
-
-#include "passes/place.h"
 
 /* ---- the compiler's own tables ------------------------------------------------------ */
 
@@ -67,6 +65,12 @@ dump_passes(fg_text *o)
     for (int k = 0; k < fg_npasses; k++)
         fg_putf(o, "| %s | %s | %s | %s |\n", fg_passes[k].name, stage[fg_passes[k].from],
                 stage[fg_passes[k].to], fg_passes[k].meaning);
+    fg_puts(o,
+            "\n| parameter | from | to | default | meaning |\n|---|---|---|---|---|\n");
+    for (int k = 0; k < FG_NPARAMS; k++)
+        fg_putf(o, "| %s{%s} | %g | %g | %g | %s |\n", fg_params[k].pass,
+                fg_params[k].name, fg_params[k].lo, fg_params[k].hi, fg_params[k].dflt,
+                fg_params[k].meaning);
 }
 
 /* ---- what the passes did ------------------------------------------------------------ */
@@ -108,123 +112,89 @@ dump_explain(fg_text *o, const fg_report *r, const char *pass)
         fg_puts(o, "nothing was missed\n");
 }
 
-/* ---- the memory plan ---------------------------------------------------------------- */
+/* ---- where it runs -------------------------------------------------------------------- */
 
+/* Walks kernels, those of branches and loops too. */
 static void
-put_row(fg_text *o, fg_module *m, fg_reg r, fg_liverange live, const int64_t *sym)
+put_kernels(fg_text *o, fg_module *m, const fg_block *b)
 {
-    static const char *const where[] = {"",      "input",    "output", "constant",
-                                        "arena", "alias of", "dynamic"};
-    const fg_reginfo *ri = fg_ri(m, r);
-    fg_text place = fg_text_new(o->a), type = fg_text_new(o->a);
-
-    fg_puts(&place, where[ri->mem]);
-    if (ri->mem == FG_MEM_ARENA)
-        fg_putf(&place, "+%" PRId64, ri->offset);
-    if (ri->mem == FG_MEM_ALIAS)
-        fg_putf(&place, " %%%s", fg_ri(m, ri->alias)->name);
-    fg_put_type(&type, m->ex, &ri->type);
-    fg_putf(o, "%-24s %-26s %12" PRId64 " %5d..%-5d %%%s\n", place.s, type.s,
-            fg_reg_bytes(m, r, sym), live.first, live.last, ri->name);
+    fg_each_inst(b, i) {
+        if (i->op == FG_OP_kernel)
+            fg_putf(o, "%-10s %-20s %%%-10s %s\n",
+                    dump_is_alias(m, i) ? "-" : DUMP_DEVICE, dump_kernel_name(i),
+                    m->reg[i->out[0]].name,
+                    dump_is_alias(m, i) ? "same bytes as its operand: never runs"
+                                        : DUMP_DEVICE_REASON);
+        for (int k = 0; k < i->nregion && i->op != FG_OP_kernel; k++)
+            put_kernels(o, m, i->region[k]);
+    }
 }
 
 void
-dump_plan(fg_text *o, fg_module *m, const fg_report *r)
+dump_placement(fg_text *o, fg_module *m)
 {
-    fg_liverange *live = fg_liveness(m, o->a);
-    const int64_t *sym = fg_nominal_symbols(m, o->a);
+    fg_putf(o, "%-10s %-20s %-11s %s\n", "device", "kernel", "result", "reason");
+    put_kernels(o, m, m->body);
+    fg_puts(o,
+            "transitions between devices: 0 before scheduling, 0 after; fallbacks: 0\n");
+}
 
-    fg_puts(o, "sizes at");
-    for (fg_sym s = 0; s < fg_sym_count(m->ex); s++)
-        if (fg_sym_info(m->ex, s)->is == FG_E_BAD)
-            fg_putf(o, " %s=%" PRId64, fg_sym_info(m->ex, s)->name, sym[s]);
-    fg_putf(o, "\n%-24s %-26s %12s %12s %s\n", "storage", "type", "bytes", "lives",
-            "register");
-    int64_t constants = 0;
-    int nconstant = 0;
-    for (fg_reg k = 1; k < m->nreg; k++) {
-        if (live[k].first < 0 || fg_ri(m, k)->mem == FG_MEM_NONE)
-            continue;
-        if (fg_ri(m, k)->mem != FG_MEM_CONST) {
-            put_row(o, m, k, live[k], sym);
-            continue;
+/* ---- one node --------------------------------------------------------------------------- */
+
+const fg_inst *
+dump_kernel_of(const fg_block *b, const history_node *n)
+{
+    fg_each_inst(b, i) {
+        for (int k = 0; k < i->nnode && i->op == FG_OP_kernel; k++)
+            if (i->node[k] == n->name)
+                return i;
+        for (int k = 0; k < i->nregion && i->op != FG_OP_kernel; k++) {
+            const fg_inst *found = dump_kernel_of(i->region[k], n);
+            if (found)
+                return found;
         }
-        constants += fg_reg_bytes(m, k, sym);
-        nconstant++;
     }
-    fg_putf(o, "constants: %d of %" PRId64 " bytes\n", nconstant, constants);
-    fg_putf(o, "buffers: %d registers share %d, %.1f %% fewer\n", r->buffers_virtual,
-            r->buffers_physical,
-            r->buffers_virtual
-                ? 100.0 * (1.0 - (double)r->buffers_physical / r->buffers_virtual)
-                : 0);
-    fg_putf(o,
-            "bytes: %" PRId64 " planned, %" PRId64 " without sharing, at least %" PRId64
-            " needed\n",
-            r->bytes_planned, r->bytes_naive, r->bytes_lower_bound);
+    return NULL;
 }
 
-/* ---- the graph ---------------------------------------------------------------------- */
-
-static void
-put_escaped(fg_text *o, const char *s)
+static const char *
+event_text(const history_node *n, int k)
 {
-    for (; *s; s++)
-        fg_putf(o, *s == '"' || *s == '\\' ? "\\%c" : "%c", *s);
-}
-
-static void
-put_label(fg_text *o, fg_module *m, const fg_inst *i)
-{
-    const char *name = i->op == FG_OP_kernel ? FG_GET(i, kernel, name).s : "";
-
-    put_escaped(o, *name ? name : fg_op_info(i->op)->name);
-    if (!i->nout)
-        return;
-    fg_text type = fg_text_new(o->a);
-    fg_put_type(&type, m->ex, fg_rt(m, i->out[0]));
-    fg_puts(o, "\\n");
-    put_escaped(o, type.s);
-}
-
-/* An edge from each value of @main that i or its regions read; constants are left out, they
- * would hide the rest. */
-static void
-put_edges(fg_text *o, fg_module *m, const fg_inst *i, uint32_t to)
-{
-    for (int k = 0; k < i->nin; k++) {
-        const fg_reginfo *ri = fg_ri(m, i->in[k]);
-        if (!i->in[k] || ri->block != m->body || fg_is_op(ri->def, FG_OP_const))
-            continue;
-        if (ri->def)
-            fg_putf(o, "  i%u -> i%u;\n", ri->def->mark, to);
-        else
-            fg_putf(o, "  p%u -> i%u;\n", i->in[k], to);
-    }
-    for (int k = 0; k < i->nregion; k++)
-        fg_each_inst(i->region[k], inner)
-            put_edges(o, m, inner, to);
+    if (*n->event[k].text)
+        return n->event[k].text;
+    return k ? "nothing left: its value is known, is computed elsewhere, or nobody reads "
+               "it"
+             : "no instruction: its value is known, or another register's";
 }
 
 void
-dump_dot(fg_text *o, fg_module *m)
+dump_node(fg_text *o, fg_compiled *c, const history_node *n)
 {
-    uint32_t number = 0;
+    const fg_inst *kernel = dump_kernel_of(c->m->body, n);
 
-    fg_puts(o, "digraph main {\n  node [shape=box, fontname=\"monospace\"];\n");
-    for (int k = 0; k < m->body->nparam; k++) {
-        fg_putf(o, "  p%u [shape=ellipse, label=\"", m->body->param[k]);
-        put_escaped(o, fg_ri(m, m->body->param[k])->name);
-        fg_puts(o, "\"];\n");
+    fg_putf(o, "node \"%s\" %s\n", n->name, n->op);
+    for (int k = 0; k < n->nevent; k++) {
+        const history_event *e = &n->event[k];
+        const char *when =
+            k ? fg_format(o->a, "%s, round %d", e->pass, e->round) : e->pass;
+        const char *s = event_text(n, k);
+        for (bool first = true; *s; first = false) {
+            size_t len = strcspn(s, "\n");
+            fg_putf(o, "    %-24s %.*s\n", first ? when : "", (int)len, s);
+            s += len + (s[len] == '\n');
+        }
     }
-    fg_each_inst(m->body, i) {
-        if (i->op == FG_OP_const)
-            continue;
-        i->mark = number++;
-        fg_putf(o, "  i%u [label=\"", i->mark);
-        put_label(o, m, i);
-        fg_puts(o, "\"];\n");
-        put_edges(o, m, i, i->mark);
+    if (kernel) {
+        fg_putf(o, "    %-24s %s %%%s, which stands for %d node%s, on %s\n", "kernel",
+                dump_kernel_name(kernel), c->m->reg[kernel->out[0]].name, kernel->nnode,
+                kernel->nnode == 1 ? "" : "s", DUMP_DEVICE);
+        for (int k = 0; k < kernel->nout; k++) {
+            fg_putf(o, "    %-24s ", "buffer");
+            dump_plan_register(o, c->m, kernel->out[k]);
+        }
     }
-    fg_puts(o, "}\n");
+    for (const fg_miss *x = c->report.missed; x; x = x->next)
+        if (strstr(x->node, fg_format(o->a, "\"%s\"", n->name)))
+            fg_putf(o, "    %-24s %s\n", fg_format(o->a, "missed by %s", x->pass),
+                    x->reason);
 }

@@ -112,9 +112,9 @@ tool_random_fill(const char *name, fg_tensor *t, uint64_t seed)
     }
 }
 
-/* Symbols of a first axis are batches: 1. Others are lengths: 16. */
+/* Symbols of a first axis are batches. */
 bool
-tool_input_shape(const forge_model *m, int i, int64_t *dims)
+tool_input_shape(const forge_model *m, int i, int length, int64_t *dims)
 {
     const fg_program *p = m->program;
     int64_t *sym = calloc(p->nsymbol + 1, sizeof *sym),
@@ -122,7 +122,7 @@ tool_input_shape(const forge_model *m, int i, int64_t *dims)
     bool ok = sym && v;
 
     for (uint32_t s = 0; ok && s < p->nsymbol; s++)
-        sym[s] = 16;
+        sym[s] = length ? length : 16;
     for (uint32_t k = 0; ok && k < p->nsolve; k++)
         if (p->solve[k].axis == 0)
             sym[p->solve[k].sym] = 1;
@@ -195,7 +195,7 @@ bind_random(binder *b, int i, const char *name)
     fg_tensor t;
 
     forge_model_input(b->m, i, &d, &rank);
-    if (!tool_input_shape(b->m, i, dims))
+    if (!tool_input_shape(b->m, i, b->in->length, dims))
         return fg_error(b->cx, "out of memory");
     if (!fg_tensor_new(b->a, &t, (fg_dtype)d, rank, dims))
         return false;
@@ -258,18 +258,25 @@ bind_all(void *arg)
     b->ok = true;
 }
 
-int
-tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in,
-          forge_ctx *fcx, const forge_model *m, forge_run *r)
+bool
+tool_bind_inputs(fg_ctx *cx, fg_arena *a, const tool_inputs *in, forge_ctx *fcx,
+                 const forge_model *m, forge_run *r)
 {
     binder b = {cx, a, in, fcx, m, r, false};
     fg_raise raise = fg_protect(cx, bind_all, &b);
 
-    if (b.ok)
+    if (raise == FG_RAISE_MEMORY && !*fg_first_error(cx))
+        fg_error(cx, "out of memory");
+    return b.ok;
+}
+
+int
+tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in,
+          forge_ctx *fcx, const forge_model *m, forge_run *r)
+{
+    if (tool_bind_inputs(cx, a, in, fcx, m, r))
         return TOOL_OK;
-    const char *text = fg_first_error(cx);
-    return tool_fail_file(TOOL_FAILED, file, "%s",
-                          raise == FG_RAISE_MEMORY && !*text ? "out of memory" : text);
+    return tool_fail_file(TOOL_FAILED, file, "%s", fg_first_error(cx));
 }
 
 bool

@@ -1,6 +1,8 @@
 /* options.c - command lines, messages and files: what every verb needs before it starts. */
 #include "tools/tool.h"
 
+#include "passes/pass.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
@@ -162,7 +164,9 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
         {"--dim", TOOL_TEXT, &c->o.dims, "D=N,..",
          "fix a symbolic size, or bound it: seq=1..128"},
         {"--passes", TOOL_TEXT, &c->o.passes, "P,..",
-         "passes to run instead of the level's"},
+         "passes to run instead of the level's; P{name=value}: with a parameter"},
+        {"--rounds", TOOL_INT, &c->o.rounds, "N",
+         "how often they run while something changes; default 2"},
         {"--skip", TOOL_TEXT, &c->o.skip, "P,..", "passes to leave out"},
         {"--alpha", TOOL_DOUBLE, &c->o.alpha, "0..1", "how eagerly attention is fused"},
         {"--check", TOOL_INT, &c->o.check, "0..2",
@@ -204,9 +208,27 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
                          c->budget);
     if (!(c->o.alpha >= 0 && c->o.alpha <= 1))
         return tool_fail(TOOL_USAGE, "--alpha=%g: expected 0 to 1", c->o.alpha);
+    if (tool_check_passes("--passes", c->o.passes, true) ||
+        tool_check_passes("--skip", c->o.skip, false))
+        return TOOL_USAGE;
     if (c->o.target && strcmp(c->o.target, "cpu"))
         return tool_fail(TOOL_USAGE, "--target=%s: this build has cpu", c->o.target);
     return TOOL_OK;
+}
+
+int
+tool_check_passes(const char *option, const char *list, bool run)
+{
+    fg_ctx *cx = list ? fg_ctx_new(NULL) : NULL;
+    int code = TOOL_OK;
+
+    if (list && !cx)
+        return tool_fail(TOOL_FAILED, "out of memory");
+    if (list && !(run ? fg_check_passes : fg_check_names)(cx, option, list))
+        code = tool_fail(TOOL_USAGE, "%s; forge dump --list-passes shows them",
+                         fg_first_error(cx));
+    fg_ctx_free(cx);
+    return code;
 }
 
 /* ---- models and files ----------------------------------------------------------------- */

@@ -70,13 +70,9 @@ int tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out);
 int tool_write(const char *path, const void *head, size_t nhead, const void *data,
                size_t n);
 
-/* A module from an .onnx file or from text; `file`, when it is the former, must
- * outlive it. NULL with a diagnostic. */
-struct fg_onnx_file;
-fg_module *tool_load(fg_ctx *cx, fg_arena *a, const tool_common *c,
-                     struct fg_onnx_file **file);
-/* Whether every name of the comma list is a pass; message printed when not. */
-bool tool_known_passes(const char *list);
+/* Whether an option's value names passes, that can be run in this order; TOOL_USAGE with a
+ * message when not. */
+int tool_check_passes(const char *option, const char *list, bool run);
 
 /* ---- data --------------------------------------------------------------------------- */
 
@@ -93,13 +89,18 @@ typedef struct tool_inputs {
     tool_list given; /* --input */
     const char *test_data;
     int random; /* seed; -1: none */
+    int length; /* of symbolic axes of random inputs, batches excepted; 0: 16 */
 } tool_inputs;
-/* Binds all of them; message printed on failure. */
+/* Binds all of them; false with a diagnostic. */
+bool tool_bind_inputs(fg_ctx *cx, fg_arena *a, const tool_inputs *in, forge_ctx *fcx,
+                      const forge_model *m, forge_run *r);
+/* The same; message printed on failure. */
 int tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in,
               forge_ctx *fcx, const forge_model *m, forge_run *r);
 /* Random data for input i: small floats; ids, ones for masks, counting positions. */
 void tool_random_fill(const char *name, fg_tensor *t, uint64_t seed);
-bool tool_input_shape(const forge_model *m, int i, int64_t *dims); /* nominal sizes */
+/* Of input i: batches are 1, other symbolic axes `length`, within their bounds. */
+bool tool_input_shape(const forge_model *m, int i, int length, int64_t *dims);
 bool tool_output(const forge_run *r, const forge_model *m, int i, fg_tensor *out);
 
 /* ---- the machine --------------------------------------------------------------------- */
