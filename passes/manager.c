@@ -100,6 +100,24 @@ fg_report_miss(fg_report *r, const char *pass, const char *node, const char *rea
                     .reason = fg_strdup(r->a, reason)};
 }
 
+void
+fg_report_miss_at(fg_report *r, const char *pass, const char *node, const char *step,
+                  const char *reason)
+{
+    fg_report_miss(r, pass, node,
+                   step ? fg_format(r->a, "%s: %s", step, reason) : reason);
+}
+
+void
+fg_report_forget_misses(fg_report *r, const char *pass)
+{
+    for (fg_miss **m = &r->missed; *m;)
+        if (!strcmp((*m)->pass, pass))
+            *m = (*m)->next;
+        else
+            m = &(*m)->next;
+}
+
 /* ---- measures ----------------------------------------------------------------------- */
 
 /* Resident set, in a few microseconds; 0 where there is no /proc. */

@@ -64,6 +64,12 @@ void fg_report_phase(fg_report *r,
                      const char *name); /* from the last phase's end to now */
 void fg_report_fusion(fg_report *r, const char *rule); /* counts one */
 void fg_report_miss(fg_report *r, const char *pass, const char *node, const char *reason);
+/* The same, the reason with the furthest instruction that fitted in front: "add "/mask":
+ * the operand .. is larger". node is where the candidate begins. */
+void fg_report_miss_at(fg_report *r, const char *pass, const char *node, const char *step,
+                       const char *reason);
+/* A pass that runs again reports again what it still misses. */
+void fg_report_forget_misses(fg_report *r, const char *pass);
 
 /* Parameters of passes, numbered as in passes.def: FG_PARAM_<pass>_<name>. */
 typedef enum {
