@@ -62,25 +62,11 @@ unpack_bits(fg_node *n, fg_reg r, int64_t bits)
     return fg_emit_reshape(n->b, fg_emit_concat(n->b, each, part, rank), rank, dim);
 }
 
-/* A constant of the given shape whose elements are all v, where v fits `bits` bits. */
+/* The middle of the range: what packed data without zero points is relative to. */
 static fg_reg
-zero_points(fg_node *n, fg_dtype d, int rank, const int64_t *dim, int64_t v)
+middle(fg_node *n, fg_dtype d, int64_t bits)
 {
-    int64_t count = 1;
-    size_t bytes;
-
-    for (int a = 0; a < rank; a++)
-        if (__builtin_mul_overflow(count, dim[a], &count)) {
-            fg_node_error(n, "the scales are too large");
-            return 0;
-        }
-    if (!fg_dtype_bytes(d, count, &bytes)) {
-        fg_node_error(n, "the scales are too large");
-        return 0;
-    }
-    unsigned char *p = fg_alloc(n->m->a, bytes + 1);
-    memset(p, d == FG_u4 ? (int)(v | v << 4) : (int)v, bytes);
-    return fg_emit_const(n->b, d, rank, dim, p);
+    return fg_emit_f(n->b, d, (double)((int64_t)1 << (bits - 1)));
 }
 
 /* ---- MatMulNBits and MatMulBnb4 -------------------------------------------------- */
@@ -148,8 +134,7 @@ static fg_reg
 nbits_zero(fg_node *n, const nbits *q, fg_reg given, fg_dtype d)
 {
     if (!given)
-        return zero_points(n, d, 2, (int64_t[]){q->n, q->blocks},
-                           (int64_t)1 << (q->bits - 1));
+        return middle(n, d, q->bits);
     int64_t row = (q->blocks * q->bits + 7) / 8;
     given = per_block(n, given, q, row);
     given = given ? unpack_bits(n, bytes_rows(n, given, q->n, row), q->bits) : 0;
@@ -200,7 +185,10 @@ fg_onnx_ms_matmul_nbits(fg_node *n)
     fg_reg wide = fg_widen(n, x);
     if (fg_rank(n, wide) < 2)
         return fg_node_error(n, "%s is not a matrix", fg_type_text(n->m, fg_rt(n->m, x)));
-    y = fg_emit_matmul(n->b, wide, fg_narrow(n, w, wide), false, true);
+    /* As onnxruntime reads the attribute: only level 4 allows 8-bit activations, block by
+     * block as the weights. */
+    y = fg_emit_matmul_rounded(n->b, wide, fg_narrow(n, w, wide), false, true,
+                               fg_attr_int(n, "accuracy_level", 0) == 4 ? q.block : 0);
     if (y && fg_in(n, 5))
         y = E2(add, y, fg_narrow(n, n->in[5], y));
     return fg_yield(n, fg_narrow(n, y, x));
@@ -279,8 +267,7 @@ fg_onnx_ms_gather_block_quantized(fg_node *n)
 {
     fg_reg data = fg_need(n, 0), index = fg_need(n, 1), scale = fg_need(n, 2),
            zero = fg_in(n, 3);
-    int64_t block = fg_attr_int(n, "block_size", 128), bits = fg_attr_int(n, "bits", 4),
-            dim[FG_MAXRANK];
+    int64_t block = fg_attr_int(n, "block_size", 128), bits = fg_attr_int(n, "bits", 4);
     int gather, axis;
 
     if (!data || !index || !scale ||
@@ -298,10 +285,7 @@ fg_onnx_ms_gather_block_quantized(fg_node *n)
         data = unpack_bits(n, data, bits);
         zero = zero ? unpack_bits(n, zero, bits) : 0;
         if (!zero) {
-            if (!data || !fg_type_static(n->ex, fg_rt(n->m, scale), dim))
-                return fg_node_unsupported(n, "scales of unknown size");
-            zero = zero_points(n, fg_elem(n, data), fg_rank(n, scale), dim,
-                               (int64_t)1 << (bits - 1));
+            zero = data ? middle(n, fg_elem(n, data), bits) : 0;
         } else if (fg_dim(n, zero, axis) != fg_dim(n, scale, axis)) {
             zero =
                 fg_emit_slice_axis(n->b, zero, axis, fg_c(n, 0), fg_dim(n, scale, axis));
@@ -312,7 +296,8 @@ fg_onnx_ms_gather_block_quantized(fg_node *n)
     int shift = fg_rank(n, index) - 1;
     data = fg_emit_gather(n->b, data, index, gather);
     scale = fg_emit_gather(n->b, scale, index, gather);
-    zero = zero ? fg_emit_gather(n->b, zero, index, gather) : 0;
+    if (zero && fg_rank(n, zero))
+        zero = fg_emit_gather(n->b, zero, index, gather);
     if (!data || !scale)
         return false;
     return fg_yield(n, fg_dequantize(n, data, scale, zero,
@@ -526,7 +511,7 @@ expert_weight(fg_node *n, int w, int s, int z)
     fg_reg data = fg_in(n, w), scale = fg_in(n, s), zero = fg_in(n, z);
     int64_t bits = fg_attr_int(n, "expert_weight_bits", 4),
             block = fg_attr_int(n, "block_size", 0);
-    int64_t dim[FG_MAXRANK], cols;
+    int64_t cols;
 
     if (!data || !scale)
         return 0;
@@ -556,10 +541,8 @@ expert_weight(fg_node *n, int w, int s, int z)
         zero = unpack_bits(n, zero, bits);
         zero =
             zero ? fg_emit_slice_axis(n->b, zero, 2, fg_c(n, 0), fg_dim(n, scale, 2)) : 0;
-    } else if (fg_type_static(n->ex, fg_rt(n->m, scale), dim)) {
-        zero = zero_points(n, fg_elem(n, data), 3, dim, (int64_t)1 << (bits - 1));
     } else {
-        fg_node_unsupported(n, "scales of unknown size");
+        zero = middle(n, fg_elem(n, data), bits);
     }
     return zero ? fg_dequantize(n, data, scale, zero, 2, block, fg_elem(n, scale)) : 0;
 }

@@ -402,11 +402,19 @@ fg_emit_gather(fg_build *b, fg_reg x, fg_reg index, int axis)
 fg_reg
 fg_emit_matmul(fg_build *b, fg_reg x, fg_reg y, bool trans_a, bool trans_b)
 {
+    return fg_emit_matmul_rounded(b, x, y, trans_a, trans_b, 0);
+}
+
+fg_reg
+fg_emit_matmul_rounded(fg_build *b, fg_reg x, fg_reg y, bool trans_a, bool trans_b,
+                       int64_t round)
+{
     if (!x || !y)
         return 0;
     fg_inst *i = fg_inst_begin(b, FG_OP_matmul, 2, (fg_reg[]){x, y});
     FG_SET(i, matmul, trans_a).i = trans_a;
     FG_SET(i, matmul, trans_b).i = trans_b;
+    FG_SET(i, matmul, round).i = round;
     return finish1(b, i, NULL);
 }
 

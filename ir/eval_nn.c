@@ -45,9 +45,25 @@ zeros_fit(const fg_tensor *z, int64_t n)
     return matrix_size(z) == 1 || matrix_size(z) == n;
 }
 
+/* Each `run` elements of a row to multiples of 1/127 of their largest magnitude. */
+static void
+round_row(fg_num *a, int64_t n, int64_t run)
+{
+    for (int64_t lo = 0; lo < n; lo += run) {
+        int64_t hi = n - lo < run ? n : lo + run;
+        float most = 0;
+
+        for (int64_t k = lo; k < hi; k++)
+            most = fmaxf(most, fabsf((float)a[k].f));
+        float steps = most > 0 ? 127 / most : 0, step = most / 127;
+        for (int64_t k = lo; k < hi; k++)
+            a[k].f = (double)nearbyintf((float)a[k].f * steps) * (double)step;
+    }
+}
+
 /* zx and zy may be NULL. Rows of x have one zero point each, columns of y likewise. */
 static bool
-product(fg_evalcall *c, bool trans_a, bool trans_b, const fg_tensor *zx,
+product(fg_evalcall *c, bool trans_a, bool trans_b, int64_t round, const fg_tensor *zx,
         const fg_tensor *zy)
 {
     const fg_tensor *x = &c->in[0], *y = &c->in[1];
@@ -80,6 +96,8 @@ product(fg_evalcall *c, bool trans_a, bool trans_b, const fg_tensor *zx,
 
         for (int64_t i = 0; i < m; i++) {
             fg_num_load(x, at_x + i * (trans_a ? 1 : depth), trans_a ? m : 1, depth, a);
+            if (round)
+                round_row(a, depth, round);
             for (int64_t k = 0; zx && k < depth; k++)
                 subtract_zeros(zx, w.off[2] * matrix_size(zx), i, 1, &a[k]);
             memcpy(all + i * depth, a, (size_t)depth * sizeof *a);
@@ -101,7 +119,7 @@ bool
 fg_eval_matmul(fg_evalcall *c)
 {
     return product(c, FG_GET(c->i, matmul, trans_a).i, FG_GET(c->i, matmul, trans_b).i,
-                   NULL, NULL);
+                   FG_GET(c->i, matmul, round).i, NULL, NULL);
 }
 
 bool
@@ -110,7 +128,7 @@ fg_eval_matmul_int(fg_evalcall *c)
     const fg_tensor *zx = c->i->nin > 2 && c->in[2].data ? &c->in[2] : NULL;
     const fg_tensor *zy = c->i->nin > 3 && c->in[3].data ? &c->in[3] : NULL;
 
-    return product(c, false, false, zx, zy);
+    return product(c, false, false, 0, zx, zy);
 }
 
 /* ---- attention --------------------------------------------------------------------- */

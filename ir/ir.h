@@ -234,6 +234,8 @@ fg_reg fg_emit_reduce(fg_build *b, fg_op op, fg_reg x, int naxes, const int64_t 
                       bool keep);
 fg_reg fg_emit_gather(fg_build *b, fg_reg x, fg_reg index, int axis);
 fg_reg fg_emit_matmul(fg_build *b, fg_reg x, fg_reg y, bool trans_a, bool trans_b);
+fg_reg fg_emit_matmul_rounded(fg_build *b, fg_reg x, fg_reg y, bool trans_a, bool trans_b,
+                              int64_t round); /* attribute `round` */
 fg_reg fg_emit_softmax(fg_build *b, fg_reg x, int axis);
 fg_reg fg_emit_iota(fg_build *b, fg_expr n, fg_expr start, int64_t step, fg_dtype to);
 fg_reg fg_emit_symvec(fg_build *b, int n, const fg_expr *v, fg_dtype to, bool scalar);

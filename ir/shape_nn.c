@@ -53,6 +53,10 @@ fg_shape_matmul(fg_infer *s)
             return fg_infer_error(s, "operands %s and %s have different element types",
                                   fg_type_text(s->m, &s->in[0]),
                                   fg_type_text(s->m, &s->in[1]));
+        int64_t round = FG_GET(s->i, matmul, round).i;
+        if (round < 0 || (round && !fg_is_float((fg_dtype)s->in[0].dtype)))
+            return fg_infer_error(s, "round %lld on %s", (long long)round,
+                                  fg_type_text(s->m, &s->in[0]));
         return product_type(s, FG_GET(s->i, matmul, trans_a).i != 0,
                             FG_GET(s->i, matmul, trans_b).i != 0, &s->out[0]);
     }

@@ -416,6 +416,22 @@ quantized_again(fg_build *b, fg_inst *i)
     return x;
 }
 
+/* Zero points that are all the same are one, and the usual ones of packed weights need no
+ * memory. */
+static fg_reg
+one_zero_point(fg_build *b, fg_inst *i)
+{
+    const fg_weight *w = i->nin > 2 ? fg_reg_weight(b->m, i->in[2]) : NULL;
+    const unsigned char *p = w ? w->data : NULL;
+    if (!p || w->rank == 0 || !w->bytes || fg_dtypes[w->dtype].bits > 8 ||
+        (fg_dtypes[w->dtype].bits == 4 && (w->bytes < 2 || p[0] >> 4 != (p[0] & 15))) ||
+        memcmp(p, p + 1, w->bytes - 1))
+        return 0;
+    unsigned char one = fg_dtypes[w->dtype].bits == 4 ? p[0] & 15 : p[0];
+    fg_reg in[3] = {i->in[0], i->in[1], fg_emit_const(b, w->dtype, 0, NULL, &one)};
+    return fg_emit_again(b, i, in);
+}
+
 /* A product over an inner size of 1 is the product of a column and a row. */
 static fg_reg
 matmul_outer(fg_build *b, fg_inst *i)
@@ -423,7 +439,7 @@ matmul_outer(fg_build *b, fg_inst *i)
     fg_exprs *ex = b->m->ex;
     fg_type x = *fg_rt(b->m, i->in[0]), y = *fg_rt(b->m, i->in[1]);
     bool ta = FG_GET(i, matmul, trans_a).i != 0, tb = FG_GET(i, matmul, trans_b).i != 0;
-    if (!fg_e_is(ex, x.dim[x.rank - 1 - ta], 1))
+    if (!fg_e_is(ex, x.dim[x.rank - 1 - ta], 1) || FG_GET(i, matmul, round).i)
         return 0;
     fg_expr m = x.dim[x.rank - 2 + ta], n = y.dim[y.rank - 1 - tb];
     x.dim[x.rank - 2] = m;
@@ -461,6 +477,7 @@ const fg_rule fg_rules_view[] = {
     FG_RULE(reduce_max,  reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(reduce_min,  reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(quantize,    quantized_again,      NOWHERE, "of what was dequantised so")
+    FG_RULE(dequantize,  one_zero_point,       NOWHERE, "with equal zero points")
     FG_RULE(matmul,      matmul_outer,         NOWHERE, "over one product")
     FG_RULE(NONE,        op_of_expand,         NOWHERE, "expand after, not before")
     FG_RULE(NONE,        operand_expanded,     NOWHERE, "op(x, expand y) = op(x, y)")

@@ -59,9 +59,9 @@ turned_operand(layout *l, fg_build *b, fg_inst *i)
         perm[last] = last;
         fg_reg in[2] = {i->in[0], i->in[1]};
         in[k] = fg_emit_transpose(b, t->in[0], perm);
-        return fg_emit_matmul(b, in[0], in[1],
-                              (FG_GET(i, matmul, trans_a).i != 0) != (k == 0),
-                              (FG_GET(i, matmul, trans_b).i != 0) != (k == 1));
+        return fg_emit_matmul_rounded(
+            b, in[0], in[1], (FG_GET(i, matmul, trans_a).i != 0) != (k == 0),
+            (FG_GET(i, matmul, trans_b).i != 0) != (k == 1), FG_GET(i, matmul, round).i);
     }
     return 0;
 }
@@ -72,7 +72,7 @@ turned_product(layout *l, fg_build *b, fg_inst *i)
 {
     fg_inst *d = operand(l, i, 0, FG_OP_matmul);
     const fg_attr *p = &FG_GET(i, transpose, perm);
-    if (!d || !sole_use(l, i->in[0]))
+    if (!d || !sole_use(l, i->in[0]) || FG_GET(d, matmul, round).i)
         return 0;
     for (int k = 0; k < p->n; k++)
         if (p->is[k] != (k < p->n - 2 ? k : 2 * p->n - 3 - k))
@@ -164,8 +164,9 @@ rows_through_product(layout *l, fg_build *b, fg_inst *i)
     if (lead < 2)
         return 0;
     x.dim[lead] = inner;
-    fg_reg p = fg_emit_matmul(b, fg_emit_reshape(b, r->in[0], lead + 1, x.dim), i->in[1],
-                              false, FG_GET(i, matmul, trans_b).i != 0);
+    fg_reg p = fg_emit_matmul_rounded(b, fg_emit_reshape(b, r->in[0], lead + 1, x.dim),
+                                      i->in[1], false, FG_GET(i, matmul, trans_b).i != 0,
+                                      FG_GET(i, matmul, round).i);
     return p ? fg_emit_reshape(b, p, y.rank, y.dim) : 0;
 }
 

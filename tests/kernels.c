@@ -1,6 +1,6 @@
 /* kernels.c - every operation through the code generator, against the evaluator.
  *
- *     test-kernels [-O0|-O1] [OP|programs ..]
+ *     test-kernels [-O0|-O1] [--cpu=NAME] [OP|programs ..]
  *
  * Elementwise operations are taken from ops.def, on all their types and on shapes that
  * broadcast in every way; the rest from kernels.def. Cases of one operation make one
@@ -48,6 +48,7 @@ typedef struct kase {
 
 static kase cases[MAXCASES];
 static int ncases, passed, failed, level = 1;
+static const char *cpu; /* NULL: this machine */
 static char *const *only;
 static int nonly;
 
@@ -314,6 +315,7 @@ build(void *arg)
     t->want = FG_NEWN(t->c.a, fg_tensor, (size_t)t->c.m->noutput);
     forge_options_init(&o);
     o.opt = level;
+    o.cpu = cpu;
     o.check = 1;
     t->built = make_inputs(t) && fg_eval(t->c.m, t->c.a, t->in, t->want, NULL) &&
                fg_compile_module(&t->c, &o);
@@ -682,10 +684,11 @@ main(int argc, char **argv)
 {
     forge_ctx *host;
 
-    if (argc > 1 && !strncmp(argv[1], "-O", 2)) {
-        level = atoi(argv[1] + 2);
-        argc--;
-        argv++;
+    for (; argc > 1 && argv[1][0] == '-'; argc--, argv++) {
+        if (!strncmp(argv[1], "-O", 2))
+            level = atoi(argv[1] + 2);
+        else if (!strncmp(argv[1], "--cpu=", 6))
+            cpu = argv[1] + 6;
     }
     only = argv + 1;
     nonly = argc - 1;

@@ -44,17 +44,34 @@ static const struct {
      0},
 };
 
+/* Those of them that multiply bytes, and those that multiply bf16. */
+static const char byte_cpus[] =
+    " cascadelake cooperlake icelake-client icelake-server tigerlake rocketlake "
+    "sapphirerapids emeraldrapids graniterapids graniterapids-d znver4 znver5 alderlake "
+    "raptorlake meteorlake arrowlake arrowlake-s lunarlake pantherlake gracemont "
+    "sierraforest grandridge clearwaterforest ";
+static const char bf16_cpus[] = " cooperlake sapphirerapids emeraldrapids graniterapids "
+                                "graniterapids-d znver4 znver5 ";
+
+static bool
+among(const char *names, const char *cpu)
+{
+    size_t n = strlen(cpu);
+    for (const char *p = names; (p = strstr(p, cpu)); p += n)
+        if (p[-1] == ' ' && p[n] == ' ')
+            return true;
+    return false;
+}
+
 /* -1: unknown. */
 static int
 level_of(const char *cpu)
 {
-    size_t n = strlen(cpu);
-    if (!n || strchr(cpu, ' '))
+    if (!*cpu || strchr(cpu, ' '))
         return -1;
     for (size_t i = 0; i < sizeof known_cpus / sizeof *known_cpus; i++)
-        for (const char *p = known_cpus[i].names; (p = strstr(p, cpu)); p += n)
-            if (p[-1] == ' ' && p[n] == ' ')
-                return known_cpus[i].level;
+        if (among(known_cpus[i].names, cpu))
+            return known_cpus[i].level;
     return -1;
 }
 
@@ -85,6 +102,11 @@ describe(fg_machine *t, bool native)
     t->fma = level >= 3 || arm;
     t->f16c = level >= 3 || arm;
     t->masks = level == 4;
+    t->vnni = level >= 3 && (native ? has_feature(t->features, "avxvnni") ||
+                                          has_feature(t->features, "avx512vnni")
+                                    : among(byte_cpus, t->cpu));
+    t->bf16 = level == 4 && (native ? has_feature(t->features, "avx512bf16")
+                                    : among(bf16_cpus, t->cpu));
     return level >= 0;
 }
 

@@ -36,6 +36,8 @@ typedef struct fg_machine {
     int nvec; /* vector registers: 32 or 16 */
     bool fma, f16c;
     bool masks; /* predicated loads and stores cost nothing extra */
+    bool vnni;  /* products of bytes summed by fours */
+    bool bf16;  /* products of bf16 summed by twos */
 } fg_machine;
 
 /* cpu NULL or "native": this machine. NULL with *why set (static text) when LLVM has
@@ -193,6 +195,12 @@ fg_v ll_hmax(fg_ll *g, fg_v v); /* ll_max as a tree */
 fg_v ll_hreduce(fg_ll *g, fg_v v, fg_v (*op)(fg_ll *, fg_v, fg_v));
 fg_v ll_first(fg_ll *g, fg_v n, int lanes); /* mask of lanes < n (i64) */
 fg_v ll_any(fg_ll *g, fg_v mask);           /* i1: some lane set */
+
+/* acc + products of four unsigned bytes of a and four signed ones of b, per lane of 32
+ * bits. `small`: no two neighbouring products can sum to more than 16 bits hold. */
+fg_v ll_dot_u8s8(fg_ll *g, fg_v acc, fg_v a, fg_v b, bool small);
+/* acc + products of two bf16 of a and two of b, per lane of 32 bits. */
+fg_v ll_dot_bf16(fg_ll *g, fg_v acc, fg_v a, fg_v b);
 
 /* ---- memory: any alignment ------------------------------------------------------ */
 

@@ -2,6 +2,7 @@
 #include "codegen/cpu/ll.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <llvm-c/Support.h>
 
 /* ---- vectors -------------------------------------------------------------------- */
@@ -105,6 +106,81 @@ ll_any(fg_ll *g, fg_v mask)
         return mask;
     fg_t t = LLVMIntTypeInContext(g->cx, (unsigned)n);
     return ll_cmp(g, LL_NE, ll_bits(g, mask, t), ll_zero(t));
+}
+
+/* ---- products of narrow elements ------------------------------------------------- */
+
+/* Products of signed 16-bit elements, summed by twos. */
+static fg_v
+dot_i16(fg_ll *g, fg_v a, fg_v b)
+{
+    static const char *const name[] = {"llvm.x86.sse2.pmadd.wd", "llvm.x86.avx2.pmadd.wd",
+                                       "llvm.x86.avx512.pmaddw.d.512"};
+    int n = ll_lanes(a);
+    fg_t t = LLVMTypeOf(a), half = ll_vec(g->i16, 2 * n);
+    if (!strncmp(g->t->triple, "x86_64", 6))
+        return ll_intrinsic(g, name[n == 16 ? 2 : n == 8], 0, NULL, 2,
+                            (fg_v[]){ll_bits(g, a, half), ll_bits(g, b, half)});
+    fg_v up = ll_ci(t, 16);
+    fg_v low =
+        ll_mul(g, ll_sar(g, ll_shl(g, a, up), up), ll_sar(g, ll_shl(g, b, up), up));
+    return ll_add(g, low, ll_mul(g, ll_sar(g, a, up), ll_sar(g, b, up)));
+}
+
+/* Bytes 0 and 2 (or 1 and 3) of every lane as 16-bit elements. */
+static fg_v
+every_other(fg_ll *g, fg_v a, bool odd, bool is_signed)
+{
+    fg_t t = LLVMTypeOf(a), half = ll_vec(g->i16, 2 * ll_lanes(a));
+    fg_v v = ll_bits(g, a, half), eight = ll_ci(half, 8);
+    if (!odd)
+        v = ll_shl(g, v, eight);
+    return ll_bits(g, is_signed ? ll_sar(g, v, eight) : ll_shr(g, v, eight), t);
+}
+
+fg_v
+ll_dot_u8s8(fg_ll *g, fg_v acc, fg_v a, fg_v b, bool small)
+{
+    static const char *const name[] = {"llvm.x86.avx512.vpdpbusd.128",
+                                       "llvm.x86.avx512.vpdpbusd.256",
+                                       "llvm.x86.avx512.vpdpbusd.512"};
+    int n = ll_lanes(a);
+    fg_t t = LLVMTypeOf(a), byte = ll_vec(g->i8, 4 * n), half = ll_vec(g->i16, 2 * n);
+    if (g->t->vnni) {
+#if LLVM_VERSION_MAJOR >= 22
+        a = ll_bits(g, a, byte);
+        b = ll_bits(g, b, byte);
+#endif
+        return ll_intrinsic(g, name[n == 16 ? 2 : n == 8], 0, NULL, 3,
+                            (fg_v[]){acc, a, b});
+    }
+    if (small && g->W >= 8) {
+        fg_v v = ll_intrinsic(
+            g, n == 16 ? "llvm.x86.avx512.pmaddubs.w.512" : "llvm.x86.avx2.pmadd.ub.sw",
+            0, NULL, 2, (fg_v[]){ll_bits(g, a, byte), ll_bits(g, b, byte)});
+        v = dot_i16(g, ll_bits(g, v, t), ll_bits(g, ll_ci(half, 1), t));
+        return ll_add(g, acc, v);
+    }
+    for (int odd = 0; odd < 2; odd++)
+        acc = ll_add(
+            g, acc,
+            dot_i16(g, every_other(g, a, odd, false), every_other(g, b, odd, true)));
+    return acc;
+}
+
+fg_v
+ll_dot_bf16(fg_ll *g, fg_v acc, fg_v a, fg_v b)
+{
+    int n = ll_lanes(a);
+    fg_t t = LLVMTypeOf(a), pair = ll_vec(g->bf16, 2 * n), f = LLVMTypeOf(acc);
+    if (g->t->bf16 && n == 16)
+        return ll_intrinsic(g, "llvm.x86.avx512bf16.dpbf16ps.512", 0, NULL, 3,
+                            (fg_v[]){acc, ll_bits(g, a, pair), ll_bits(g, b, pair)});
+    fg_v up = ll_ci(t, 16), high = ll_ci(t, (int64_t)0xffff0000u);
+    acc =
+        ll_fma(g, ll_bits(g, ll_shl(g, a, up), f), ll_bits(g, ll_shl(g, b, up), f), acc);
+    return ll_fma(g, ll_bits(g, ll_and(g, a, high), f), ll_bits(g, ll_and(g, b, high), f),
+                  acc);
 }
 
 /* ---- memory

@@ -10,7 +10,7 @@
  * own.
  */
 #include "codegen/cpu/product.h"
-#include "codegen/cpu/strided.h"
+#include "codegen/cpu/quant.h"
 
 enum {
     BLOCK_K = 64,
@@ -43,6 +43,8 @@ typedef struct matmul {
     int lanes;   /* of a run of B */
     bool traced; /* `source` says where the elements of B come from */
     fg_strided source;
+    fg_quant *quant; /* B is packed weights; NULL: anything else */
+    int64_t round;   /* elements of A under one scale; 0: A is not rounded */
 } matmul;
 
 /* ---- values of the operands ----------------------------------------------------- */
@@ -235,6 +237,8 @@ rows_of_a(fg_product *p, fg_v row, fg_v n)
         return side_at(q, &q->a, row, ll_i(g, 0));
     fg_v ld = ll_udiv(g, p->lda, ll_i(g, p->tile.size));
     pull_lines(q, run_of_a, row, ll_i(g, 0), true, n, p->vk, p->k, q->apack, ld);
+    if (q->round)
+        fg_q_round_rows(g, q->round, q->apack, p->lda, n, p->vk);
     return q->apack;
 }
 
@@ -317,6 +321,9 @@ few(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy)
     matmul *q = p->user;
     fg_ll *g = p->e->g;
     fg_v zero = ll_i(g, 0);
+    int64_t round = q->round;
+    if (q->quant) /* rounds by itself */
+        q->round = 0;
     fg_few f = {.x = rows_of_a(p, zero, p->vrows),
                 .ldx = p->lda,
                 .m = p->vrows,
@@ -325,6 +332,11 @@ few(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy)
                 .y = y,
                 .ldy = ldy,
                 .n = n};
+    q->round = round;
+    if (q->quant) {
+        fg_quant_few(q->quant, &f, col, n);
+        return;
+    }
     if (!q->b.direct) {
         few_pulled(q, &f, col, n);
         return;
@@ -418,6 +430,7 @@ a_setup(matmul *q, bool trans)
     fg_product *p = &q->p;
     fg_exprs *t = p->e->m->ex;
     side_setup(q, &q->a, 0, trans);
+    q->a.direct = q->a.direct && !q->round;
     fg_expr one = fg_ec(t, 1), step = q->a.direct ? axis_stride(t, &q->a, 1) : one;
     if (q->a.direct && !fg_e_is(t, step, 1) && fg_e_lo(t, p->rows) <= FG_FEW_ROWS)
         q->a.direct = fg_e_is(t, p->k, 1);
@@ -467,6 +480,8 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
     p->rows = q->flat ? fg_emul(t, lead, m) : m;
     p->n = out->dim[out->rank - 1];
     p->k = x->dim[x->rank - (ta ? 2 : 1)];
+    q->round = anchor->op == FG_OP_matmul ? FG_GET(anchor, matmul, round).i : 0;
+    q->quant = anchor->op == FG_OP_matmul ? fg_quant_of(e, anchor) : NULL;
     a_setup(q, ta);
     b_setup(q, tb);
     if (!q->b.direct)

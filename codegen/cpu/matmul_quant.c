@@ -1,0 +1,254 @@
+/* matmul_quant.c - which products have packed weights, and what their kernels are given.
+ *
+ *     %w = dequantize %q, %s, %z {axis=1, block=32} : f32[N,K]     the data: rows along k
+ *     %c = slice %w {start=[0,0]} : f32[N,K']                      whole blocks were stored
+ *     %t = transpose %c {perm=[1,0]} : f32[K',N]
+ *     %y = matmul %x, %t {round=32}
+ *
+ * Scales and zero points may be of any type and come from anywhere that can be pulled:
+ * for some columns at a time they are written out as f32, which is little beside the
+ * weights.
+ */
+#include "codegen/cpu/quant.h"
+
+enum { GROUP = 32 }; /* columns whose scales are written out at a time */
+
+/* ---- recognising ---------------------------------------------------------------- */
+
+/* The instruction behind views that only turn, or cut off the end of, two axes; *turned:
+ * its axes are the other way round. */
+static const fg_inst *
+behind_views(fg_em *e, fg_reg r, bool *turned)
+{
+    const fg_inst *i;
+    for (;; r = i->in[0]) {
+        i = fg_em_param(e, r) >= 0 ? NULL : fg_def(e->m, r);
+        if (!i || fg_rt(e->m, r)->rank != 2)
+            return NULL;
+        if (i->op == FG_OP_transpose)
+            *turned ^= FG_GET(i, transpose, perm).is[0] == 1;
+        else if (i->op == FG_OP_slice) {
+            for (int k = 0; k < 2; k++)
+                if (!fg_e_is(e->m->ex, FG_GET(i, slice, start).es[k], 0) ||
+                    FG_GET(i, slice, step).is[k] != 1)
+                    return NULL;
+        } else if (i->op != FG_OP_copy)
+            return i;
+    }
+}
+
+/* A run of weights (or of x) that a scale belongs to makes whole lanes, and they whole
+ * vectors or the reverse. */
+static bool
+run_fits(fg_em *e, const fg_qform *f, int64_t run)
+{
+    int each = fg_q_each(f), W = e->g->W;
+    int64_t lanes = run / each;
+    return run % each == 0 && lanes <= 1 << 20 &&
+           (lanes >= W ? lanes % W == 0 : lanes > 0 && W % lanes == 0);
+}
+
+static bool
+weights_fit(fg_em *e, const fg_inst *d, fg_quant *q)
+{
+    fg_exprs *t = e->m->ex;
+    fg_dtype type = fg_rt(e->m, d->in[0])->dtype;
+    q->form.bits = fg_dtypes[type].bits;
+    q->form.sign = fg_dtypes[type].cls == FG_CLASS_SINT;
+    if ((q->form.bits != 4 && q->form.bits != 8) || type == FG_bool ||
+        !fg_strided_of(e, d->in[0], &q->w))
+        return false;
+    if (q->n_axis == 1)
+        fg_strided_swap(&q->w, 0, 1);
+    int each = fg_q_each(&q->form);
+    return fg_e_is(t, q->w.stride[1], 1) && fg_e_divides(t, each, q->w.stride[0]) &&
+           fg_e_divides(t, each, q->w.offset);
+}
+
+/* Scales per block of k or per column, and zero points alike. */
+static bool
+scales_fit(fg_em *e, const fg_inst *d, fg_quant *q)
+{
+    fg_exprs *t = e->m->ex;
+    int64_t axis = FG_GET(d, dequantize, axis).i, v = 0;
+    const fg_type *s = fg_rt(e->m, d->in[1]);
+    bool one = fg_e_is(t, fg_type_count(t, s), 1);
+    q->form.block = FG_GET(d, dequantize, block).i;
+    q->scale = d->in[1];
+    if (s->dtype == FG_f64 || fg_rt(e->m, d->out[0])->dtype != FG_f32)
+        return false;
+    if (q->form.block ? axis == q->n_axis || !run_fits(e, &q->form, q->form.block)
+                      : !one && axis != q->n_axis)
+        return false;
+    if (d->nin > 2 && d->in[2] && !fg_const_i64(e->m, d->in[2], 0, &v)) {
+        q->form.zeros = true;
+        q->zero = d->in[2];
+    } else if (d->nin > 2 && d->in[2] &&
+               !fg_e_is(t, fg_type_count(t, fg_rt(e->m, d->in[2])), 1)) {
+        return false;
+    }
+    q->one_zero = v + (q->form.sign ? 1 << (q->form.bits - 1) : 0);
+    return true;
+}
+
+static fg_expr
+up(fg_exprs *t, fg_expr x, int64_t by)
+{
+    return fg_ediv(t, fg_eadd(t, x, fg_ec(t, by - 1)), fg_ec(t, by));
+}
+
+static void
+take_scratch(fg_quant *q)
+{
+    fg_em *e = q->e;
+    fg_exprs *t = e->m->ex;
+    const fg_qform *f = &q->form;
+    int W = e->g->W, each = fg_q_each(f);
+    q->lanes = up(t, q->k, each);
+    q->units = up(t, q->lanes, W);
+    q->blocks = f->block ? fg_emul(t, up(t, up(t, q->k, f->block), 16), fg_ec(t, 16))
+                         : fg_ec(t, 1);
+    int row = fg_q_unit_bytes(e->g, f) * FG_FEW_ROWS;
+    q->x = fg_em_scratch(e, fg_emul(t, q->units, fg_ec(t, row)));
+    if (f->round) {
+        fg_expr whole = fg_emul(t, q->units, fg_ec(t, W * each));
+        q->bytes = fg_em_scratch(e, fg_eadd(t, whole, fg_ec(t, 64)));
+        q->steps = fg_em_scratch(
+            e, fg_emul(t, fg_eadd(t, fg_ediv(t, whole, fg_ec(t, f->round)), fg_ec(t, 17)),
+                       fg_ec(t, 4)));
+    }
+    fg_expr lines = fg_emul(t, q->blocks, fg_ec(t, (GROUP + W) * 4));
+    q->scales = fg_em_scratch(e, lines);
+    if (f->zeros)
+        q->zeros = fg_em_scratch(e, lines);
+}
+
+fg_quant *
+fg_quant_of(fg_em *e, const fg_inst *matmul)
+{
+    fg_quant *q = FG_NEW(e->a, fg_quant);
+    bool turned = FG_GET(matmul, matmul, trans_b).i != 0;
+    const fg_type *x = fg_rt(e->m, matmul->in[0]);
+    if (x->dtype != FG_f32 || FG_GET(matmul, matmul, trans_a).i)
+        return NULL;
+    const fg_inst *d = behind_views(e, matmul->in[1], &turned);
+    if (!fg_is_op(d, FG_OP_dequantize))
+        return NULL;
+    q->e = e;
+    q->k = x->dim[x->rank - 1];
+    q->n_axis = turned ? 0 : 1;
+    if (!weights_fit(e, d, q) || !scales_fit(e, d, q))
+        return NULL;
+    q->form.round = FG_GET(matmul, matmul, round).i;
+    if (q->form.round &&
+        (!run_fits(e, &q->form, q->form.round) || q->form.round % e->g->W))
+        return NULL;
+    take_scratch(q);
+    return q;
+}
+
+/* ---- scales --------------------------------------------------------------------- */
+
+/* Element `at` of the line of scales of column q->n; with one scale for each column, of
+ * the columns. */
+static fg_v
+pull_at(fg_quant *q, fg_reg r, fg_v i)
+{
+    fg_em *e = q->e;
+    const fg_type *ty = fg_rt(e->m, r);
+    fg_index run = fg_ix_run(e, i, e->lanes), ix[FG_MAXRANK];
+    for (int k = 0; k < ty->rank; k++)
+        ix[k] = fg_e_is(e->m->ex, ty->dim[k], 1) ? fg_ixc(e, 0) : run;
+    if (ty->rank == 2 && !fg_e_is(e->m->ex, ty->dim[q->n_axis], 1))
+        ix[q->n_axis] = fg_ix(e, q->n);
+    return fg_lanes(e, fg_em_cast(e, fg_pull(e, r, ix), ty->dtype, FG_f32));
+}
+
+static void
+scales_run(fg_em *e, void *user, fg_v i)
+{
+    fg_quant *q = user;
+    fg_ll *g = e->g;
+    fg_v at = q->form.block ? i : ll_add(g, q->n, i);
+    fg_v v = pull_at(q, q->scale, at);
+    if (q->from) {
+        fg_v z = pull_at(q, q->zero, at);
+        v = q->form.block ? ll_mul(g, v, z) : z;
+    }
+    ll_store(g, v, ll_at(g, q->to, g->f32, i));
+}
+
+/* Scales, or what zero points take off, of columns [col, col + n) to dst. */
+static void
+write_scales(fg_quant *q, bool zeros, fg_v col, fg_v n, fg_v dst)
+{
+    fg_em *e = q->e;
+    fg_ll *g = e->g;
+    fg_exprs *t = e->m->ex;
+    ll_loop l;
+    q->from = zeros ? q->zero : 0;
+    e->lanes = g->W;
+    fg_scopemark s = fg_scope(e);
+    q->n = col;
+    q->to = dst;
+    if (!q->form.block) {
+        fg_em_run(e, ll_i(g, 0), n, false, scales_run, q);
+        fg_unscope(e, s);
+        return;
+    }
+    fg_expr blocks = up(t, q->k, q->form.block);
+    ll_for(g, &l, ll_i(g, 0), n, ll_i(g, 1), 0, NULL);
+    q->n = ll_add(g, col, l.i);
+    q->to = ll_at(g, dst, g->f32, ll_mul(g, l.i, fg_em_expr(e, q->blocks)));
+    fg_em_run(e, ll_i(g, 0), fg_em_expr(e, blocks), fg_e_divides(t, g->W, blocks),
+              scales_run, q);
+    ll_next(g, &l, NULL);
+    fg_unscope(e, s);
+}
+
+/* ---- few rows ------------------------------------------------------------------- */
+
+void
+fg_quant_few(fg_quant *q, const fg_few *f, fg_v col, fg_v n)
+{
+    fg_em *e = q->e;
+    fg_ll *g = e->g;
+    fg_exprs *t = e->m->ex;
+    int bits = q->form.bits;
+    fg_v zero = ll_i(g, q->one_zero);
+    fg_v ldx =
+        fg_em_expr(e, fg_emul(t, q->units, fg_ec(t, fg_q_unit_bytes(g, &q->form))));
+    fg_v ldw = fg_em_expr(
+        e, fg_ediv(t, fg_emul(t, q->w.stride[0], fg_ec(t, bits)), fg_ec(t, 8)));
+    fg_v first =
+        fg_em_expr(e, fg_ediv(t, fg_emul(t, q->w.offset, fg_ec(t, bits)), fg_ec(t, 8)));
+    fg_q_prepare x = {f->x, f->ldx, f->m, f->k, q->x, ldx, q->bytes, q->steps, zero};
+    if (!q->form.round)
+        x.bytes = x.steps = q->x;
+    fg_q_prepare_rows(g, &q->form, &x);
+    ll_loop l;
+    ll_for(g, &l, ll_i(g, 0), n, ll_i(g, GROUP), 0, NULL);
+    fg_v at = ll_add(g, col, l.i), cols = ll_min(g, ll_sub(g, n, l.i), ll_i(g, GROUP));
+    write_scales(q, false, at, cols, q->scales);
+    if (q->form.zeros)
+        write_scales(q, true, at, cols, q->zeros);
+    fg_v w =
+        ll_at(g, fg_em_buf(e, q->w.param), g->i8, ll_add(g, first, ll_mul(g, at, ldw)));
+    fg_q_few columns = {
+        .x = q->x,
+        .ldx = ldx,
+        .m = f->m,
+        .w = w,
+        .ldw = ldw,
+        .lanes = fg_em_expr(e, q->lanes),
+        .scale = q->scales,
+        .scaled_zero = q->form.zeros ? q->zeros : q->scales,
+        .lds = fg_em_expr(e, fg_emul(t, q->blocks, fg_ec(t, 4))),
+        .y = ll_at(g, f->y, g->f32, l.i),
+        .ldy = f->ldy,
+        .n = cols,
+        .zero = zero,
+    };
+    fg_q_few_columns(g, &q->form, &columns);
+    ll_next(g, &l, NULL);
+}

@@ -1,0 +1,483 @@
+/* quant.c - products of few rows with weights of 4 or 8 bits, at the speed of memory.
+ *
+ *     weights        w0 w1 w2 w3 | w4 ..            a lane is 32 bits: 8 or 4 weights
+ *     prepared x     what meets them in each lane: bytes of x as low and as high nibbles
+ *                    want them, a start for the sum, the scale of x, the sum of x
+ *     sum            start + w x + ..               exact, in i32
+ *     y             += sum  scale of x  scale of w  once per vector of weights
+ *
+ * A row of w is read once, front to back, as it lies in the file: x is rearranged instead,
+ * because it is small. (w - zero) x = w x - zero sum(x), and the second part is known
+ * before any weight is: it is where the sum starts. Without rounded activations the
+ * same lanes are widened to f32: as a mantissa under the exponent of 2^23, an unsigned
+ * number becomes a float by one subtraction, which takes the zero point off too.
+ */
+#include "codegen/cpu/quant.h"
+
+#include <stdio.h>
+
+enum {
+    COLUMNS = 4, /* rows of w side by side: they share x, and hide each other's latency */
+    AHEAD = 2048 /* bytes fetched ahead of use */
+};
+
+static fg_v
+at_bytes(fg_ll *g, fg_v p, fg_v bytes)
+{
+    return ll_at(g, p, g->i8, bytes);
+}
+
+static int
+vector_bytes(fg_ll *g)
+{
+    return g->W * 4;
+}
+
+/* Vectors of x that meet one vector of weights. After them: with `round`, start and scale;
+ * with `zeros`, the sums of x. */
+static int
+value_vectors(const fg_qform *f)
+{
+    return f->round ? 8 / f->bits : fg_q_each(f);
+}
+
+int
+fg_q_unit_bytes(fg_ll *g, const fg_qform *f)
+{
+    return (value_vectors(f) + (f->round ? 2 : 0) + f->zeros) * vector_bytes(g);
+}
+
+static bool
+helper(fg_ll *g, const fg_qform *f, const char *what, int n, const fg_t *param,
+       ll_place *back, fg_v *fn)
+{
+    char name[64];
+    fg_tile t = {.elem = g->f32};
+    snprintf(name, sizeof name, "%s_q%d%s%s_b%lld_r%lld", what, f->bits,
+             f->sign ? "s" : "", f->zeros ? "z" : "", (long long)f->block,
+             (long long)f->round);
+    return fg_helper_begin(g, name, &t, n, param, back, fn);
+}
+
+/* The sign bits of all weights in a lane. */
+static int64_t
+flip_mask(const fg_qform *f)
+{
+    return f->bits == 4 ? (int32_t)0x88888888 : (int32_t)0x80808080;
+}
+
+/* ---- activations ---------------------------------------------------------------- */
+
+/* W / n numbers at p, each to n neighbouring lanes. */
+static fg_v
+spread(fg_ll *g, fg_v p, int n)
+{
+    int W = g->W, mask[64];
+    if (n >= W)
+        return ll_splat(g, ll_load(g, g->f32, p), W);
+    for (int i = 0; i < W; i++)
+        mask[i] = i / n;
+    return ll_shuffle(g, ll_load(g, ll_vec(g->f32, W / n), p), NULL, W, mask);
+}
+
+/* Largest magnitude of x[lo, hi). */
+static fg_v
+largest(fg_ll *g, fg_v x, fg_v lo, fg_v hi)
+{
+    fg_t vec = ll_vec(g->f32, g->W);
+    ll_loop l;
+    ll_for(g, &l, lo, hi, ll_i(g, g->W), 1, (fg_v[]){ll_zero(vec)});
+    fg_v v =
+        ll_mload(g, vec, ll_at(g, x, g->f32, l.i), ll_first(g, ll_sub(g, hi, l.i), g->W));
+    ll_next(g, &l, (fg_v[]){ll_max(g, ll_abs(g, v), l.phi[0])});
+    return ll_hmax(g, l.phi[0]);
+}
+
+/* x[lo, hi) as whole numbers of steps. */
+static fg_v
+in_steps(fg_ll *g, fg_v x, fg_v i, fg_v hi, fg_v steps)
+{
+    fg_v v = ll_mload(g, ll_vec(g->f32, g->W), ll_at(g, x, g->f32, i),
+                      ll_first(g, ll_sub(g, hi, i), g->W));
+    return ll_round(g, ll_mul(g, v, ll_splat(g, steps, g->W)));
+}
+
+/* The step of a run and how many there are in 1, from its largest magnitude. */
+static fg_v
+steps_of(fg_ll *g, fg_v most, fg_v *step)
+{
+    fg_v top = ll_cf(g->f32, 127), none = ll_cf(g->f32, 0);
+    *step = ll_div(g, most, top);
+    return ll_sel(g, ll_cmp(g, LL_GT, most, none), ll_div(g, top, most), none);
+}
+
+/* One row to bytes in natural order and the scales of its runs, both filled up with
+ * zeros to whole vectors of weights. */
+static void
+round_row(fg_ll *g, const fg_qform *f, fg_v x, fg_v k, fg_v units, fg_v bytes, fg_v steps)
+{
+    int unit = g->W * fg_q_each(f);
+    fg_v run = ll_i(g, f->round), width = ll_i(g, g->W), step;
+    fg_v whole = ll_mul(g, units, ll_i(g, unit));
+    ll_loop r, l;
+    ll_for(g, &r, ll_i(g, 0), k, run, 0, NULL);
+    fg_v hi = ll_min(g, ll_add(g, r.i, run), k);
+    fg_v inverse = steps_of(g, largest(g, x, r.i, hi), &step);
+    ll_store(g, step, ll_at(g, steps, g->f32, ll_udiv(g, r.i, run)));
+    ll_for(g, &l, r.i, hi, width, 0, NULL);
+    fg_v v = ll_toint(g, in_steps(g, x, l.i, hi, inverse), g->i32);
+    ll_store(g, ll_sext(g, v, g->i8), ll_at(g, bytes, g->i8, l.i));
+    ll_next(g, &l, NULL);
+    ll_next(g, &r, NULL);
+    fg_v from = ll_and(g, ll_add(g, k, ll_i(g, g->W - 1)), ll_i(g, -g->W));
+    ll_for(g, &l, from, whole, width, 0, NULL);
+    ll_store(g, ll_zero(ll_vec(g->i8, g->W)), ll_at(g, bytes, g->i8, l.i));
+    ll_next(g, &l, NULL);
+    from = ll_udiv(g, ll_add(g, k, ll_i(g, f->round - 1)), run);
+    ll_for(g, &l, from, ll_add(g, ll_udiv(g, whole, run), ll_i(g, 1)), ll_i(g, 1), 0,
+           NULL);
+    ll_store(g, ll_cf(g->f32, 0), ll_at(g, steps, g->f32, l.i));
+    ll_next(g, &l, NULL);
+}
+
+/* Every second byte of 2 n. */
+static fg_v
+every_second(fg_ll *g, fg_v v, int first)
+{
+    int n = ll_lanes(v) / 2, mask[64];
+    for (int i = 0; i < n; i++)
+        mask[i] = 2 * i + first;
+    return ll_bits(g, ll_shuffle(g, v, NULL, n, mask), ll_vec(g->i32, n / 4));
+}
+
+/* What meets vector u of weights, from a rounded row. */
+static void
+arrange_bytes(fg_ll *g, const fg_qform *f, fg_v bytes, fg_v steps, fg_v u, fg_v zero,
+              fg_v dst)
+{
+    int W = g->W, unit = W * fg_q_each(f), vb = vector_bytes(g);
+    fg_t lanes = ll_vec(g->i32, W);
+    fg_v first = ll_mul(g, u, ll_i(g, unit)), part[2];
+    fg_v from = ll_at(g, bytes, g->i8, first);
+    fg_v sum = ll_zero(lanes), ones = ll_ci(lanes, 0x01010101);
+    if (f->bits == 8)
+        part[0] = ll_load(g, lanes, from);
+    else
+        for (int h = 0; h < 2; h++)
+            part[h] = every_second(g, ll_load(g, ll_vec(g->i8, 8 * W), from), h);
+    for (int h = 0; h < value_vectors(f); h++) {
+        ll_store_aligned(g, part[h], ll_atc(g, dst, g->i8, h * vb), vb);
+        sum = ll_dot_u8s8(g, sum, ones, part[h], true);
+    }
+    fg_v scale = spread(g, ll_at(g, steps, g->f32, ll_udiv(g, first, ll_i(g, f->round))),
+                        (int)f->round / fg_q_each(f));
+    fg_v start = ll_mul(g, sum, ll_splat(g, ll_neg(g, ll_sext(g, zero, g->i32)), W));
+    dst = ll_atc(g, dst, g->i8, value_vectors(f) * vb);
+    ll_store_aligned(g, start, dst, vb);
+    ll_store_aligned(g, scale, ll_atc(g, dst, g->i8, vb), vb);
+    if (f->zeros)
+        ll_store_aligned(g, ll_mul(g, ll_fromint(g, sum, g->f32, true), scale),
+                         ll_atc(g, dst, g->i8, 2 * vb), vb);
+}
+
+/* The same from a row of f32: element j of every lane side by side, then their sums. */
+static void
+arrange_floats(fg_ll *g, const fg_qform *f, fg_v x, fg_v k, fg_v u, fg_v dst)
+{
+    int W = g->W, each = fg_q_each(f), vb = vector_bytes(g);
+    fg_t vec = ll_vec(g->f32, W);
+    fg_v lane = ll_mul(g, ll_iota(g->i64, W), ll_ci(ll_vec(g->i64, W), each));
+    lane = ll_add(g, lane, ll_splat(g, ll_mul(g, u, ll_i(g, W * each)), W));
+    fg_v end = ll_splat(g, k, W), sum = ll_zero(vec);
+    for (int j = 0; j < each; j++) {
+        fg_v at = ll_add(g, lane, ll_ci(LLVMTypeOf(lane), j));
+        fg_v v = ll_gather(g, vec, x, at, ll_cmp(g, LL_LT, at, end));
+        ll_store_aligned(g, v, ll_atc(g, dst, g->i8, j * vb), vb);
+        sum = ll_add(g, sum, v);
+    }
+    if (f->zeros)
+        ll_store_aligned(g, sum, ll_atc(g, dst, g->i8, each * vb), vb);
+}
+
+static void
+prepare_body(fg_ll *g, const fg_qform *f)
+{
+    enum { X, LDX, M, K, DST, LD, BYTES, STEPS, ZERO };
+    int unit = g->W * fg_q_each(f);
+    fg_v k = ll_param(g, K), bytes = ll_param(g, BYTES), steps = ll_param(g, STEPS);
+    fg_v units = ll_udiv(g, ll_add(g, k, ll_i(g, unit - 1)), ll_i(g, unit));
+    ll_loop m, u;
+    ll_for(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 0, NULL);
+    fg_v x = at_bytes(g, ll_param(g, X), ll_mul(g, m.i, ll_param(g, LDX)));
+    fg_v dst = at_bytes(g, ll_param(g, DST), ll_mul(g, m.i, ll_param(g, LD)));
+    if (f->round)
+        round_row(g, f, x, k, units, bytes, steps);
+    ll_for(g, &u, ll_i(g, 0), units, ll_i(g, 1), 0, NULL);
+    fg_v to = at_bytes(g, dst, ll_mul(g, u.i, ll_i(g, fg_q_unit_bytes(g, f))));
+    if (f->round)
+        arrange_bytes(g, f, bytes, steps, u.i, ll_param(g, ZERO), to);
+    else
+        arrange_floats(g, f, x, k, u.i, to);
+    ll_next(g, &u, NULL);
+    ll_next(g, &m, NULL);
+}
+
+void
+fg_q_prepare_rows(fg_ll *g, const fg_qform *f, const fg_q_prepare *p)
+{
+    fg_t param[9] = {g->ptr, g->i64, g->i64, g->i64, g->ptr,
+                     g->i64, g->ptr, g->ptr, g->i64};
+    fg_qform own = {.bits = f->bits, .zeros = f->zeros, .round = f->round};
+    ll_place back;
+    fg_v fn;
+    if (helper(g, &own, "prepare", 9, param, &back, &fn)) {
+        prepare_body(g, &own);
+        fg_helper_end(g, back);
+    }
+    ll_call(
+        g, fn, 9,
+        (fg_v[]){p->x, p->ldx, p->m, p->k, p->dst, p->ld, p->bytes, p->steps, p->zero});
+}
+
+static void
+round_body(fg_ll *g, int64_t round)
+{
+    enum { X, LDX, M, K };
+    fg_v k = ll_param(g, K), step;
+    ll_loop m, r, l;
+    ll_for(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 0, NULL);
+    fg_v x = at_bytes(g, ll_param(g, X), ll_mul(g, m.i, ll_param(g, LDX)));
+    ll_for(g, &r, ll_i(g, 0), k, ll_i(g, round), 0, NULL);
+    fg_v hi = ll_min(g, ll_add(g, r.i, ll_i(g, round)), k);
+    fg_v inverse = steps_of(g, largest(g, x, r.i, hi), &step);
+    ll_for(g, &l, r.i, hi, ll_i(g, g->W), 0, NULL);
+    fg_v v = ll_mul(g, in_steps(g, x, l.i, hi, inverse), ll_splat(g, step, g->W));
+    ll_mstore(g, v, ll_at(g, x, g->f32, l.i), ll_first(g, ll_sub(g, hi, l.i), g->W));
+    ll_next(g, &l, NULL);
+    ll_next(g, &r, NULL);
+    ll_next(g, &m, NULL);
+}
+
+void
+fg_q_round_rows(fg_ll *g, int64_t round, fg_v x, fg_v ldx, fg_v m, fg_v k)
+{
+    fg_t param[4] = {g->ptr, g->i64, g->i64, g->i64};
+    fg_qform own = {.round = round};
+    ll_place back;
+    fg_v fn;
+    if (helper(g, &own, "round", 4, param, &back, &fn)) {
+        round_body(g, round);
+        fg_helper_end(g, back);
+    }
+    ll_call(g, fn, 4, (fg_v[]){x, ldx, m, k});
+}
+
+/* ---- weights -------------------------------------------------------------------- */
+
+enum { X, LDX, M, WEIGHTS, LDW, LANES, SCALE, SCALED_ZERO, LDS, Y, LDY, N, ZERO, NARG };
+
+/* One step: vector u of the rows of w, against one row of x. */
+typedef struct step {
+    const fg_qform *f;
+    fg_v w[COLUMNS];                    /* the weights, top bits flipped */
+    fg_v scale[COLUMNS], zero[COLUMNS]; /* in lanes; NULL: none */
+    fg_v base;                          /* f32: 2^23 + zero */
+} step;
+
+/* Sum over the lane's weights times x, without the scale of w. */
+static fg_v
+lane_sums(fg_ll *g, const step *s, fg_v w, fg_v x)
+{
+    const fg_qform *f = s->f;
+    int W = g->W, vb = vector_bytes(g), n = value_vectors(f);
+    fg_t lanes = ll_vec(g->i32, W), vec = ll_vec(g->f32, W);
+    if (f->round) {
+        fg_v low = ll_ci(lanes, 0x0f0f0f0f), four = ll_ci(lanes, 4);
+        fg_v after = ll_atc(g, x, g->i8, n * vb);
+        fg_v sum = ll_load_aligned(g, lanes, after, vb);
+        for (int h = 0; h < n; h++) {
+            fg_v part = n == 1 ? w : ll_and(g, h ? ll_shr(g, w, four) : w, low);
+            fg_v v = ll_load_aligned(g, lanes, ll_atc(g, x, g->i8, h * vb), vb);
+            sum = ll_dot_u8s8(g, sum, part, v, n == 2);
+        }
+        fg_v scale = ll_load_aligned(g, vec, ll_atc(g, after, g->i8, vb), vb);
+        return ll_mul(g, ll_fromint(g, sum, g->f32, true), scale);
+    }
+    fg_v sum = NULL, mask = ll_ci(lanes, (1 << f->bits) - 1);
+    for (int j = 0; j < n; j++) {
+        fg_v b = j ? ll_shr(g, w, ll_ci(lanes, j * f->bits)) : w;
+        b = ll_or(g, ll_and(g, b, mask), ll_ci(lanes, 0x4b000000));
+        fg_v v = ll_load_aligned(g, vec, ll_atc(g, x, g->i8, j * vb), vb);
+        b = ll_sub(g, ll_bits(g, b, vec), s->base);
+        sum = sum ? ll_fma(g, b, v, sum) : ll_mul(g, b, v);
+    }
+    return sum;
+}
+
+static fg_v
+step_sum(fg_ll *g, const step *s, int c, fg_v x, fg_v acc)
+{
+    int vb = vector_bytes(g), n = value_vectors(s->f) + (s->f->round ? 2 : 0);
+    fg_v sum = lane_sums(g, s, s->w[c], x);
+    acc = s->scale[c] ? ll_fma(g, sum, s->scale[c], acc) : ll_add(g, acc, sum);
+    if (s->zero[c]) {
+        fg_v all =
+            ll_load_aligned(g, ll_vec(g->f32, g->W), ll_atc(g, x, g->i8, n * vb), vb);
+        acc = ll_fma(g, ll_neg(g, all), s->zero[c], acc);
+    }
+    return acc;
+}
+
+/* Scales (or zero points) of vector u in lanes. */
+static fg_v
+lane_scales(fg_ll *g, const fg_qform *f, fg_v row, fg_v u)
+{
+    int lanes = (int)f->block / fg_q_each(f), W = g->W;
+    fg_v at =
+        lanes <= W ? ll_mul(g, u, ll_i(g, W / lanes)) : ll_udiv(g, u, ll_i(g, lanes / W));
+    return spread(g, ll_at(g, row, g->f32, at), lanes);
+}
+
+typedef struct columns {
+    fg_v w[COLUMNS], scale[COLUMNS], zero[COLUMNS]; /* rows */
+    fg_v acc;                                       /* [m][COLUMNS] vectors, or NULL */
+    step s;
+} columns;
+
+/* Vector u of all columns against all rows of x; acc: registers when there is one row. */
+static void
+columns_step(fg_ll *g, columns *q, fg_v u, fg_v mask, fg_v *acc)
+{
+    const fg_qform *f = q->s.f;
+    fg_t lanes = ll_vec(g->i32, g->W), vec = ll_vec(g->f32, g->W);
+    fg_v at = ll_mul(g, u, ll_i(g, vector_bytes(g)));
+    fg_v x = at_bytes(g, ll_param(g, X), ll_mul(g, u, ll_i(g, fg_q_unit_bytes(g, f))));
+    for (int c = 0; c < COLUMNS; c++) {
+        fg_v p = at_bytes(g, q->w[c], at);
+        q->s.w[c] = ll_mload(g, lanes, p, mask);
+        if (!mask)
+            ll_prefetch_second(g, ll_atc(g, p, g->i8, AHEAD));
+        if (f->sign)
+            q->s.w[c] = ll_xor(g, q->s.w[c], ll_ci(lanes, flip_mask(f)));
+        q->s.scale[c] = f->block ? lane_scales(g, f, q->scale[c], u) : NULL;
+        q->s.zero[c] = !f->zeros  ? NULL
+                       : f->block ? lane_scales(g, f, q->zero[c], u)
+                                  : ll_splat(g, ll_load(g, g->f32, q->zero[c]), g->W);
+    }
+    if (!q->acc) {
+        for (int c = 0; c < COLUMNS; c++)
+            acc[c] = step_sum(g, &q->s, c, x, acc[c]);
+        return;
+    }
+    ll_loop m;
+    ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2, (fg_v[]){x, q->acc});
+    for (int c = 0; c < COLUMNS; c++) {
+        fg_v p = ll_atc(g, m.phi[1], g->f32, c * g->W);
+        fg_v sum = ll_load_aligned(g, vec, p, vector_bytes(g));
+        ll_store_aligned(g, step_sum(g, &q->s, c, m.phi[0], sum), p, vector_bytes(g));
+    }
+    ll_next(g, &m,
+            (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
+                     ll_atc(g, m.phi[1], g->f32, COLUMNS * g->W)});
+}
+
+/* y[c] += the sum across lanes. */
+static void
+columns_sum(fg_ll *g, columns *q, const fg_v *acc, fg_v y)
+{
+    for (int c = 0; c < COLUMNS; c++) {
+        fg_v p = ll_atc(g, y, g->f32, c), sum = ll_hsum(g, acc[c]);
+        if (!q->s.f->block)
+            sum = ll_mul(g, sum, ll_load(g, g->f32, q->scale[c]));
+        ll_store(g, ll_add(g, ll_load(g, g->f32, p), sum), p);
+    }
+}
+
+/* COLUMNS rows of w from column j on: past the last, that one again, and what comes out
+ * is never read. */
+static void
+columns_group(fg_ll *g, columns *q, fg_v j)
+{
+    int W = g->W;
+    fg_t vec = ll_vec(g->f32, W);
+    fg_v last = ll_sub(g, ll_param(g, N), ll_i(g, 1));
+    for (int c = 0; c < COLUMNS; c++) {
+        fg_v at = ll_min(g, ll_add(g, j, ll_i(g, c)), last);
+        fg_v line = ll_mul(g, at, ll_param(g, LDS));
+        q->w[c] = at_bytes(g, ll_param(g, WEIGHTS), ll_mul(g, at, ll_param(g, LDW)));
+        q->scale[c] = at_bytes(g, ll_param(g, SCALE), line);
+        q->zero[c] = at_bytes(g, ll_param(g, SCALED_ZERO), line);
+    }
+    fg_v lanes = ll_param(g, LANES), units = ll_udiv(g, lanes, ll_i(g, W)), acc[COLUMNS];
+    fg_v rest = ll_sub(g, lanes, ll_mul(g, units, ll_i(g, W)));
+    int carried = q->acc ? 0 : COLUMNS;
+    for (int c = 0; c < COLUMNS; c++)
+        acc[c] = ll_zero(vec);
+    ll_loop u;
+    ll_for(g, &u, ll_i(g, 0), units, ll_i(g, 1), carried, acc);
+    memcpy(acc, u.phi, sizeof acc);
+    columns_step(g, q, u.i, NULL, acc);
+    ll_next(g, &u, acc);
+    ll_branch ragged;
+    ll_if(g, &ragged, ll_cmp(g, LL_GT, rest, ll_i(g, 0)));
+    memcpy(acc, u.phi, sizeof acc);
+    columns_step(g, q, units, ll_first(g, rest, W), acc);
+    ll_else(g, &ragged, carried, acc);
+    ll_end(g, &ragged, u.phi, acc);
+    fg_v y = ll_at(g, ll_param(g, Y), g->f32, j);
+    if (!q->acc) {
+        columns_sum(g, q, acc, y);
+        return;
+    }
+    ll_loop m;
+    ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2, (fg_v[]){q->acc, y});
+    for (int c = 0; c < COLUMNS; c++) {
+        fg_v p = ll_atc(g, m.phi[0], g->f32, c * W);
+        acc[c] = ll_load_aligned(g, vec, p, vector_bytes(g));
+        ll_store_aligned(g, ll_zero(vec), p, vector_bytes(g));
+    }
+    columns_sum(g, q, acc, m.phi[1]);
+    ll_next(g, &m,
+            (fg_v[]){ll_atc(g, m.phi[0], g->f32, COLUMNS * W),
+                     at_bytes(g, m.phi[1], ll_param(g, LDY))});
+}
+
+static void
+few_body(fg_ll *g, const fg_qform *f)
+{
+    fg_t vec = ll_vec(g->f32, g->W);
+    fg_v zero = ll_fromint(g, ll_param(g, ZERO), g->f32, true);
+    columns q = {.s = {.f = f}};
+    q.s.base = ll_splat(g, ll_add(g, zero, ll_cf(g->f32, 0x1p23)), g->W);
+    fg_v slot = ll_slot(g, vec, FG_FEW_ROWS * COLUMNS);
+    ll_loop j;
+    ll_branch one;
+    ll_if(g, &one, ll_cmp(g, LL_EQ, ll_param(g, M), ll_i(g, 1)));
+    ll_for(g, &j, ll_i(g, 0), ll_param(g, N), ll_i(g, COLUMNS), 0, NULL);
+    columns_group(g, &q, j.i);
+    ll_next(g, &j, NULL);
+    ll_else(g, &one, 0, NULL);
+    q.acc = slot;
+    for (int i = 0; i < FG_FEW_ROWS * COLUMNS; i++)
+        ll_store(g, ll_zero(vec), ll_atc(g, slot, g->f32, i * g->W));
+    ll_for(g, &j, ll_i(g, 0), ll_param(g, N), ll_i(g, COLUMNS), 0, NULL);
+    columns_group(g, &q, j.i);
+    ll_next(g, &j, NULL);
+    ll_end(g, &one, NULL, NULL);
+}
+
+void
+fg_q_few_columns(fg_ll *g, const fg_qform *f, const fg_q_few *p)
+{
+    fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->ptr, g->i64, g->i64, g->ptr,
+                        g->ptr, g->i64, g->ptr, g->i64, g->i64, g->i64};
+    ll_place back;
+    fg_v fn;
+    if (helper(g, f, "few", NARG, param, &back, &fn)) {
+        few_body(g, f);
+        fg_helper_end(g, back);
+    }
+    ll_call(g, fn, NARG,
+            (fg_v[]){p->x, p->ldx, p->m, p->w, p->ldw, p->lanes, p->scale, p->scaled_zero,
+                     p->lds, p->y, p->ldy, p->n, p->zero});
+}
