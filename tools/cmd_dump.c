@@ -361,6 +361,8 @@ cmd_dump(int argc, char **argv)
         {"--placement", TOOL_FLAG, &x.placement, "",
          "the device of every kernel, and why"},
         {"--dot", TOOL_FLAG, &x.dot, "", "the graph of the fused module for Graphviz"},
+        {"--html", TOOL_TEXT, &x.html, "FILE",
+         "one page: graph, passes, memory, measured kernels"},
         {"--trace", TOOL_TEXT, &x.trace, "FILE",
          "passes and a run by kernel and thread, for Perfetto"},
         {"--input", TOOL_LIST, &x.in.given, "NAME=VALUE",
