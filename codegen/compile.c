@@ -77,7 +77,10 @@ fg_compile_passes(fg_compiled *c, const forge_options *o)
 bool
 fg_compile_code(fg_compiled *c, const forge_options *o, bool keep_text)
 {
-    fg_cpu_options cpu = {.cpu = o->cpu, .keep_text = keep_text};
+    fg_cpu_options cpu = {.cpu = o->cpu,
+                          .keep_text = keep_text,
+                          .keep_objects = c->keep_objects,
+                          .no_link = c->no_link};
 
     c->code = fg_cpu_compile(c->m, c->a, &cpu, &c->kc, &c->nkc);
     fg_report_phase(&c->report, "codegen");
@@ -140,12 +143,35 @@ fg_compile(fg_compiled *c, const char *path, const forge_options *o)
 }
 
 void
-fg_compiled_free(fg_compiled *c)
+fg_compiled_release(fg_compiled *c)
 {
     fg_cpu_free(c->code);
     fg_arena_free(c->a);
     fg_onnx_close(c->file);
+}
+
+void
+fg_compiled_free(fg_compiled *c)
+{
+    fg_compiled_release(c);
     fg_ctx_free(c->cx);
+}
+
+forge_status
+fg_compile_failure(const fg_compiled *c, const char *path, fg_raise raise)
+{
+    struct stat st;
+    int n = 0;
+
+    if (raise == FG_RAISE_MEMORY)
+        return FORGE_OUT_OF_MEMORY;
+    if (raise == FG_RAISE_BUG)
+        return FORGE_INTERNAL;
+    if (stat(path, &st))
+        return FORGE_IO;
+    if (c && c->file)
+        fg_onnx_unsupported(c->file, &n);
+    return n ? FORGE_UNSUPPORTED : FORGE_INVALID;
 }
 
 /* ---- forge.h ------------------------------------------------------------------------ */
@@ -180,23 +206,6 @@ compile_job(void *arg)
     j->base.program = j->c.program;
     j->base.report = fg_report_json(&j->c);
     j->done = true;
-}
-
-static forge_status
-failure(const job *j, fg_raise raise)
-{
-    struct stat st;
-    int n = 0;
-
-    if (raise == FG_RAISE_MEMORY)
-        return FORGE_OUT_OF_MEMORY;
-    if (raise == FG_RAISE_BUG)
-        return FORGE_INTERNAL;
-    if (stat(j->path, &st))
-        return FORGE_IO;
-    if (j->c.file)
-        fg_onnx_unsupported(j->c.file, &n);
-    return n ? FORGE_UNSUPPORTED : FORGE_INVALID;
 }
 
 void
@@ -235,7 +244,7 @@ forge_compile_file(forge_ctx *cx, const char *path, const forge_options *o,
         *out = &j->base;
         return FORGE_OK;
     }
-    forge_status s = failure(j, raise);
+    forge_status s = fg_compile_failure(&j->c, j->path, raise);
     const char *text = fg_first_error(j->c.cx);
     fg_fail(cx, s, "%s", *text ? text : forge_status_text(s));
     destroy(&j->base);

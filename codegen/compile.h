@@ -21,6 +21,7 @@ typedef struct fg_compiled {
     int nkc;
     fg_program *program;
     fg_report report;
+    bool keep_objects, no_link; /* see fg_cpu_options */
 } fg_compiled;
 
 /* Reads "batch=1,seq=1..128,past=0..16..1024" (fixed, or bounds with an optional usual
@@ -42,6 +43,9 @@ bool fg_compile_program(fg_compiled *c);
 /* Those after loading; a and m are set. */
 bool fg_compile_module(fg_compiled *c, const forge_options *o);
 void fg_compiled_free(fg_compiled *c);
+void fg_compiled_release(fg_compiled *c); /* all but the context */
+/* What to answer when it failed. c NULL: before there was anything. */
+forge_status fg_compile_failure(const fg_compiled *c, const char *path, fg_raise raise);
 
 /* report.c: the compilation as JSON text in c->a, and as a tree that the caller deletes. */
 const char *fg_report_json(fg_compiled *c);

@@ -186,6 +186,7 @@ lower_kernel(lower *l, steps *list, fg_inst *i)
         arg[k] = value(l, kc->arg[k]);
     fg_step *s = new_step(l, list, FG_STEP_KERNEL, i);
     s->fn = l->fn(l->code, kc->fn);
+    s->code = (uint32_t)kc->fn;
     s->nbuf = (uint32_t)(i->nin + i->nout);
     s->buf = buf;
     s->narg = (uint32_t)kc->narg;

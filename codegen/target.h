@@ -20,9 +20,11 @@ typedef struct fg_kcode {
 
 /* Options of the CPU target. */
 typedef struct fg_cpu_options {
-    const char *cpu; /* NULL or "native": this machine; else an LLVM CPU name */
-    int threads;     /* compile threads; 0: up to 2 */
-    int keep_text;   /* keep IR and assembly text for forge dump --stage=ll,asm */
+    const char *cpu;   /* NULL or "native": this machine; else an LLVM CPU name */
+    int threads;       /* compile threads; 0: up to 2 */
+    int keep_text;     /* keep IR and assembly text for forge dump --stage=ll,asm */
+    bool keep_objects; /* for a file: see fg_cpu_object */
+    bool no_link;      /* for a file only: fg_cpu_fn gives NULL */
 } fg_cpu_options;
 
 typedef struct fg_cpu_code fg_cpu_code; /* machine code; owns its mapping until freed */
@@ -34,7 +36,12 @@ fg_cpu_code *fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o,
 fg_kernel_fn *fg_cpu_fn(const fg_cpu_code *c, int fn);
 const char *fg_cpu_text(const fg_cpu_code *c, bool asm_text); /* NULL unless kept */
 const char *fg_cpu_name(const fg_cpu_code *c);                /* e.g. "znver4" */
-void fg_cpu_free(fg_cpu_code *c);                             /* takes NULL */
+int fg_cpu_functions(const fg_cpu_code *c);
+/* The k-th relocatable object, if they were kept; NULL: there are fewer. */
+const void *fg_cpu_object(const fg_cpu_code *c, int k, size_t *bytes);
+/* What the code needs of a machine, as isa.h writes it. False: not known of that CPU. */
+bool fg_cpu_isa(const fg_cpu_code *c, char *out, size_t n);
+void fg_cpu_free(fg_cpu_code *c); /* takes NULL */
 
 /* What may stand around an instruction that has a code generator of its own: of the
  * instructions that make its operand, and of those that its result goes through. */

@@ -18,6 +18,9 @@ typedef struct fg_onnx_file fg_onnx_file;
 /* Reads the file at path (diagnostics begin with it). NULL on failure. */
 fg_onnx_file *fg_onnx_open(fg_ctx *cx, const char *path);
 void fg_onnx_close(fg_onnx_file *f); /* takes NULL; unmaps */
+/* The files behind f, as fg_weight.file names them: the model (0), external data as it was
+ * met. NULL: there are fewer. */
+const char *fg_onnx_local(const fg_onnx_file *f, int k, size_t *size);
 /* Makes the module in arena a: stage TENSOR, verified shapes. NULL with a diagnostic. */
 fg_module *fg_onnx_import(fg_onnx_file *f, fg_arena *a, const fg_import_options *o);
 

@@ -314,6 +314,16 @@ fg_onnx_close(fg_onnx_file *f)
     fg_arena_free(f->a);
 }
 
+const char *
+fg_onnx_local(const fg_onnx_file *f, int k, size_t *size)
+{
+    if (k > f->next)
+        return NULL;
+    const fg_map *m = k ? &f->ext[k - 1] : &f->map;
+    *size = m->size;
+    return m->local;
+}
+
 const fg_unsupported *
 fg_onnx_unsupported(const fg_onnx_file *f, int *n)
 {

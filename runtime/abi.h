@@ -81,6 +81,7 @@ typedef struct fg_flow {
 typedef struct fg_step {
     uint8_t         kind;
     fg_kernel_fn   *fn;
+    uint32_t        code;       /* KERNEL: number of fn among the program's functions */
     uint32_t        nbuf, narg;
     const uint32_t *buf;        /* tensors */
     const uint32_t *arg;        /* values */

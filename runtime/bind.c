@@ -90,7 +90,10 @@ solve(forge_run *r)
         n /= s->coef;
         const fg_symbol *y = &p->symbol[s->sym];
         if (n < y->lo || n > y->hi) {
-            int64_t lo = y->lo * s->coef + rest, hi = y->hi;
+            int64_t lo = y->lo, hi = y->hi;
+            if (__builtin_mul_overflow(lo, s->coef, &lo) ||
+                __builtin_add_overflow(lo, rest, &lo))
+                lo = 0;
             if (__builtin_mul_overflow(hi, s->coef, &hi) ||
                 __builtin_add_overflow(hi, rest, &hi))
                 hi = INT64_MAX;

@@ -99,6 +99,26 @@ typedef struct forge_options {
     int rounds;         /* of the passes, at most; 0: 2                     */
 } forge_options;
 
+typedef struct forge_save_options {
+    size_t size;      /* sizeof(forge_save_options), set by forge_save_options_init */
+    const char *cpus; /* one variant each: "x86-64-v3,x86-64-v4", "native" */
+    int borrow; /* 1: weights stay in the model's files, which must lie in the folder of the
+                       * .forge file whenever it is loaded */
+} forge_save_options;
+
+/* How well an artifact and this machine suit each other. */
+typedef enum {
+    FORGE_FIT_OPTIMAL,
+    FORGE_FIT_RECOMPILE, /* runs; compiled again here it would run faster */
+    FORGE_FIT_UNSUPPORTED, /* the machine lacks something, or the format is another version's */
+    FORGE_FIT_OTHER        /* for another kind of machine, or no such text */
+} forge_fit;
+
+typedef struct forge_load_options {
+    size_t size; /* sizeof(forge_load_options), set by forge_load_options_init */
+    int verify;  /* 1: read all weights and compare them with their digests */
+} forge_load_options;
+
 /* ---- open ------------------------------------------------------------------------- */
 FORGE_API forge_status forge_open(const forge_config *c,
                                   forge_ctx **out); /* c NULL: defaults */
@@ -112,7 +132,24 @@ FORGE_API const char *forge_version(void);
 FORGE_API void forge_options_init(forge_options *o);
 FORGE_API forge_status forge_compile_file(forge_ctx *cx, const char *path,
                                           const forge_options *o, forge_model **out);
+/* ---- load: libforge_rt alone is enough for this and what follows ------------------- */
+/* A .forge file, mapped. Its machine code will run with the rights of this process: load only
+ * what you would load a shared library from. A damaged file is FORGE_INVALID. */
+FORGE_API void forge_load_options_init(forge_load_options *o);
+FORGE_API forge_status forge_load_file(forge_ctx *cx, const char *path,
+                                       const forge_load_options *o, forge_model **out);
+/* What a .forge file needs, as text of under 1 KiB, and whether that is here: no device is opened. */
+FORGE_API forge_status forge_file_requirement(forge_ctx *cx, const char *path, char *out,
+                                              size_t n);
+FORGE_API forge_fit forge_requirement_fit(const char *requirement);
 FORGE_API void forge_model_free(forge_model *m); /* after its runs */
+/* Compiles for several CPUs and writes one .forge file, whole or not at all; nothing in it
+ * depends on when or where. options->cpu is not read. */
+FORGE_API void forge_save_options_init(forge_save_options *s);
+FORGE_API forge_status forge_compile_to_file(forge_ctx *cx, const char *path,
+                                             const forge_options *o,
+                                             const forge_save_options *s,
+                                             const char *out);
 /* The JSON report of the compilation; lives with the model. */
 FORGE_API const char *forge_model_report(const forge_model *m);
 FORGE_API int forge_model_inputs(const forge_model *m);

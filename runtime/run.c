@@ -124,6 +124,8 @@ run_copy(forge_run *r, const fg_step *s)
     forge_status e = fill_buffers(r, s);
     int64_t bytes = r->value[r->p->tensor[s->buf[0]].bytes];
 
+    if (!e && bytes != r->value[r->p->tensor[s->buf[1]].bytes])
+        return fg_fail(r->cx, FORGE_INTERNAL, "a copy between different sizes");
     if (!e && bytes > 0)
         memcpy(r->buf[1], r->buf[0], (size_t)bytes);
     return e;

@@ -41,7 +41,8 @@ def usage(c, model):
     c.run(0, "--version")
     for argv in ([], ["fly"], ["run"], ["run", model, "--fly"], ["run", model, "-O9"], ["run", model, model],
                  ["run", model, "--threads=two"], ["run", model, "--alpha=2"], ["run", model, "--target=moon"],
-                 ["bench", model, "--task=sleep"], ["compile", model]):
+                 ["bench", model, "--task=sleep"], ["compile"],
+                 ["compile", model, "--weights=moon"]):
         c.run(2, *argv)
 
 

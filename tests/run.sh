@@ -65,6 +65,7 @@ stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
 stage flow .venv/bin/python tests/flow.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
+stage artifact .venv/bin/python tests/artifact.py build/forge tests/models --jobs 2
 stage contrib .venv/bin/python tests/contrib.py build/forge
 if [ "$fast" != fast ]; then
     stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models

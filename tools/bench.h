@@ -19,7 +19,7 @@ typedef struct bench {
     forge_run *r;
     bench_decode *decode;
     int threads, code;
-    double compile_ms, first_ms, cpu_s;
+    double compile_ms, load_ms, first_ms, cpu_s;
     double *lat; /* ms */
     int nlat;
     long base_kb, compile_peak_kb, run_peak_kb;

@@ -375,13 +375,16 @@ cmd_dump(int argc, char **argv)
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&x.c);
-    int code = tool_parse(&x.c, own,
-                          "forge dump MODEL.onnx|FILE.fir: show what the compiler did",
-                          argc, argv);
+    int code = tool_parse(
+        &x.c, own,
+        "forge dump MODEL.onnx|FILE.fir|FILE.forge: show what the compiler did", argc,
+        argv);
     if (code)
         return code < 0 ? TOOL_OK : code;
     if ((code = check_usage(&x)))
         return code;
+    if (x.c.model && tool_is_artifact(x.c.model))
+        return dump_artifact(x.c.model);
     if (!(x.made.cx = fg_ctx_new(NULL)))
         return tool_fail(TOOL_FAILED, "out of memory");
     x.made.observe = observe;

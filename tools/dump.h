@@ -59,4 +59,7 @@ cJSON *dump_json_placement(const cJSON *report, fg_module *m);
 /* Of a PLACED module. */
 cJSON *dump_json_node(fg_module *m, fg_arena *a, const history_node *n);
 
+/* dump_artifact.c: what a .forge file holds, to stdout; the exit code. */
+int dump_artifact(const char *path);
+
 #endif

@@ -41,9 +41,5 @@ main(int argc, char **argv)
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (!strcmp(argv[1], verbs[i].name))
             return verbs[i].run(argc - 1, argv + 1);
-    if (!strcmp(argv[1], "compile"))
-        return tool_fail(
-            TOOL_USAGE,
-            "this version runs models without writing .forge files: use forge run");
     return tool_fail(TOOL_USAGE, "no verb \"%s\"; see forge --help", argv[1]);
 }

@@ -256,15 +256,60 @@ tool_write(const char *path, const void *head, size_t nhead, const void *data, s
     return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(why));
 }
 
+static int
+write_report(const tool_common *c, const forge_model *m)
+{
+    const char *text = forge_model_report(m);
+
+    return c->report ? tool_write(c->report, text, strlen(text), NULL, 0) : TOOL_OK;
+}
+
+int
+tool_write_report(forge_ctx *cx, const tool_common *c, const char *path)
+{
+    forge_model *m;
+
+    if (forge_load_file(cx, path, NULL, &m))
+        return tool_fail_file(TOOL_FAILED, path, "%s", forge_message(cx));
+    int code = write_report(c, m);
+    forge_model_free(m);
+    return code;
+}
+
+bool
+tool_is_artifact(const char *path)
+{
+    size_t n = strlen(path);
+
+    return n >= 6 && !strcmp(path + n - 6, ".forge");
+}
+
+/* What a .forge file was compiled with cannot be changed when it is run. */
+static int
+fixed_options(const tool_common *c)
+{
+    forge_options d;
+
+    forge_options_init(&d);
+    if (c->o.opt != d.opt || c->o.cpu || c->o.passes || c->o.skip || c->o.dims ||
+        c->o.check || c->o.alpha < d.alpha)
+        return tool_fail(TOOL_USAGE,
+                         "%.400s is compiled: -O, --cpu, --dim, --passes, --skip, "
+                         "--alpha and --check are options of forge compile",
+                         c->model);
+    return TOOL_OK;
+}
+
 int
 tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out)
 {
     if (!c->model)
         return tool_fail(TOOL_USAGE, "a model is missing");
-    if (forge_compile_file(cx, c->model, &c->o, out))
+    bool artifact = tool_is_artifact(c->model);
+    if (artifact && fixed_options(c))
+        return TOOL_USAGE;
+    if (artifact ? forge_load_file(cx, c->model, NULL, out)
+                 : forge_compile_file(cx, c->model, &c->o, out))
         return tool_fail_file(TOOL_FAILED, c->model, "%s", forge_message(cx));
-    if (!c->report)
-        return TOOL_OK;
-    const char *text = forge_model_report(*out);
-    return tool_write(c->report, text, strlen(text), NULL, 0);
+    return write_report(c, *out);
 }

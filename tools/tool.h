@@ -64,8 +64,12 @@ int tool_parse(tool_common *c, const tool_option *own, const char *usage, int ar
 
 /* ---- models ------------------------------------------------------------------------ */
 
-/* Compiles c->model and writes the report if asked to; message printed on failure. */
+/* Compiles c->model, or loads it when it is a .forge file, and writes the report if asked
+ * to; message printed on failure. */
 int tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out);
+bool tool_is_artifact(const char *path); /* a .forge file, by name */
+/* The report inside the .forge file at `path` to c->report. */
+int tool_write_report(forge_ctx *cx, const tool_common *c, const char *path);
 /* Writes head, then data, to path through a temporary file; message printed on failure. */
 int tool_write(const char *path, const void *head, size_t nhead, const void *data,
                size_t n);

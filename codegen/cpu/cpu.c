@@ -4,13 +4,15 @@
  * into one of two LLVM modules, which two threads turn into objects; the loader makes
  * them executable. No IR pass runs: the emitters build what the optimiser would.
  */
-#include "codegen/cpu/link.h"
 #include "codegen/cpu/pull.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <llvm-c/Analysis.h>
+
+#include "runtime/isa.h"
+#include "runtime/link.h"
 
 #define MAXPART 2 /* LLVM modules, and threads */
 
@@ -20,6 +22,7 @@ struct fg_cpu_code {
     fg_kernel_fn **fn;
     int nfn;
     char *text[2]; /* IR, assembly */
+    LLVMMemoryBufferRef object[MAXPART];
 };
 
 /* ---- choosing the emitter
@@ -516,10 +519,13 @@ generate(compile *c)
             object[p] = (fg_object){LLVMGetBufferStart(j[p].object),
                                     LLVMGetBufferSize(j[p].object)};
     }
-    if (ok && !fg_link(&c->out->image, object, c->nparts, found, c->out, &why))
+    if (ok && !c->o->no_link &&
+        !fg_link(&c->out->image, object, c->nparts, found, c->out, &why))
         ok = fg_error(c->m->cx, "%s", why);
     for (int p = 0; p < c->nparts; p++) {
-        if (j[p].object)
+        if (ok && c->o->keep_objects)
+            c->out->object[p] = j[p].object;
+        else if (j[p].object)
             LLVMDisposeMemoryBuffer(j[p].object);
         LLVMDisposeMessage(j[p].message);
     }
@@ -599,6 +605,32 @@ fg_cpu_fn(const fg_cpu_code *c, int fn)
     return c->fn[fn];
 }
 
+int
+fg_cpu_functions(const fg_cpu_code *c)
+{
+    return c->nfn;
+}
+
+const void *
+fg_cpu_object(const fg_cpu_code *c, int k, size_t *bytes)
+{
+    if (k >= MAXPART || !c->object[k])
+        return NULL;
+    *bytes = LLVMGetBufferSize(c->object[k]);
+    return LLVMGetBufferStart(c->object[k]);
+}
+
+bool
+fg_cpu_isa(const fg_cpu_code *c, char *out, size_t n)
+{
+    fg_isa set;
+    const char *cpu = c->machine->cpu;
+
+    if (*c->machine->features)
+        return fg_isa_text(fg_isa_of_list(c->machine->features), out, n);
+    return fg_isa_parse(cpu, strlen(cpu), &set) && fg_isa_text(set, out, n);
+}
+
 const char *
 fg_cpu_text(const fg_cpu_code *c, bool asm_text)
 {
@@ -617,6 +649,9 @@ fg_cpu_free(fg_cpu_code *c)
     if (!c)
         return;
     fg_unlink(&c->image);
+    for (int p = 0; p < MAXPART; p++)
+        if (c->object[p])
+            LLVMDisposeMemoryBuffer(c->object[p]);
     ll_machine_free(c->machine);
     free(c->fn);
     free(c->text[0]);

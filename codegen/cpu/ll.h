@@ -46,6 +46,9 @@ fg_machine *ll_machine_new(const char *cpu, const char **why);
 void ll_machine_free(fg_machine *t); /* takes NULL */
 LLVMTargetMachineRef ll_target_machine(const fg_machine *t);
 
+/* Drops LLVM's code from resident memory (trim.c). */
+void fg_cpu_trim(void);
+
 /* ---- module and function -------------------------------------------------------- */
 
 #define LL_CACHE 64 /* declarations remembered, by name and type */

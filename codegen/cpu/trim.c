@@ -5,7 +5,7 @@
  * file: dropping them loses nothing, and whoever needs one again, another thread
  * that compiles at this moment included, faults it in from the page cache.
  */
-#include "codegen/cpu/link.h"
+#include "codegen/cpu/ll.h"
 
 #include <link.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* link.h - from object files in memory to code that runs. */
-#ifndef FG_CODEGEN_CPU_LINK_H
-#define FG_CODEGEN_CPU_LINK_H
+#ifndef FG_RUNTIME_LINK_H
+#define FG_RUNTIME_LINK_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -18,13 +18,11 @@ typedef struct fg_object { /* one relocatable ELF object */
 
 /* Links objects into fresh memory: code executable, nothing both writable and
  * executable. They may call each other's functions. found(user, name, address) is
- * called for each function. False with *why (static text). */
+ * called for each function. Every offset in an object is checked, the code itself cannot
+ * be. False with *why (static text). */
 bool fg_link(fg_image *im, const fg_object *object, int n,
              void (*found)(void *user, const char *name, void *address), void *user,
              const char **why);
 void fg_unlink(fg_image *im);
-
-/* Drops the compiler's own code from resident memory (trim.c). */
-void fg_cpu_trim(void);
 
 #endif

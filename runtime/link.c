@@ -4,8 +4,10 @@
  * constants, to functions of theirs, and to the C library's mathematics. So linking is:
  * lay the sections out in one mapping (code first, data on pages of its own), append a
  * jump per external function, patch, and withdraw write permission.
+ *
+ * Objects also come from files: every offset and index is checked before it is used.
  */
-#include "codegen/cpu/link.h"
+#include "runtime/link.h"
 
 #include <elf.h>
 #include <math.h>
@@ -16,7 +18,14 @@
 #include <unistd.h>
 
 #define MAXSECTION 256
+#define MAXALIGN 4096
+#define MAXIMAGE ((size_t)1 << 30)
 #define STUB 16 /* bytes of a jump through a full address */
+#if defined(__aarch64__)
+#define MACHINE EM_AARCH64
+#else
+#define MACHINE EM_X86_64
+#endif
 
 /* Whatever code generation may call; nothing else resolves. */
 /* clang-format off */
@@ -59,25 +68,55 @@ within(const object *s, uint64_t offset, uint64_t size)
     return offset <= s->bytes && size <= s->bytes - offset;
 }
 
+/* A section that ends up in memory. */
+static bool
+is_loaded(const Elf64_Shdr *c)
+{
+    return (c->sh_flags & SHF_ALLOC) && c->sh_size;
+}
+
+static bool
+read_section(object *s, const Elf64_Shdr *c)
+{
+    if (c->sh_type != SHT_NOBITS && !within(s, c->sh_offset, c->sh_size))
+        return false;
+    if (is_loaded(c) && (c->sh_size > MAXIMAGE || c->sh_addralign > MAXALIGN ||
+                         (c->sh_addralign & (c->sh_addralign - 1))))
+        return false;
+    if (c->sh_type == SHT_RELA && c->sh_offset % 8)
+        return false;
+    if (c->sh_type != SHT_SYMTAB)
+        return true;
+    if (c->sh_offset % 8 || c->sh_link >= s->head->e_shnum)
+        return false;
+    const Elf64_Shdr *text = &s->section[c->sh_link];
+    if (text->sh_type != SHT_STRTAB || !text->sh_size ||
+        !within(s, text->sh_offset, text->sh_size) ||
+        s->data[text->sh_offset + text->sh_size - 1])
+        return false;
+    s->symbol = (const Elf64_Sym *)(s->data + c->sh_offset);
+    s->nsymbol = c->sh_size / sizeof *s->symbol;
+    s->names = (const char *)(s->data + text->sh_offset);
+    for (size_t k = 0; k < s->nsymbol; k++)
+        if (s->symbol[k].st_name >= text->sh_size)
+            return false;
+    return true;
+}
+
 static bool
 read_tables(object *s)
 {
     const Elf64_Ehdr *h = s->head = (const Elf64_Ehdr *)s->data;
     if (s->bytes < sizeof *h || memcmp(h->e_ident, ELFMAG, SELFMAG) ||
-        h->e_machine != EM_X86_64 || h->e_shnum > MAXSECTION ||
+        h->e_ident[EI_CLASS] != ELFCLASS64 || h->e_machine != MACHINE ||
+        h->e_shnum > MAXSECTION || h->e_shentsize != sizeof(Elf64_Shdr) ||
+        h->e_shoff % 8 ||
         !within(s, h->e_shoff, (uint64_t)h->e_shnum * sizeof(Elf64_Shdr)))
         return false;
     s->section = (const Elf64_Shdr *)(s->data + h->e_shoff);
-    for (int i = 0; i < h->e_shnum; i++) {
-        const Elf64_Shdr *c = &s->section[i];
-        if (c->sh_type != SHT_NOBITS && !within(s, c->sh_offset, c->sh_size))
+    for (int i = 0; i < h->e_shnum; i++)
+        if (!read_section(s, &s->section[i]))
             return false;
-        if (c->sh_type == SHT_SYMTAB) {
-            s->symbol = (const Elf64_Sym *)(s->data + c->sh_offset);
-            s->nsymbol = c->sh_size / sizeof *s->symbol;
-            s->names = (const char *)(s->data + s->section[c->sh_link].sh_offset);
-        }
-    }
     return s->symbol != NULL;
 }
 
@@ -93,8 +132,7 @@ lay_out(object *s, size_t end, bool code)
 {
     for (int i = 0; i < s->head->e_shnum; i++) {
         const Elf64_Shdr *c = &s->section[i];
-        if (!(c->sh_flags & SHF_ALLOC) || !c->sh_size ||
-            ((c->sh_flags & SHF_EXECINSTR) != 0) != code)
+        if (!is_loaded(c) || ((c->sh_flags & SHF_EXECINSTR) != 0) != code)
             continue;
         s->at[i] = end = align_up(end, c->sh_addralign ? c->sh_addralign : 1);
         end += c->sh_size;
@@ -107,7 +145,7 @@ copy_sections(const linker *l, const object *s)
 {
     for (int i = 0; i < s->head->e_shnum; i++) {
         const Elf64_Shdr *c = &s->section[i];
-        if ((c->sh_flags & SHF_ALLOC) && c->sh_size && c->sh_type != SHT_NOBITS)
+        if (is_loaded(c) && c->sh_type != SHT_NOBITS)
             memcpy(l->base + s->at[i], s->data + c->sh_offset, c->sh_size);
     }
 }
@@ -126,7 +164,9 @@ write_stubs(const linker *l)
 static bool
 is_defined(const object *s, const Elf64_Sym *y)
 {
-    return y->st_shndx != SHN_UNDEF && y->st_shndx < s->head->e_shnum;
+    return y->st_shndx != SHN_UNDEF && y->st_shndx < s->head->e_shnum &&
+           is_loaded(&s->section[y->st_shndx]) &&
+           y->st_value <= s->section[y->st_shndx].sh_size;
 }
 
 static uint8_t *
@@ -163,36 +203,50 @@ address_of(const linker *l, const object *s, uint32_t index)
                             : find_elsewhere(l, s->names + y->st_name);
 }
 
+/* `place` has room for 8 bytes, or 4 where that is all that is written. */
+static const char *
+patch(uint8_t *place, const uint8_t *to, uint32_t type, int64_t addend, uint64_t left)
+{
+    int64_t full = (int64_t)((uint64_t)(uintptr_t)to + (uint64_t)addend),
+            near = (int64_t)((uint64_t)full - (uint64_t)(uintptr_t)place);
+    int32_t near32 = (int32_t)near;
+
+    if (left < (type == R_X86_64_64 ? 8 : 4))
+        return "generated code has a relocation outside of its section";
+    switch (type) {
+    case R_X86_64_64:
+        memcpy(place, &full, 8);
+        return NULL;
+    case R_X86_64_PC32:
+    case R_X86_64_PLT32:
+        if (near != near32)
+            return "generated code is larger than 2 GB";
+        memcpy(place, &near32, 4);
+        return NULL;
+    default:
+        return "generated code has a relocation the loader does not know";
+    }
+}
+
 static bool
 relocate(const linker *l, const object *s, const Elf64_Shdr *c, const char **why)
 {
     const Elf64_Rela *r = (const Elf64_Rela *)(s->data + c->sh_offset);
+    const Elf64_Shdr *target = &s->section[c->sh_info];
     for (size_t k = 0; k < c->sh_size / sizeof *r; k++, r++) {
-        uint8_t *place = l->base + s->at[c->sh_info] + r->r_offset;
         uint8_t *to = address_of(l, s, (uint32_t)ELF64_R_SYM(r->r_info));
-        int64_t full = (int64_t)(intptr_t)to + r->r_addend,
-                near = full - (int64_t)(intptr_t)place;
-        int32_t near32 = (int32_t)near;
         if (!to) {
             *why = "generated code calls a function that is not linked in";
             return false;
         }
-        switch (ELF64_R_TYPE(r->r_info)) {
-        case R_X86_64_64:
-            memcpy(place, &full, 8);
-            break;
-        case R_X86_64_PC32:
-        case R_X86_64_PLT32:
-            if (near != near32) {
-                *why = "generated code is larger than 2 GB";
-                return false;
-            }
-            memcpy(place, &near32, 4);
-            break;
-        default:
-            *why = "generated code has a relocation the loader does not know";
+        if (r->r_offset > target->sh_size) {
+            *why = "generated code has a relocation outside of its section";
             return false;
         }
+        if ((*why = patch(l->base + s->at[c->sh_info] + r->r_offset, to,
+                          (uint32_t)ELF64_R_TYPE(r->r_info), r->r_addend,
+                          target->sh_size - r->r_offset)))
+            return false;
     }
     return true;
 }
@@ -204,8 +258,8 @@ relocate_all(const linker *l, const char **why)
         const object *s = &l->o[k];
         for (int i = 0; i < s->head->e_shnum; i++) {
             const Elf64_Shdr *c = &s->section[i];
-            if (c->sh_type == SHT_RELA && (s->section[c->sh_info].sh_flags & SHF_ALLOC) &&
-                !relocate(l, s, c, why))
+            if (c->sh_type == SHT_RELA && c->sh_info < s->head->e_shnum &&
+                is_loaded(&s->section[c->sh_info]) && !relocate(l, s, c, why))
                 return false;
         }
     }
@@ -224,6 +278,10 @@ map_image(linker *l, fg_image *im, const char **why)
     for (int k = 0; k < l->n; k++)
         end = lay_out(&l->o[k], end, false);
     im->bytes = align_up(end, page);
+    if (im->bytes > MAXIMAGE) {
+        *why = "generated code is larger than 1 GB";
+        return false;
+    }
     l->base =
         mmap(NULL, im->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (l->base == MAP_FAILED) {

@@ -1,0 +1,29 @@
+/* outfile.h - files that appear whole or not at all. */
+#ifndef FG_CODEGEN_OUTFILE_H
+#define FG_CODEGEN_OUTFILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct fg_outfile {
+    int fd;
+    bool named;  /* temp exists in its folder */
+    uint64_t at; /* bytes written */
+    const char *path;
+    char temp[4096];
+    int error; /* errno of the first failure */
+} fg_outfile;
+
+/* A file that will be `path`; without a name until then where the system can do that, so
+ * that a process that is killed leaves nothing behind. False: see error. */
+bool fg_outfile_open(fg_outfile *f, const char *path);
+void fg_outfile_put(fg_outfile *f, const void *data, size_t n); /* at the end */
+void fg_outfile_pad(fg_outfile *f, uint64_t to);                /* zeros up to there */
+void fg_outfile_put_at(fg_outfile *f, uint64_t at, const void *data, size_t n);
+/* Makes it durable and gives it its name, in place of what has it. False after any
+ * failure, with nothing left behind. */
+bool fg_outfile_commit(fg_outfile *f);
+void fg_outfile_drop(fg_outfile *f);
+
+#endif

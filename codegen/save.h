@@ -1,0 +1,23 @@
+/* save.h - compiled models as .forge files; the format is runtime/artifact.h. */
+#ifndef FG_CODEGEN_SAVE_H
+#define FG_CODEGEN_SAVE_H
+
+#include "codegen/compile.h"
+#include "runtime/artifact.h"
+
+typedef struct fg_save_options {
+    const char *path;
+    bool borrow; /* weights stay in the model's files, named relative to its folder */
+    /* borrow: identities of the files, as for the cache; NULL: length and digests. */
+    const fg_source *source;
+    int nsource;
+    bool keep_times; /* leave timings in the report */
+} fg_save_options;
+
+/* Variants of one model, compiled with keep_objects. False with a diagnostic. */
+bool fg_save(fg_ctx *cx, fg_compiled *const *variant, int n, const fg_save_options *o);
+
+/* The report with every measured number 0: the same model gives the same text. */
+const char *fg_report_stable(fg_arena *a, const char *json);
+
+#endif
