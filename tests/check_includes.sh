@@ -16,6 +16,7 @@ ir/parse.h                      ir/parse*.c
 ir/shape.h                      ir/*
 ir/symval.h                     ir/*
 ir/*_impl.h                     ir/*
+ir/base.h                       ir/* frontend/* passes/* codegen/* text/* tools/* tests/*
 ir/*                            ir/* frontend/* passes/* codegen/* tools/* tests/*
 frontend/onnx.h                 frontend/* codegen/compile.* tools/* tests/*
 frontend/*                      frontend/*
@@ -29,7 +30,12 @@ llvm-c/*                        codegen/cpu/*
 codegen/cpu/*                   codegen/cpu/*
 codegen/target.h                passes/fuse_ops.c codegen/* tools/* tests/*
 codegen/*                       codegen/* tools/* tests/*
-cjson/*                         codegen/report*.c tools/*
+text/tok.h                      text/*
+text/map.h                      text/*
+text/*                          text/* tools/* tests/*
+pcre2.h                         text/regex.c
+utf8proc.h                      text/unicode.c
+cjson/*                         codegen/report*.c text/* tools/* tests/text/*
 tools/*                         tools/*
 '
 passed=0 failed=0

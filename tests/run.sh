@@ -58,14 +58,16 @@ stage build-gcc build build
 stage includes sh tests/check_includes.sh
 stage readme sh tests/check_readme.sh build/forge
 stage text build/forge-test --run $texts
-for program in core plan runtime api kernels; do
+for program in core plan runtime api text kernels; do
     stage "$program" "build/test-$program"
 done
+stage tokenizers build/test-tokenizers tests/text/data
 stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
 stage flow .venv/bin/python tests/flow.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
 stage artifact .venv/bin/python tests/artifact.py build/forge tests/models --jobs 2
+stage generate .venv/bin/python tests/generate.py build/forge tests/models examples
 stage contrib .venv/bin/python tests/contrib.py build/forge
 if [ "$fast" != fast ]; then
     stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models
@@ -77,9 +79,10 @@ if [ "$fast" != fast ]; then
     stage build-clang env CC=clang-19 sh -c 'meson setup build-clang && ninja -C build-clang'
     stage build-asan build build-asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_ndebug=false
     stage text-asan build-asan/forge-test $texts
-    for program in core plan runtime api; do
+    for program in core plan runtime api text; do
         stage "$program-asan" "build-asan/test-$program"
     done
+    stage tokenizers-asan build-asan/test-tokenizers tests/text/data
     stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge --jobs 2
     stage models-asan .venv/bin/python tests/models.py build-asan/forge tests/models --levels 1 --jobs 2
     stage format sh tests/check_format.sh

@@ -141,7 +141,7 @@ measure(bench *b)
 
 /* Work of one run of step s with the shapes bound now. */
 static double
-step_work(const bench *b, const fg_step *s, bool flops)
+step_work(const forge_run *r, const fg_step *s, bool flops)
 {
     uint32_t v = flops ? s->flops : s->bytes;
     int64_t n = 0;
@@ -149,23 +149,23 @@ step_work(const bench *b, const fg_step *s, bool flops)
     if (s->kind != FG_STEP_KERNEL)
         return 0;
     if (v != FG_NONE)
-        n = b->r->value[v];
+        n = r->value[v];
     else
         for (uint32_t k = 0; k < s->nbuf && !flops; k++)
             if (s->buf[k] != FG_NONE)
-                n += b->r->value[b->m->program->tensor[s->buf[k]].bytes];
+                n += r->value[r->p->tensor[s->buf[k]].bytes];
     return n > 0 ? (double)n : 0;
 }
 
-static void
-count_work(bench *b)
+double
+tool_run_work(const forge_run *r, bool flops)
 {
-    const fg_program *p = b->m->program;
+    const fg_program *p = r->p;
+    double sum = 0;
 
-    for (uint32_t i = p->block[0].first; i < p->block[0].first + p->block[0].count; i++) {
-        b->flops += step_work(b, &p->step[i], true);
-        b->bytes += step_work(b, &p->step[i], false);
-    }
+    for (uint32_t i = p->block[0].first; i < p->block[0].first + p->block[0].count; i++)
+        sum += step_work(r, &p->step[i], flops);
+    return sum;
 }
 
 static int
@@ -239,7 +239,8 @@ work(void *arg)
         return;
     b->run_peak_kb = status_kb("VmHWM");
     b->threads = b->r->threads;
-    count_work(b);
+    b->flops = tool_run_work(b->r, true);
+    b->bytes = tool_run_work(b->r, false);
     b->peak = tool_measure_peak(b->threads);
 }
 
@@ -332,7 +333,8 @@ print_kernels(const bench *b)
     for (uint32_t k = 0; k < n; k++) {
         const fg_step *s = &p->step[order[k]];
         double ns = (double)b->step_ns[order[k]] / (double)b->step_calls[order[k]];
-        double gflops = step_work(b, s, true) / ns, gbps = step_work(b, s, false) / ns;
+        double gflops = step_work(b->r, s, true) / ns,
+               gbps = step_work(b->r, s, false) / ns;
         printf("%9.1f %8.1f %5.1f%% %8.1f %5.1f%%  %s  %.60s\n", ns * 1e-3, gflops,
                b->peak.gflops > 0 ? 100 * gflops / b->peak.gflops : 0, gbps,
                b->peak.gbps > 0 ? 100 * gbps / b->peak.gbps : 0, s->name, s->nodes);

@@ -3,7 +3,8 @@
 #   tools/setup.sh build     compiler, build system, libraries
 #   tools/setup.sh test      also what the tests use
 set -eu
-build="gcc libc6-dev meson ninja-build pkg-config llvm-19-dev libprotobuf-c-dev protobuf-c-compiler libcjson-dev"
+build="gcc libc6-dev meson ninja-build pkg-config llvm-19-dev libprotobuf-c-dev protobuf-c-compiler libcjson-dev
+       libpcre2-dev libutf8proc-dev"
 tests="git clang-19 libclang-rt-19-dev clang-format-19 python3 python3-venv"
 
 missing=

@@ -105,6 +105,8 @@ int tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in,
 void tool_random_fill(const char *name, fg_tensor *t, uint64_t seed);
 /* Of input i: batches are 1, other symbolic axes `length`, within their bounds. */
 bool tool_input_shape(const forge_model *m, int i, int length, int64_t *dims);
+/* Operations, or bytes read and written, of a run with the shapes bound now. */
+double tool_run_work(const forge_run *r, bool flops);
 bool tool_output(const forge_run *r, const forge_model *m, int i, fg_tensor *out);
 
 /* ---- the machine --------------------------------------------------------------------- */

@@ -1,0 +1,366 @@
+/* lm.c - feeding a language model.
+ *
+ *     prefill  input_ids [1,P]  past [1,H,0,D]   -> logits [1,P,V], present [1,H,P,D]
+ *     step i   input_ids [1,1]  past [1,H,P+i,D] -> logits [1,1,V], present [1,H,P+i+1,D]
+ *
+ * The presents of a step are the pasts of the next: two sets of buffers take turns, and
+ * grow by doubling.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "runtime/rt.h"
+#include "tools/lm.h"
+
+#define CHUNK 256 /* tokens of a prefill at a time: bounds the logits' memory */
+
+enum { OTHER, IDS, MASK, POSITION, SEQLENS, TOTAL, TYPES, CACHED, STATE };
+
+struct lm_state { /* one past input and the present output that feeds it */
+    int input, output;
+    int64_t dim[FG_MAXRANK];
+    void *buf[2];
+    size_t cap[2];
+    int turn; /* the buffer that holds the past */
+};
+
+/* ---- the contract --------------------------------------------------------------------- */
+
+static const struct {
+    const char *part;
+    uint8_t role;
+} names[] = {{"attention_mask", MASK},
+             {"position", POSITION},
+             {"token_type", TYPES},
+             {"seqlens_k", SEQLENS},
+             {"total_sequence_length", TOTAL},
+             {"use_cache_branch", CACHED},
+             {"input_ids", IDS},
+             {"token", IDS}};
+
+static uint8_t
+role_of(const char *name)
+{
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++)
+        if (strstr(name, names[k].part))
+            return names[k].role;
+    return OTHER;
+}
+
+/* "present.3.key", "present_key_values.3.key" and "past_key_values.3.key" alike leave
+ * "3key". */
+static void
+stem(const char *name, char *out, size_t n)
+{
+    static const char *const drop[] = {"present", "past", "key_values", "state"};
+    size_t k = 0;
+
+    while (*name && k + 1 < n) {
+        size_t skip = 0;
+        for (size_t d = 0; d < sizeof drop / sizeof *drop; d++)
+            if (!strncmp(name, drop[d], strlen(drop[d])))
+                skip = strlen(drop[d]);
+        if (!skip && ((*name >= '0' && *name <= '9') || (*name >= 'a' && *name <= 'z')))
+            out[k++] = *name;
+        name += skip ? skip : 1;
+    }
+    out[k] = '\0';
+}
+
+static int
+past_of(const lm *x, const char *present)
+{
+    char want[200], have[200];
+
+    stem(present, want, sizeof want);
+    for (int i = 0; i < forge_model_inputs(x->m); i++) {
+        const char *name = forge_model_input(x->m, i, NULL, NULL);
+        stem(name, have, sizeof have);
+        if (strstr(name, "past") && x->role[i] != STATE && !strcmp(want, have))
+            return i;
+    }
+    return -1;
+}
+
+/* By name; what names leave open goes in order. */
+static bool
+find_states(lm *x)
+{
+    int next = 0, nin = forge_model_inputs(x->m);
+
+    for (int k = 0; k < forge_model_outputs(x->m); k++) {
+        const char *name = forge_model_output(x->m, k, NULL, NULL);
+        if (!strstr(name, "present"))
+            continue;
+        lm_state *s = &x->state[x->nstate++];
+        *s = (lm_state){.input = past_of(x, name), .output = k};
+        if (s->input >= 0)
+            x->role[s->input] = STATE;
+    }
+    for (int k = 0; k < x->nstate; k++) {
+        lm_state *s = &x->state[k];
+        while (s->input < 0 && next < nin &&
+               (x->role[next] == STATE ||
+                !strstr(forge_model_input(x->m, next, NULL, NULL), "past")))
+            next++;
+        if (s->input < 0 && next == nin)
+            return fg_error(x->cx, "output \"%s\" has no past input that it feeds",
+                            forge_model_output(x->m, s->output, NULL, NULL));
+        s->input = s->input < 0 ? next : s->input;
+        x->role[s->input] = STATE;
+    }
+    return true;
+}
+
+static bool
+find_logits(lm *x)
+{
+    for (int k = 0; k < forge_model_outputs(x->m); k++) {
+        forge_dtype t;
+        int rank;
+        const char *name = forge_model_output(x->m, k, &t, &rank);
+        bool number = t == FORGE_F32 || t == FORGE_F16 || t == FORGE_BF16;
+        if (number && rank >= 2 && (strstr(name, "logits") || x->logits < 0) &&
+            !strstr(name, "present"))
+            x->logits = k;
+    }
+    return x->logits >= 0 || fg_error(x->cx, "no language model: no output of logits");
+}
+
+static bool
+find_inputs(lm *x)
+{
+    int ids = -1;
+
+    for (int i = 0; i < forge_model_inputs(x->m); i++) {
+        forge_dtype t;
+        int rank;
+        const char *name = forge_model_input(x->m, i, &t, &rank);
+        x->role[i] = role_of(name);
+        if (x->role[i] == IDS) {
+            if (ids >= 0 || rank < 1 || (t != FORGE_I64 && t != FORGE_I32))
+                return fg_error(x->cx,
+                                "no language model: input \"%s\" is not a "
+                                "sequence of token numbers",
+                                name);
+            ids = i;
+            x->fixed = forge_model_input_dim(x->m, i, rank - 1, NULL);
+        }
+    }
+    return ids >= 0 || fg_error(x->cx, "no language model: no input of token numbers");
+}
+
+bool
+lm_begin(lm *x, fg_ctx *cx, fg_arena *a, forge_ctx *fcx, const forge_model *m,
+         forge_run *r)
+{
+    int nin = forge_model_inputs(m), nout = forge_model_outputs(m);
+
+    *x = (lm){.cx = cx, .a = a, .fcx = fcx, .m = m, .r = r, .logits = -1};
+    x->role = FG_NEWN(a, uint8_t, (size_t)nin + 1);
+    x->fed = FG_NEWN(a, void *, (size_t)nin + 1);
+    x->fedcap = FG_NEWN(a, size_t, (size_t)nin + 1);
+    x->state = FG_NEWN(a, lm_state, (size_t)nout + 1);
+    if (!find_inputs(x) || !find_states(x) || !find_logits(x))
+        return false;
+    x->fixed = x->fixed > 0 ? x->fixed : 0;
+    for (int i = 0; i < nin; i++)
+        if (x->role[i] == OTHER && !m->program->input[i].dflt)
+            return fg_error(cx, "no text-only decoder: input \"%s\" is not known",
+                            forge_model_input(m, i, NULL, NULL));
+    return true;
+}
+
+/* ---- feeding -------------------------------------------------------------------------- */
+
+static void *
+room(void **p, size_t *cap, size_t bytes)
+{
+    if (bytes > *cap) {
+        free(*p);
+        *cap = bytes * 2;
+        *p = malloc(*cap);
+        *cap = *p ? *cap : 0;
+    }
+    return *p;
+}
+
+static bool
+fail(lm *x)
+{
+    return fg_error(x->cx, "%s", forge_message(x->fcx));
+}
+
+static int64_t
+value_of(const lm *x, uint8_t role, int64_t k, int64_t n, int64_t real)
+{
+    switch (role) {
+    case IDS:
+        return k < real ? x->ids[(int64_t)x->nids - real + k] : 0;
+    case MASK:
+        return k < x->past + real;
+    case POSITION:
+        return x->past + k;
+    case SEQLENS:
+        return x->past + n - 1;
+    case TOTAL:
+        return x->past + n;
+    case CACHED:
+        return x->past > 0;
+    default:
+        return 0;
+    }
+}
+
+/* An input that is no state, for `n` tokens of which `real` are tokens and the rest fills
+ * a fixed length up. */
+static bool
+feed(lm *x, int i, int64_t n, int64_t real)
+{
+    uint8_t role = x->role[i];
+    bool row = role == IDS || role == MASK || role == POSITION || role == TYPES;
+    int64_t dims[FG_MAXRANK], last = role == MASK ? x->past + n : n;
+    forge_dtype dtype;
+    int rank;
+    const char *name = forge_model_input(x->m, i, &dtype, &rank);
+    fg_tensor t = {.dtype = (fg_dtype)dtype, .rank = rank, .count = 1};
+
+    for (int k = 0; k < rank; k++) {
+        dims[k] = forge_model_input_dim(x->m, i, k, NULL);
+        dims[k] = row && k == rank - 1 ? last : dims[k] > 0 ? dims[k] : 1;
+        if (__builtin_mul_overflow(t.count, dims[k], &t.count) || t.count > 1 << 30)
+            return fg_error(x->cx, "input \"%s\" is too large", name);
+    }
+    t.data = room(&x->fed[i], &x->fedcap[i], (size_t)t.count * 8 + 8);
+    if (!t.data)
+        fg_raise_memory(x->cx);
+    int64_t width = row && last ? last : 1;
+    for (int64_t k = 0; k < t.count; k++)
+        fg_tensor_set_i64(&t, k, value_of(x, role, k % width, n, real));
+    return forge_bind_input(x->r, name, dtype, rank, dims, t.data) ? fail(x) : true;
+}
+
+/* Before the first token dims that are not fixed have length 0. */
+static bool
+feed_state(lm *x, lm_state *s)
+{
+    forge_dtype dtype;
+    int rank;
+    const char *name = forge_model_input(x->m, s->input, &dtype, &rank);
+
+    if (!x->past) {
+        int64_t bytes = 16;
+        for (int k = 0; k < rank; k++) {
+            s->dim[k] = forge_model_input_dim(x->m, s->input, k, NULL);
+            s->dim[k] = s->dim[k] >= 0 ? s->dim[k] : k == 0 ? 1 : 0;
+            if (__builtin_mul_overflow(bytes, s->dim[k] ? s->dim[k] : 1, &bytes) ||
+                bytes > INT64_C(1) << 40)
+                return fg_error(x->cx, "input \"%s\" is too large", name);
+        }
+        if (!room(&s->buf[s->turn], &s->cap[s->turn], (size_t)bytes))
+            fg_raise_memory(x->cx);
+        memset(s->buf[s->turn], 0, s->cap[s->turn]);
+    }
+    if (forge_bind_input(x->r, name, dtype, rank, s->dim, s->buf[s->turn]))
+        return fail(x);
+    return true;
+}
+
+/* The present lies in the run's memory until it is copied: a run-time buffer of the right
+ * size is known only after the run. */
+static bool
+keep_state(lm *x, lm_state *s)
+{
+    fg_tensor t;
+
+    if (!tool_output(x->r, x->m, s->output, &t))
+        return fg_error(x->cx, "no output");
+    size_t bytes = (size_t)tool_bytes(&t);
+    s->turn ^= 1;
+    if (!room(&s->buf[s->turn], &s->cap[s->turn], bytes + 16))
+        fg_raise_memory(x->cx);
+    memcpy(s->buf[s->turn], t.data, bytes);
+    memcpy(s->dim, t.dim, sizeof s->dim);
+    return true;
+}
+
+/* ---- steps -------------------------------------------------------------------------- */
+
+static bool
+take_row(lm *x, int64_t n, int64_t real)
+{
+    fg_tensor t;
+
+    if (!tool_output(x->r, x->m, x->logits, &t) || t.rank < 2 || !t.count)
+        return fg_error(x->cx, "the model gave no logits");
+    int64_t vocab = t.dim[t.rank - 1], rows = t.dim[t.rank - 2];
+    if (vocab > 1 << 24)
+        return fg_error(x->cx, "no language model: rows of %lld logits",
+                        (long long)vocab);
+    int64_t at = (rows == n ? real - 1 : rows - 1) * vocab;
+    if (!x->row || vocab != x->vocab) {
+        x->vocab = (int32_t)vocab;
+        x->row = FG_NEWN(x->a, float, (size_t)vocab + 1);
+    }
+    if (t.dtype == FG_f32)
+        memcpy(x->row, (float *)t.data + at, (size_t)vocab * sizeof *x->row);
+    else
+        for (int64_t k = 0; k < vocab; k++)
+            x->row[k] = (float)fg_tensor_f64(&t, at + k);
+    return true;
+}
+
+/* Runs the last `real` of the tokens. */
+static bool
+step(lm *x, int64_t real)
+{
+    int64_t n = x->fixed ? x->fixed : real;
+
+    if (real > n)
+        return fg_error(x->cx, "the model reads %lld tokens at most", (long long)n);
+    for (int i = 0; i < forge_model_inputs(x->m); i++)
+        if (x->role[i] != STATE && x->role[i] != OTHER && !feed(x, i, n, real))
+            return false;
+    for (int k = 0; k < x->nstate; k++)
+        if (!feed_state(x, &x->state[k]))
+            return false;
+    if (forge_execute(x->r))
+        return fail(x);
+    if (!take_row(x, n, real))
+        return false;
+    x->bytes = tool_run_work(x->r, false);
+    for (int k = 0; k < x->nstate; k++)
+        if (!keep_state(x, &x->state[k]))
+            return false;
+    x->past += x->nstate ? real : 0;
+    return true;
+}
+
+bool
+lm_read(lm *x, const int32_t *ids, size_t n)
+{
+    size_t most = !x->nstate ? SIZE_MAX : x->fixed ? (size_t)x->fixed : CHUNK;
+
+    for (size_t done = 0, part; done < n; done += part) {
+        part = n - done < most ? n - done : most;
+        if (x->nstate && x->fixed && part != most)
+            return fg_error(x->cx, "the model reads %lld tokens at a time",
+                            (long long)x->fixed);
+        for (size_t k = 0; k < part; k++)
+            FG_PUSH(x->a, x->ids, x->nids, x->capids) = ids[done + k];
+        if (!step(x, (int64_t)(x->nstate ? part : x->nids)))
+            return false;
+    }
+    return true;
+}
+
+void
+lm_end(lm *x)
+{
+    for (int k = 0; k < x->nstate; k++) {
+        free(x->state[k].buf[0]);
+        free(x->state[k].buf[1]);
+    }
+    for (int i = 0; x->fed && i < forge_model_inputs(x->m); i++)
+        free(x->fed[i]);
+}

@@ -1,0 +1,165 @@
+/* prompt.c - what generation starts from. Files that a model is published with lie beside
+ * its tokenizer or beside itself: generation_config.json, config.json,
+ * tokenizer_config.json; each may be missing.
+ */
+#include "tools/prompt.h"
+
+#include <cjson/cJSON.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#define MAX_TEXT ((size_t)64 << 20)
+
+/* ---- files beside --------------------------------------------------------------------- */
+
+static char *
+beside(prompt *p, const char *path, const char *name)
+{
+    const char *slash = strrchr(path, '/');
+
+    return fg_format(p->a, "%.*s%s", slash ? (int)(slash + 1 - path) : 0, path, name);
+}
+
+static char *
+find_file(prompt *p, const char *name)
+{
+    const char *near[] = {p->tokenizer, p->model};
+    struct stat st;
+
+    for (int k = 0; k < 2; k++) {
+        char *path = beside(p, near[k], name);
+        if (!stat(path, &st) && S_ISREG(st.st_mode))
+            return path;
+    }
+    return NULL;
+}
+
+/* NULL when there is none; what is no JSON is as good as none. */
+static cJSON *
+config(prompt *p, const char *name)
+{
+    char *path = find_file(p, name);
+    fg_str text;
+
+    if (!path || !fg_file_read(p->cx, p->a, path, MAX_TEXT, &text))
+        return NULL;
+    return cJSON_ParseWithLength(text.s, text.n);
+}
+
+/* ---- the end of a text ------------------------------------------------------------------ */
+
+static void
+add_eos(prompt *p, int64_t id)
+{
+    if (id >= 0 && id < fg_tokenizer_size(p->t))
+        FG_PUSH(p->a, p->eos.v, p->eos.n, p->eos.cap) = (int32_t)id;
+}
+
+/* 2, [2, 3], "</s>" or {"content": "</s>"} */
+static void
+eos_from(prompt *p, const cJSON *o)
+{
+    const cJSON *e;
+
+    if (cJSON_IsObject(o))
+        o = cJSON_GetObjectItemCaseSensitive(o, "content");
+    if (cJSON_IsNumber(o))
+        add_eos(p, o->valueint);
+    if (cJSON_IsString(o))
+        add_eos(p, fg_tokenizer_id(p->t, o->valuestring));
+    if (cJSON_IsArray(o))
+        cJSON_ArrayForEach(e, o) if (cJSON_IsNumber(e)) add_eos(p, e->valueint);
+}
+
+static bool
+eos_given(prompt *p)
+{
+    for (int k = 0; k < p->eos_given.n; k++) {
+        const char *text = p->eos_given.v[k];
+        char *end;
+        int32_t id = fg_tokenizer_id(p->t, text);
+        long number = strtol(text, &end, 10);
+        if (id < 0 &&
+            (end == text || *end || number < 0 || number >= fg_tokenizer_size(p->t)))
+            return fg_error(p->cx, "--eos=%.100s: no token of the tokenizer", text);
+        add_eos(p, id >= 0 ? id : number);
+    }
+    return true;
+}
+
+/* The first place that says anything counts; without one, what vocabularies call the end
+ * of a text or of a turn. */
+static void
+find_eos(prompt *p)
+{
+    static const char *const place[][2] = {{"generation_config.json", "eos_token_id"},
+                                           {"tokenizer_config.json", "eos_token"},
+                                           {"config.json", "eos_token_id"}};
+    static const char *const usual[] = {
+        "<|endoftext|>", "</s>",          "<eos>",   "<|im_end|>",
+        "<|eot_id|>",    "<end_of_turn>", "<|end|>", "<|end_of_text|>"};
+
+    for (size_t k = 0; k < sizeof place / sizeof *place && !p->eos.n; k++) {
+        cJSON *o = config(p, place[k][0]);
+        eos_from(p, cJSON_GetObjectItemCaseSensitive(o, place[k][1]));
+        cJSON_Delete(o);
+    }
+    for (size_t k = 0, none = !p->eos.n; none && k < sizeof usual / sizeof *usual; k++) {
+        int32_t id = fg_tokenizer_id(p->t, usual[k]);
+        if (fg_tokenizer_special(p->t, id))
+            add_eos(p, id);
+    }
+}
+
+static void
+find_context(prompt *p)
+{
+    static const char *const names[] = {"max_position_embeddings", "n_positions", "n_ctx",
+                                        "max_seq_len"};
+    cJSON *o = config(p, "config.json");
+
+    for (size_t k = 0; k < sizeof names / sizeof *names && !p->context; k++) {
+        const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, names[k]);
+        if (cJSON_IsNumber(v) && v->valueint > 0)
+            p->context = v->valueint;
+    }
+    cJSON_Delete(o);
+}
+
+/* ---- the text ------------------------------------------------------------------------ */
+
+static bool
+read_text(prompt *p, fg_str *text)
+{
+    if (p->text) {
+        *text = fg_str_of(p->text);
+        return true;
+    }
+    return fg_file_read(p->cx, p->a, p->file ? p->file : "/dev/stdin", MAX_TEXT, text);
+}
+
+bool
+prompt_begin(prompt *p)
+{
+    fg_str text;
+
+    if (!p->tokenizer)
+        p->tokenizer = beside(p, p->model, "tokenizer.json");
+    if (!(p->t = fg_tokenizer_open(p->cx, p->tokenizer)))
+        return false;
+    if (!eos_given(p) || !read_text(p, &text))
+        return false;
+    if (!p->eos_given.n)
+        find_eos(p);
+    if (!p->context)
+        find_context(p);
+    return fg_tokenizer_encode(p->t, p->cx, p->a, text, true, &p->ids);
+}
+
+void
+prompt_end(prompt *p)
+{
+    fg_tokenizer_free(p->t);
+}
