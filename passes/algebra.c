@@ -107,6 +107,15 @@ plus_zero(fg_build *b, fg_inst *i)
     return neutral(b, i, 0);
 }
 
+/* -0 - (-0) is 0. */
+static fg_reg
+minus_zero(fg_build *b, fg_inst *i)
+{
+    double v;
+    bool plain = fg_const_splat(b->m, i->in[1], &v) && !signbit(v);
+    return plain ? neutral(b, i, 0) : 0;
+}
+
 static fg_reg
 times_one(fg_build *b, fg_inst *i)
 {
@@ -182,13 +191,57 @@ small_power(fg_build *b, fg_inst *i)
         return 0;
     if (v == 1)
         return x;
+    if (!is_float(b->m, x)) /* integer powers end at the bound, products wrap */
+        return 0;
     if (v == 2)
         return fg_emit2(b, FG_OP_mul, x, x);
-    if (v == 0.5 && is_float(b->m, x))
-        return fg_emit1(b, FG_OP_sqrt, x);
-    if (v == -1 && is_float(b->m, x))
+    if (v == -1)
         return fg_emit1(b, FG_OP_recip, x);
     return 0;
+}
+
+/* Provably neither negative nor -0, or NaN. */
+static bool
+never_negative(const fg_module *m, fg_reg r, int depth)
+{
+    const fg_inst *d = fg_def(m, r);
+    double v;
+    if (fg_const_splat(m, r, &v))
+        return v >= 0 && !signbit(v);
+    if (!d || depth > 8)
+        return false;
+    switch (d->op) {
+    case FG_OP_exp:
+    case FG_OP_abs:
+    case FG_OP_sigmoid:
+        return true;
+    case FG_OP_mul:
+        return d->in[0] == d->in[1] || (never_negative(m, d->in[0], depth + 1) &&
+                                        never_negative(m, d->in[1], depth + 1));
+    case FG_OP_add:
+        return never_negative(m, d->in[0], depth + 1) &&
+               never_negative(m, d->in[1], depth + 1);
+    case FG_OP_sqrt:
+    case FG_OP_cast:
+    case FG_OP_reshape:
+    case FG_OP_reduce_sum:
+    case FG_OP_reduce_mean:
+        return is_float(m, d->in[0]) && never_negative(m, d->in[0], depth + 1);
+    default:
+        return false;
+    }
+}
+
+/* The two differ for -0 and for -inf. */
+static fg_reg
+power_half(fg_build *b, fg_inst *i)
+{
+    double v;
+    fg_reg x = fg_same_type(b->m, i, i->in[0]);
+    return x && is_float(b->m, x) && fg_const_splat(b->m, i->in[1], &v) && v == 0.5 &&
+                   never_negative(b->m, x, 0)
+               ? fg_emit1(b, FG_OP_sqrt, x)
+               : 0;
 }
 
 static fg_reg
@@ -200,8 +253,11 @@ twice_itself(fg_build *b, fg_inst *i)
 static fg_reg
 abs_again(fg_build *b, fg_inst *i)
 {
-    if (fg_operand_def(b->m, i, 0, FG_OP_neg))
-        return fg_emit1(b, FG_OP_abs, fg_operand_def(b->m, i, 0, FG_OP_neg)->in[0]);
+    fg_inst *neg = fg_operand_def(b->m, i, 0, FG_OP_neg);
+    if (neg) /* an unsigned -x is another number */
+        return fg_dtypes[fg_rt(b->m, neg->in[0])->dtype].cls == FG_CLASS_UINT
+                   ? 0
+                   : fg_emit1(b, FG_OP_abs, neg->in[0]);
     return fg_operand_def(b->m, i, 0, FG_OP_abs) ? i->in[0] : 0;
 }
 
@@ -341,16 +397,22 @@ static fg_reg
 cast_twice(fg_build *b, fg_inst *i)
 {
     fg_inst *d = fg_operand_def(b->m, i, 0, FG_OP_cast);
-    if (!d || !holds((fg_dtype)fg_rt(b->m, i->in[0])->dtype,
-                     (fg_dtype)fg_rt(b->m, d->in[0])->dtype))
+    if (!d)
         return 0;
-    return fg_emit_cast(b, d->in[0], (fg_dtype)fg_rt(b->m, i->out[0])->dtype);
+    fg_dtype from = (fg_dtype)fg_rt(b->m, d->in[0])->dtype;
+    fg_dtype via = (fg_dtype)fg_rt(b->m, i->in[0])->dtype;
+    fg_dtype to = (fg_dtype)fg_rt(b->m, i->out[0])->dtype;
+    /* What is too large wraps from integer to integer, but ends at the bound from a float. */
+    bool bounded = fg_is_int(from) && fg_is_float(via) && fg_is_int(to);
+    return holds(via, from) && (!bounded || holds(to, from))
+               ? fg_emit_cast(b, d->in[0], to)
+               : 0;
 }
 
 /* clang-format off */
 const fg_rule fg_rules_arith[] = {
     FG_RULE(add,     plus_zero,       ZERO_SIGN, "x + 0 = x")
-    FG_RULE(sub,     plus_zero,       NOWHERE,   "x - 0 = x")
+    FG_RULE(sub,     minus_zero,      NOWHERE,   "x - 0 = x")
     FG_RULE(mul,     times_one,       NOWHERE,   "x 1 = x")
     FG_RULE(div,     times_one,       NOWHERE,   "x / 1 = x")
     FG_RULE(mul,     times_minus_one, NOWHERE,   "x (-1) = -x")
@@ -358,7 +420,8 @@ const fg_rule fg_rules_arith[] = {
     FG_RULE(div,     one_over,        NOWHERE,   "1 / x = recip x")
     FG_RULE(mul,     times_twice,     ROUNDING,  "(x c) 2^k = x (c 2^k)")
     FG_RULE(add,     plus_twice,      NOWHERE,   "(x + c) + d = x + (c + d), integers")
-    FG_RULE(pow,     small_power,     ROUNDING,  "x^1, x^2, x^0.5, x^-1")
+    FG_RULE(pow,     small_power,     ROUNDING,  "x^1, x^2, x^-1")
+    FG_RULE(pow,     power_half,      ROUNDING,  "x^0.5 = sqrt x, x not negative")
     FG_RULE(min,     twice_itself,    NOWHERE,   "min(x, x) = x")
     FG_RULE(max,     twice_itself,    NOWHERE,   "max(x, x) = x")
     FG_RULE(and,     twice_itself,    NOWHERE,   "x and x = x")

@@ -6,6 +6,8 @@
  *
  * Each function is one rule of the table at the end; the law is in algebra.h.
  */
+#include <math.h>
+
 #include "passes/algebra.h"
 
 static bool
@@ -390,8 +392,18 @@ reduce_one(fg_build *b, fg_inst *i)
     return fg_emit_reshape(b, i->in[0], y->rank, y->dim);
 }
 
-/* quantize(view(dequantize q)) = view(q) for one scale and zero point: k s / s differs
- * from the integer k by far less than a half. */
+/* One scale with which k s / s differs from the integer k of 16 bits by far less than a
+ * half: neither k s nor s loses bits. */
+static bool
+plain_scale(const fg_module *m, fg_reg r)
+{
+    bool half = fg_rt(m, r)->dtype == FG_f16;
+    double s;
+    return fg_const_splat(m, r, &s) && fabs(s) > (half ? 0x1p-13 : 0x1p-100) &&
+           fabs(s) < (half ? 0x1p-1 : 0x1p100);
+}
+
+/* quantize(view(dequantize q)) = view(q) for one scale and zero point. */
 static fg_reg
 quantized_again(fg_build *b, fg_inst *i)
 {
@@ -403,7 +415,8 @@ quantized_again(fg_build *b, fg_inst *i)
         d = fg_def(b->m, d->in[0]);
     }
     if (!fg_is_op(d, FG_OP_dequantize) || d->nin != i->nin || d->in[1] != i->in[1] ||
-        (i->nin > 2 && d->in[2] != i->in[2]) || !single(b->m, i->in[1]) ||
+        (i->nin > 2 && d->in[2] != i->in[2]) || !plain_scale(b->m, i->in[1]) ||
+        fg_dtypes[fg_rt(b->m, d->in[0])->dtype].bits > 16 ||
         fg_rt(b->m, d->in[0])->dtype != fg_rt(b->m, i->out[0])->dtype)
         return 0;
     fg_reg x = d->in[0];
@@ -478,7 +491,7 @@ const fg_rule fg_rules_view[] = {
     FG_RULE(reduce_min,  reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(quantize,    quantized_again,      NOWHERE, "of what was dequantised so")
     FG_RULE(dequantize,  one_zero_point,       NOWHERE, "with equal zero points")
-    FG_RULE(matmul,      matmul_outer,         NOWHERE, "over one product")
+    FG_RULE(matmul,      matmul_outer,         ZERO_SIGN, "over one product")
     FG_RULE(NONE,        op_of_expand,         NOWHERE, "expand after, not before")
     FG_RULE(NONE,        operand_expanded,     NOWHERE, "op(x, expand y) = op(x, y)")
     { FG_OP_NONE, NULL, FG_DIFFERS_NOWHERE, NULL },

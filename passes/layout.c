@@ -19,6 +19,7 @@
 typedef struct layout {
     fg_module *m;
     fg_rewrite w;
+    fg_report *report;
     const uint32_t *uses; /* of the registers known at the start */
     uint32_t nuses;
     int64_t steps; /* left: rules that undo each other must end */
@@ -210,14 +211,15 @@ reshape_through(layout *l, fg_build *b, fg_inst *i)
     return v ? fg_emit_reshape(b, v, y.rank, y.dim) : 0;
 }
 
+/* Each rule's law, by which the report counts it. */
 /* clang-format off */
-static const struct { fg_op op; rule_fn *run; } rules[] = {
-    { FG_OP_matmul,    turned_operand },
-    { FG_OP_matmul,    rows_through_product },
-    { FG_OP_transpose, turned_product },
-    { FG_OP_transpose, transpose_through },
-    { FG_OP_NONE,      transposes_joined },
-    { FG_OP_NONE,      reshape_through },
+static const struct { fg_op op; rule_fn *run; const char *law; } rules[] = {
+    { FG_OP_matmul,    turned_operand,       "product reads a transpose" },
+    { FG_OP_matmul,    rows_through_product, "rows of a product merged after it" },
+    { FG_OP_transpose, turned_product,       "product of transposes" },
+    { FG_OP_transpose, transpose_through,    "transpose before an operation" },
+    { FG_OP_NONE,      transposes_joined,    "transposes after an operation" },
+    { FG_OP_NONE,      reshape_through,      "reshape after an operation" },
 };
 /* clang-format on */
 
@@ -230,9 +232,12 @@ step(layout *l, fg_inst *i)
     fg_reg fresh = l->m->nreg, x = 0;
     if (i->nout != 1)
         return false;
-    for (size_t k = 0; !x && k < sizeof rules / sizeof *rules; k++)
+    for (size_t k = 0; !x && k < sizeof rules / sizeof *rules; k++) {
         if (rules[k].op == i->op || rules[k].op == FG_OP_NONE)
             x = rules[k].run(l, &b, i);
+        if (x)
+            fg_report_fusion(l->report, rules[k].law);
+    }
     if (!x) /* views that met */
         x = fg_rules_apply(&b, i, fg_rules_view);
     if (x)
@@ -263,6 +268,7 @@ fg_pass_layout(fg_module *m, fg_passctx *cx)
     layout l = {
         .m = m,
         .w = fg_rewrite_new(m, cx->scratch),
+        .report = cx->report,
         .uses = fg_count_uses(m, cx->scratch),
         .nuses = m->nreg,
         .steps = 16 * ((int64_t)fg_inst_count(m->body) + 16),
