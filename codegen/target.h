@@ -55,5 +55,7 @@ typedef enum {
 } fg_fuse;
 fg_fuse fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand);
 fg_fuse fg_cpu_after(fg_module *m, const fg_inst *anchor);
+/* Whether one kernel can compute both, when it wants the same element of both. */
+bool fg_cpu_twins(fg_module *m, const fg_inst *a, const fg_inst *b);
 
 #endif

@@ -12,8 +12,9 @@
  * so when a register is looked at, all readers it will have in this kernel are known.
  *
  * Taken in: an instruction whose every reader is in the kernel; views and trifles whoever
- * else reads them, since reading their operand costs no more; and at most one instruction
- * with a code generator of its own, below arithmetic that keeps its index.
+ * else reads them, since reading their operand costs no more; and one instruction with a
+ * code generator of its own, below arithmetic that keeps its index; or a pair of such
+ * products (gate and value of a gated unit), which one kernel computes in step.
  */
 #include <stdlib.h>
 
@@ -51,6 +52,7 @@ typedef struct fuser {
     int nseen;
     size_t capseen;
     fg_inst *anchor;
+    bool twins; /* a second one goes with it */
 } fuser;
 
 /* ---- what instructions are
@@ -193,8 +195,10 @@ take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
     int places = f->member[i->out[0]].same + f->member[i->out[0]].moved,
         more = places_read(i);
     f->in[f->nin++] = i;
-    if (is_anchor(i))
+    if (is_anchor(i)) {
+        f->twins = f->anchor != NULL;
         f->anchor = i;
+    }
     places = places ? places : 1;
     for (int k = 0; k < i->nin; k++) {
         fg_reg r = i->in[k];
@@ -238,7 +242,11 @@ is_forwarded(fuser *f, fg_reg r)
 static bool
 anchor_fits(fuser *f, const fg_inst *i, const member *p)
 {
-    if (f->anchor || i->nout != 1)
+    if (f->anchor)
+        return !f->twins && p->way == PATH_SAME &&
+               f->member[f->anchor->out[0]].way == PATH_SAME &&
+               fg_cpu_twins(f->m, f->anchor, i);
+    if (i->nout != 1)
         return false;
     fg_fuse after = fg_cpu_after(f->m, i);
     return (after == FG_FUSE_ELEM && p->way == PATH_SAME) ||
@@ -292,6 +300,7 @@ grow(fuser *f, fg_inst *root)
 {
     f->nin = f->nseen = 0;
     f->anchor = NULL;
+    f->twins = false;
     take_in(f, root, FG_FUSE_ALL, PATH_SAME);
     if (f->cx->opt < 1)
         return;
@@ -375,8 +384,9 @@ make_kernel(fuser *f, fg_inst *root)
     for (int j = 0; j < root->nout; j++)
         m->reg[root->out[j]].def = kernel;
     if (f->nin > 1)
-        fg_report_fusion(f->cx->report,
-                         f->anchor ? "kernels around an anchor" : "kernels of loops");
+        fg_report_fusion(f->cx->report, f->twins    ? "kernels around a pair of products"
+                                        : f->anchor ? "kernels around an anchor"
+                                                    : "kernels of loops");
     for (int k = 0; k < f->nseen; k++) {
         f->member[f->seen[k]] = (member){0};
         f->map[f->seen[k]] = 0;

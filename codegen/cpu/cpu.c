@@ -159,6 +159,12 @@ fg_cpu_after(fg_module *m, const fg_inst *anchor)
                                                                   : FG_FUSE_FORWARD;
 }
 
+bool
+fg_cpu_twins(fg_module *m, const fg_inst *a, const fg_inst *b)
+{
+    return emitter_of(m, a) == fg_gen_matmul && fg_matmul_twins(m, a, b);
+}
+
 /* ---- equal kernels
  * ------------------------------------------------------------------------------ */
 

@@ -191,6 +191,7 @@ bool fg_gen_conv(fg_em *e, fg_inst *anchor);            /* conv.c */
 /* Whether the fast emitter takes this instruction (types, shapes); else loops do. */
 bool fg_rows_takes(fg_module *m, const fg_inst *anchor);
 bool fg_matmul_takes(fg_module *m, const fg_inst *anchor);
+bool fg_matmul_twins(const fg_module *m, const fg_inst *a, const fg_inst *b);
 bool fg_attention_takes(fg_module *m, const fg_inst *anchor);
 bool fg_conv_takes(fg_module *m, const fg_inst *anchor);
 

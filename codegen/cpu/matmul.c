@@ -31,7 +31,7 @@ typedef struct side {
 
 typedef struct matmul {
     fg_product p;
-    fg_inst *anchor;
+    const fg_inst *anchor;
     side a, b;
     int lead;               /* leading axes of the result */
     bool flat;              /* leading axes count as rows */
@@ -456,6 +456,62 @@ product_of(fg_exprs *t, int n, const fg_expr *dim)
     return r;
 }
 
+/* ---- twins ---------------------------------------------------------------------- */
+
+static bool
+same_dims(const fg_module *m, fg_reg a, fg_reg b)
+{
+    const fg_type *x = fg_rt(m, a), *y = fg_rt(m, b);
+    return x->rank == y->rank && !memcmp(x->dim, y->dim, x->rank * sizeof *x->dim);
+}
+
+bool
+fg_matmul_twins(const fg_module *m, const fg_inst *a, const fg_inst *b)
+{
+    return a != b && a->op == FG_OP_matmul && b->op == FG_OP_matmul &&
+           a->in[0] == b->in[0] && same_dims(m, a->out[0], b->out[0]) &&
+           fg_rt(m, a->out[0])->dtype == fg_rt(m, b->out[0])->dtype &&
+           FG_GET(a, matmul, trans_a).i == FG_GET(b, matmul, trans_a).i &&
+           fg_rt(m, a->in[1])->rank == fg_rt(m, b->in[1])->rank;
+}
+
+enum { BESIDE = 1, MET = 2 }; /* of a register: what is known of how it is made */
+
+/* Whether b's element is only wanted where a's same element is: everything made of b
+ * alone is elementwise and keeps the shape, until it meets what is so made of a. */
+static bool
+in_step(const matmul *q, const fg_inst *a, const fg_inst *b)
+{
+    fg_em *e = q->p.e;
+    uint8_t *is = FG_NEWN(e->a, uint8_t, e->m->nreg);
+    is[a->out[0]] = MET;
+    is[b->out[0]] = BESIDE;
+    fg_each_inst(e->region, i) {
+        uint8_t seen = 0;
+        for (int k = 0; k < i->nin; k++)
+            seen |= is[i->in[k]];
+        bool keeps = i->nout == 1 && fg_op_is(i->op, FG_T_ELEM) &&
+                     same_dims(e->m, i->out[0], a->out[0]);
+        for (int k = 0; k < i->nin && keeps; k++)
+            keeps = !is[i->in[k]] || same_dims(e->m, i->in[k], a->out[0]);
+        if (keeps && seen)
+            is[i->out[0]] = seen & MET ? MET : BESIDE;
+        else if (seen & BESIDE)
+            return false;
+    }
+    return true;
+}
+
+static const fg_inst *
+find_twin(const matmul *q)
+{
+    fg_em *e = q->p.e;
+    fg_each_inst(e->region, i)
+        if (fg_matmul_twins(e->m, q->anchor, i) && in_step(q, q->anchor, i))
+            return i;
+    return NULL;
+}
+
 bool
 fg_gen_matmul(fg_em *e, fg_inst *anchor)
 {
@@ -492,6 +548,18 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
     p->b = q->b.direct && !q->b.across ? panel_of_b : NULL;
     p->few = few;
     p->index = index_of;
+    const fg_inst *other = find_twin(q);
+    if (other) {
+        matmul *twin = fg_dup(e->a, q, sizeof *q);
+        twin->anchor = other;
+        twin->p.user = twin;
+        twin->p.out = other->out[0];
+        b_setup(twin, FG_GET(other, matmul, trans_b).i);
+        if (!twin->b.direct && !twin->block)
+            twin->block = fg_em_scratch(e, fg_ec(t, BLOCK * p->tile.size));
+        twin->p.b = twin->b.direct && !twin->b.across ? panel_of_b : NULL;
+        p->twin = &twin->p;
+    }
     return fg_product_emit(p);
 }
 

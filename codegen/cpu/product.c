@@ -5,6 +5,9 @@
  *     %4 = gelu %3
  *     yield %4                    stored
  *
+ * A twin (the gate of a gated unit) is multiplied before, for all rows of the chunk; its
+ * sums wait in scratch until the epilogue pulls both.
+ *
  * Sums run over k in the same order whatever the chunks are, so results depend neither on
  * the number of threads nor on how rows are cut.
  */
@@ -65,9 +68,12 @@ store_run(fg_em *e, void *user, fg_v j)
 {
     fg_product *p = user;
     fg_ll *g = e->g;
-    fg_v row = p->done.row, at = ll_add(g, ll_mul(g, p->now, p->done.ld), j);
-    fg_v line = p->now;
-    p->now = ll_at(g, p->done.at, p->tile.elem, at);
+    fg_v row = p->done.row, line = p->now;
+    for (fg_product *q = p; q; q = q->twin) {
+        fg_v down = q == p ? line : ll_add(g, ll_sub(g, row, q->done.row), line);
+        fg_v at = ll_add(g, ll_mul(g, down, q->done.ld), j);
+        q->now = ll_at(g, q->done.at, q->tile.elem, at);
+    }
     fg_index ix[FG_MAXRANK], to[FG_MAXRANK];
     p->index(p, ll_add(g, row, line), fg_ix_run(e, ll_add(g, p->done.col, j), p->tile.W),
              ix);
@@ -87,7 +93,8 @@ fg_product_takes_over(fg_product *p)
         if (!fg_forward_known(e, p->out, fg_em_result(e, k)))
             return fg_error(e->m->cx, "%s: a result of its kernel rearranges the product",
                             fg_inst_where(e->m, fg_def(e->m, p->out)));
-    fg_em_override(e, p->out, sums, p);
+    for (fg_product *q = p; q; q = q->twin)
+        fg_em_override(e, q->out, sums, q);
     return true;
 }
 
@@ -103,6 +110,13 @@ fg_product_store(fg_product *p, fg_v n, fg_v cols, bool whole)
     fg_em_run(e, ll_i(e->g, 0), cols, whole, store_run, p);
     fg_unscope(e, s);
     ll_next(e->g, &l, NULL);
+}
+
+static void
+begin(fg_product *p, fg_v batch)
+{
+    for (fg_product *q = p; q; q = q->twin)
+        q->begin(q, batch);
 }
 
 /* ---- many rows ------------------------------------------------------------------ */
@@ -124,6 +138,30 @@ panel_done(void *user, fg_v row, fg_v n)
     p->done.ld = ll_i(p->e->g, p->tile.NR);
     fg_product_store(p, n, p->done.n, fg_e_divides(p->e->m->ex, p->tile.W, p->n));
     p->done.row = first;
+}
+
+/* All rows of q times the columns [col, col + cols) of p's B. */
+static void
+multiply(fg_product *p, fg_panel q, fg_v col, fg_v cols, bool whole)
+{
+    fg_em *e = p->e;
+    fg_ll *g = e->g;
+    if (!p->b) {
+        p->pack(p, col, cols);
+    } else {
+        q.src = p->b(p, col);
+        q.ldsrc = p->ldb;
+        q.fuse = whole ? ll_ci(g->i1, 1) : ll_cmp(g, LL_EQ, cols, ll_i(g, p->tile.NR));
+        if (!whole) {
+            ll_branch ragged;
+            ll_if(g, &ragged, ll_not(g, q.fuse));
+            fg_scopemark s = fg_scope(e);
+            p->pack(p, col, cols);
+            fg_unscope(e, s);
+            ll_end(g, &ragged, NULL, NULL);
+        }
+    }
+    fg_panel_rows(g, &q);
 }
 
 /* One chunk: rows [lo, lo + rows), panel `at`. */
@@ -150,25 +188,18 @@ many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, int64_t least)
                   .a = panel_a,
                   .done = panel_done,
                   .user = p};
-    if (!p->b) {
-        p->pack(p, col, cols);
-    } else {
-        q.src = p->b(p, col);
-        q.ldsrc = p->ldb;
-        q.fuse = whole ? ll_ci(g->i1, 1) : ll_cmp(g, LL_EQ, cols, ll_i(g, t->NR));
-        if (!whole) {
-            ll_branch ragged;
-            ll_if(g, &ragged, ll_not(g, q.fuse));
-            fg_scopemark s = fg_scope(e);
-            p->pack(p, col, cols);
-            fg_unscope(e, s);
-            ll_end(g, &ragged, NULL, NULL);
-        }
-    }
     p->done.row = lo;
     p->done.col = col;
     p->done.n = cols;
-    fg_panel_rows(g, &q);
+    if (p->twin) {
+        fg_panel first = q;
+        first.c = p->twin->c;
+        first.stack = true;
+        first.done = NULL;
+        p->twin->done = (struct fg_done){lo, col, cols, first.c, ll_i(g, t->NR)};
+        multiply(p->twin, first, col, cols, whole);
+    }
+    multiply(p, q, col, cols, whole);
 }
 
 static fg_expr
@@ -198,13 +229,20 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
                            fg_ec(t, p->tile.NR * p->tile.size));
     p->panel = fg_em_scratch(e, room);
     p->c = fg_em_scratch(e, fg_ec(t, p->tile.MR * p->tile.NR * p->tile.size));
+    if (p->twin) {
+        fg_expr over = fg_esub(t, blocks, fg_ec(t, 1));
+        fg_expr most = fg_ediv(t, fg_eadd(t, p->rows, over), blocks);
+        room = fg_emul(t, most, fg_ec(t, p->tile.NR * p->tile.size));
+        p->twin->c = fg_em_scratch(e, room);
+        p->twin->panel = p->panel;
+    }
     fg_v np = fg_em_expr(e, panels), nb = fg_em_expr(e, blocks);
 
     ll_loop l;
     ll_for(g, &l, e->begin, e->end, ll_i(g, 1), 0, NULL);
     fg_scopemark s = fg_scope(e);
     fg_v rest = ll_udiv(g, l.i, np), block = ll_urem(g, rest, nb);
-    p->begin(p, ll_udiv(g, rest, nb));
+    begin(p, ll_udiv(g, rest, nb));
     fg_v lo = ll_udiv(g, ll_mul(g, p->vrows, block), nb);
     fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, ll_add(g, block, ll_i(g, 1))), nb);
     int64_t least = fg_e_lo(t, p->rows);
@@ -240,7 +278,8 @@ few_rows(fg_product *p, fg_expr strip, fg_expr strips)
     fg_em *e = p->e;
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
-    fg_v y = fg_em_scratch(e, fg_ec(t, ROOM * p->tile.size));
+    for (fg_product *q = p; q; q = q->twin)
+        q->c = fg_em_scratch(e, fg_ec(t, ROOM * p->tile.size));
     fg_v unit = fg_em_expr(e, strip), ns = fg_em_expr(e, strips);
     fg_v room = ll_udiv(g, ll_i(g, ROOM), ll_max(g, p->vrows, ll_i(g, 1)));
     fg_v most = ll_udiv(g, ll_min(g, room, ll_i(g, WIDEST)), unit);
@@ -248,17 +287,21 @@ few_rows(fg_product *p, fg_expr strip, fg_expr strips)
     ll_loop l, z;
     ll_for(g, &l, e->begin, e->end, NULL, 0, NULL);
     fg_scopemark s = fg_scope(e);
-    p->begin(p, ll_udiv(g, l.i, ns));
+    begin(p, ll_udiv(g, l.i, ns));
     fg_v first = ll_urem(g, l.i, ns);
     l.step = ll_min(g, ll_min(g, ll_sub(g, ns, first), ll_sub(g, e->end, l.i)), most);
     fg_v width = ll_mul(g, l.step, unit), col = ll_mul(g, first, unit);
     fg_v ldy = ll_mul(g, width, ll_i(g, p->tile.size));
     fg_v cols = ll_min(g, ll_sub(g, p->vn, col), width);
-    ll_for(g, &z, ll_i(g, 0), ll_mul(g, p->vrows, width), ll_i(g, p->tile.W), 0, NULL);
-    ll_store(g, ll_zero(ll_vec(p->tile.elem, p->tile.W)), ll_at(g, y, p->tile.elem, z.i));
-    ll_next(g, &z, NULL);
-    p->few(p, col, cols, y, ldy);
-    p->done = (struct fg_done){ll_i(g, 0), col, cols, y, width};
+    for (fg_product *q = p; q; q = q->twin) {
+        ll_for(g, &z, ll_i(g, 0), ll_mul(g, p->vrows, width), ll_i(g, p->tile.W), 0,
+               NULL);
+        ll_store(g, ll_zero(ll_vec(p->tile.elem, p->tile.W)),
+                 ll_at(g, q->c, p->tile.elem, z.i));
+        ll_next(g, &z, NULL);
+        q->few(q, col, cols, q->c, ldy);
+        q->done = (struct fg_done){ll_i(g, 0), col, cols, q->c, width};
+    }
     fg_product_store(p, p->vrows, cols, fg_e_divides(t, p->tile.W, p->n));
     fg_unscope(e, s);
     ll_next(g, &l, NULL);
@@ -274,9 +317,11 @@ fg_product_emit(fg_product *p)
     fg_exprs *t = e->m->ex;
     if (!fg_product_takes_over(p))
         return false;
-    p->vrows = fg_em_expr(e, p->rows);
-    p->vn = fg_em_expr(e, p->n);
-    p->vk = fg_em_expr(e, p->k);
+    for (fg_product *q = p; q; q = q->twin) {
+        q->vrows = fg_em_expr(e, p->rows);
+        q->vn = fg_em_expr(e, p->n);
+        q->vk = fg_em_expr(e, p->k);
+    }
 
     fg_expr panels = ceil_div(t, p->n, p->tile.NR), blocks = row_blocks(p, panels);
     fg_expr strip = strip_width(p), over = fg_esub(t, strip, fg_ec(t, 1));
@@ -291,7 +336,7 @@ fg_product_emit(fg_product *p)
         e->chunks =
             fg_eselect(t, fg_elt(t, p->rows, fg_ec(t, FG_FEW_ROWS + 1)), few, many);
     e->flops = fg_emul(t, fg_emul(t, p->batch, p->rows), fg_emul(t, p->n, p->k));
-    e->flops = fg_emul(t, e->flops, fg_ec(t, 2));
+    e->flops = fg_emul(t, e->flops, fg_ec(t, p->twin ? 4 : 2));
     if (!may_few) {
         many_rows(p, panels, blocks);
     } else if (!may_many) {

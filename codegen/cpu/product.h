@@ -21,6 +21,10 @@ struct fg_product {
     fg_reg out;   /* the anchor's result */
     void *user;
     fg_expr batch, rows, n, k;
+    /* Another product of the same rows and of the same shape, whose value is only wanted
+     * where this one's is: computed in step with it. Of its functions begin, pack, b and
+     * few are used. */
+    fg_product *twin;
 
     /* A chunk starts: batch b, rows [row, ..). */
     void (*begin)(fg_product *p, fg_v b);
