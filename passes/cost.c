@@ -1,7 +1,6 @@
 /* cost.c - the cost model.
  *
  *     kernel        max(flops / FLOPS, bytes / BYTES) + START
- *     done again    reads and arithmetic once more, against a read (and a write) less
  *     side by side  a start and the second read of what both read, against results that
  *                   wait while other kernels run
  *     attention     the scores written and read by every step, against never in memory
@@ -16,9 +15,9 @@
 
 #define FLOPS_PER_US 1e5 /* multiply-adds of a product */
 #define BYTES_PER_US 2e4 /* memory, one direction at a time */
-#define STEPS_PER_US 1e4 /* one light elementwise instruction, per element */
 #define START_US 0.3     /* a kernel's start and its barrier */
 #define CACHED 262144    /* bytes that survive in cache while another kernel runs */
+#define SCORE_PASSES 3   /* product, scale and mask, softmax: each writes all scores */
 
 fg_costs
 fg_costs_new(fg_module *m, fg_arena *a)
@@ -58,7 +57,23 @@ fg_gain_beside(const fg_costs *c, const fg_inst *b, double shared, bool between)
 }
 
 double
-fg_gain_attention(double scores, int bits, int passes)
+fg_gain_attention(double scores, int bits)
 {
-    return passes * (2 * scores * bits / 8 / BYTES_PER_US + START_US);
+    return SCORE_PASSES * (2 * scores * bits / 8 / BYTES_PER_US + START_US);
+}
+
+static double
+size_of(const fg_costs *c, fg_expr e)
+{
+    int64_t v;
+    return fg_e_eval(c->m->ex, e, c->sym, &v) ? (double)v : 1;
+}
+
+double
+fg_gain_attention_of(const fg_costs *c, const fg_inst *attention)
+{
+    const fg_type *q = fg_rt(c->m, attention->in[0]), *k = fg_rt(c->m, attention->in[1]);
+    double scores = size_of(c, q->dim[0]) * size_of(c, q->dim[1]) *
+                    size_of(c, q->dim[2]) * size_of(c, k->dim[2]);
+    return fg_gain_attention(scores, fg_dtypes[q->dtype].bits);
 }

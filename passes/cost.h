@@ -23,8 +23,10 @@ double fg_cost_kernel(double flops, double bytes);
  * start is spared; if other kernels ran between, b's results wait in memory meanwhile. */
 double fg_gain_beside(const fg_costs *c, const fg_inst *b, double shared, bool between);
 
-/* What fusing attention saves whose scores have so many elements: `passes` instructions
- * would write and read them. */
-double fg_gain_attention(double scores, int bits, int passes);
+/* What fusing attention saves whose scores have so many elements of so many bits: the
+ * instructions between its two products would write and read them. */
+double fg_gain_attention(double scores, int bits);
+/* The same of an attention instruction. */
+double fg_gain_attention_of(const fg_costs *c, const fg_inst *attention);
 
 #endif

@@ -17,6 +17,7 @@
  * are masked throughout come out as they did.
  */
 #include "passes/attention.h"
+#include "passes/cost.h"
 
 static void
 note_uses(fg_attuses *u, fg_block *b)
@@ -51,32 +52,82 @@ count_fused(const fg_block *b)
     return n;
 }
 
+/* ---- alpha -------------------------------------------------------------------------- */
+
+/* alpha is the share of what fusing attention can gain that is taken: all candidates, and
+ * what is fused already, count with the gain of the cost model; they fuse in order of the
+ * program while the share lasts. */
+typedef struct budget {
+    fg_costs cost;
+    double alpha, taken, left;
+} budget;
+
 static bool
-try_fuse(fg_attwalk *w, const fg_passctx *cx)
+is_candidate(fg_module *m, const fg_attuses *u, fg_inst *i)
 {
+    fg_attwalk w = {.m = m, .softmax = i, .uses = u};
+    return i->op == FG_OP_softmax && u->count[i->out[0]] > 0 &&
+           fg_rt(m, i->out[0])->rank > 0 && fg_att_leads_to_product(&w, i->in[0]);
+}
+
+static double
+gain_of_softmax(const budget *b, const fg_inst *softmax)
+{
+    fg_reg r = softmax->out[0];
+    return fg_gain_attention(fg_cost_count(&b->cost, r),
+                             fg_dtypes[fg_rt(b->cost.m, r)->dtype].bits);
+}
+
+static void
+count_gains(budget *b, const fg_attuses *u, fg_block *block)
+{
+    for (fg_inst *i = block->first; i; i = i->next) {
+        if (i->op == FG_OP_attention)
+            b->taken += fg_gain_attention_of(&b->cost, i);
+        else if (is_candidate(b->cost.m, u, i))
+            b->left += gain_of_softmax(b, i);
+        for (int k = 0; k < i->nregion; k++)
+            count_gains(b, u, i->region[k]);
+    }
+}
+
+static bool
+within(const budget *b, double gain)
+{
+    double most = b->alpha * (b->taken + b->left);
+    return b->alpha >= 1 || b->taken + gain <= most * (1 + 1e-9);
+}
+
+/* ---- the pass ------------------------------------------------------------------------ */
+
+static bool
+try_fuse(fg_attwalk *w, budget *g)
+{
+    double gain = gain_of_softmax(g, w->softmax);
     w->step = w->softmax;
-    double alpha = cx->param[FG_PARAM_fuse_attention_alpha];
-    if (alpha <= 0)
-        return fg_att_miss(w, "alpha is %g", alpha);
-    return fg_att_walk_up(w) && fg_att_walk_down(w) && fg_att_emit(w);
+    if (!within(g, gain))
+        return fg_att_miss(
+            w, "alpha is %g: the share of the gain that it allows is taken", g->alpha);
+    if (!fg_att_walk_up(w) || !fg_att_walk_down(w) || !fg_att_emit(w))
+        return false;
+    g->taken += gain;
+    g->left -= gain;
+    return true;
 }
 
 /* Fuses what it can in b and below; how many it did, and *missed. */
 static int
-fuse_block(fg_block *b, const fg_attuses *u, fg_passctx *cx, int *missed)
+fuse_block(fg_block *b, const fg_attuses *u, fg_passctx *cx, budget *g, int *missed)
 {
     fg_module *m = b->m;
     int fused = 0;
     for (fg_inst *i = b->first; i; i = i->next) {
         for (int k = 0; k < i->nregion; k++)
-            fused += fuse_block(i->region[k], u, cx, missed);
-        if (i->op != FG_OP_softmax || u->count[i->out[0]] == 0 ||
-            !fg_rt(m, i->out[0])->rank)
+            fused += fuse_block(i->region[k], u, cx, g, missed);
+        if (!is_candidate(m, u, i))
             continue;
         fg_attwalk w = {.m = m, .softmax = i, .uses = u};
-        if (!fg_att_leads_to_product(&w, i->in[0]))
-            continue;
-        if (try_fuse(&w, cx)) {
+        if (try_fuse(&w, g)) {
             fg_report_fusion(cx->report, "attention");
             fg_inst_remove(w.pv); /* lies behind i; the rest is dce's */
             fused++;
@@ -98,7 +149,12 @@ fg_pass_fuse_attention(fg_module *m, fg_passctx *cx)
     fg_report_forget_misses(cx->report, "fuse_attention");
     bool changed = fg_att_respell(m, cx);
     fg_attuses u = fg_att_uses(m, cx->scratch);
-    int fused = fuse_block(m->body, &u, cx, &missed);
+    budget g = {.cost = fg_costs_new(m, cx->scratch),
+                .alpha = cx->param[FG_PARAM_fuse_attention_alpha]};
+    count_gains(&g, &u, m->body);
+    int fused = fuse_block(m->body, &u, cx, &g, &missed);
+    cx->report->attention_gain = g.taken;
+    cx->report->attention_gain_left = g.left;
     cx->report->attention_fused = count_fused(m->body);
     cx->report->attention_candidates = cx->report->attention_fused + missed;
     return fused || changed ? FG_CHANGED : FG_SAME;

@@ -51,7 +51,8 @@ typedef struct fg_report {
     int nodes_imported, nodes_optimized, instructions;
     int buffers_virtual, buffers_physical;
     int64_t bytes_naive, bytes_planned, bytes_lower_bound;
-    double fgr, cost_alpha0, cost_alpha1;
+    double attention_gain, attention_gain_left; /* us: of what is fused, of what is not */
+    double cost, fgr, cost_alpha0, cost_alpha1;
     double begin_ms; /* clock when the compilation began */
     fg_phase phase[16];
     int nphase;
