@@ -78,6 +78,12 @@ def results(c, model, data, folder):
     c.expect(line.count("\n") == 1 and BENCH <= set(json.loads(line)), "bench prints one line with every key")
     line = c.run(0, "bench", model, "--task=compile", "--json")
     c.expect(json.loads(line)["compile_ms"] > 0, "bench --task=compile")
+    sweep = json.loads(c.run(0, "bench", model, "--alpha-sweep=0,1", "--json", "--iterations=3", "--warmup=1"))["sweep"]
+    c.expect([p["attention_fused"] > 0 for p in sweep] == [False, True] and
+             sweep[0]["nodes"] > sweep[1]["nodes"] and sweep[0]["cost"] > sweep[1]["cost"] and
+             all(p["p50_ms"] > 0 and p["cei"] > 0 for p in sweep), "bench --alpha-sweep: alpha 1 fuses, and costs less")
+    c.expect(c.run(0, "bench", model, "--alpha-sweep", "--task=compile").count("\n") == 7, "the usual alphas, one a line")
+    c.run(2, "bench", model, "--alpha-sweep=0,3")
     c.expect(json.loads(c.run(0, "devices", "--json"))["devices"][0]["gflops"] > 0, "devices measures a peak")
 
 

@@ -10,6 +10,7 @@ typedef struct bench {
     tool_common c;
     tool_inputs in;
     const char *task, *out; /* out: first output as float32 .npy */
+    const char *alphas;     /* of the sweep; "": the usual ones; NULL: no sweep */
     int past, iterations, warmup, json, kernels;
     double duration; /* seconds */
     fg_ctx *cx;
@@ -31,6 +32,18 @@ typedef struct bench {
 
 /* Records TOOL_FAILED and the message; false. */
 bool bench_fail(bench *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* The steps of a measurement, in order; bench_step as often as wanted, at most
+ * b->iterations times. */
+bool bench_compile(bench *b);
+bool bench_first_run(bench *b);
+bool bench_warm_up(bench *b);
+bool bench_step(bench *b);
+double bench_percentile(const bench *b, double p); /* of the latencies, ms */
+const char *bench_model_name(const bench *b);
+
+/* Compiles at the alphas of b->alphas, measures them in turn, prints. */
+void bench_alpha_sweep(bench *b);
 
 /* Finds which output feeds which input, runs the prefill of b->past tokens and keeps
  * its state. */

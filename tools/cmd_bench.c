@@ -95,8 +95,8 @@ step_hook(void *user, uint32_t i, int64_t ns)
     b->step_calls[i]++;
 }
 
-static bool
-warm_up(bench *b)
+bool
+bench_warm_up(bench *b)
 {
     double end = tool_now_ms() + b->duration * 1e3 * 0.2;
 
@@ -109,31 +109,35 @@ warm_up(bench *b)
     return true;
 }
 
+bool
+bench_step(bench *b)
+{
+    if (!b->lat)
+        b->lat = FG_NEWN(b->a, double, (size_t)b->iterations + 1);
+    if (!before(b))
+        return false;
+    double cpu = cpu_seconds(), start = tool_now_ms();
+    if (!step(b))
+        return false;
+    b->lat[b->nlat++] = tool_now_ms() - start;
+    b->cpu_s += cpu_seconds() - cpu;
+    return after(b);
+}
+
 static bool
 measure(bench *b)
 {
     double end = tool_now_ms() + b->duration * 1e3;
 
-    b->lat = FG_NEWN(b->a, double, (size_t)b->iterations + 1);
     if (b->kernels) {
         b->step_ns = FG_NEWN(b->a, int64_t, b->m->program->nstep + 1);
         b->step_calls = FG_NEWN(b->a, int64_t, b->m->program->nstep + 1);
         b->r->hook = step_hook;
         b->r->hook_user = b;
     }
-    while (b->nlat < b->iterations) {
-        if (!before(b))
+    while (b->nlat < b->iterations && (b->nlat < 3 || tool_now_ms() <= end))
+        if (!bench_step(b))
             return false;
-        double cpu = cpu_seconds(), start = tool_now_ms();
-        if (!step(b))
-            return false;
-        b->lat[b->nlat++] = tool_now_ms() - start;
-        b->cpu_s += cpu_seconds() - cpu;
-        if (!after(b))
-            return false;
-        if (tool_now_ms() > end && b->nlat >= 3)
-            break;
-    }
     b->cpu_s /= b->nlat ? b->nlat : 1;
     b->r->hook = NULL;
     return true;
@@ -176,8 +180,8 @@ by_value(const void *x, const void *y)
     return (a > b) - (a < b);
 }
 
-static double
-percentile(const bench *b, double p)
+double
+bench_percentile(const bench *b, double p)
 {
     double *v = malloc((size_t)(b->nlat + 1) * sizeof *v), r = 0;
 
@@ -190,8 +194,8 @@ percentile(const bench *b, double p)
     return r;
 }
 
-static bool
-compile(bench *b)
+bool
+bench_compile(bench *b)
 {
     b->base_kb = status_kb("VmRSS");
     double start = tool_now_ms();
@@ -208,8 +212,8 @@ compile(bench *b)
 }
 
 /* What the peers' accuracy check wants: the first output of the first timed run. */
-static bool
-first_run(bench *b)
+bool
+bench_first_run(bench *b)
 {
     bool decode = !strcmp(b->task, "decode");
 
@@ -232,10 +236,14 @@ work(void *arg)
 {
     bench *b = arg;
 
-    if (!compile(b) || !strcmp(b->task, "compile"))
+    if (b->alphas) {
+        bench_alpha_sweep(b);
+        return;
+    }
+    if (!bench_compile(b) || !strcmp(b->task, "compile"))
         return;
     reset_peak();
-    if (!first_run(b) || !warm_up(b) || !measure(b))
+    if (!bench_first_run(b) || !bench_warm_up(b) || !measure(b))
         return;
     b->run_peak_kb = status_kb("VmHWM");
     b->threads = b->r->threads;
@@ -248,8 +256,8 @@ work(void *arg)
  * ---------------------------------------------------------------------------- */
 
 /* "dir/bert/model.onnx" is called bert. */
-static const char *
-model_name(const bench *b)
+const char *
+bench_model_name(const bench *b)
 {
     const char *base = strrchr(b->c.model, '/'), *s = base;
 
@@ -264,12 +272,12 @@ static void
 print_json(const bench *b)
 {
     cJSON *o = cJSON_CreateObject();
-    double p50 = percentile(b, 50), gflops = p50 > 0 ? b->flops / p50 * 1e-6 : 0,
+    double p50 = bench_percentile(b, 50), gflops = p50 > 0 ? b->flops / p50 * 1e-6 : 0,
            gbps = p50 > 0 ? b->bytes / p50 * 1e-6 : 0;
 
     cJSON_AddStringToObject(o, "engine", "forge");
     cJSON_AddStringToObject(o, "version", forge_version());
-    cJSON_AddStringToObject(o, "model", model_name(b));
+    cJSON_AddStringToObject(o, "model", bench_model_name(b));
     cJSON_AddStringToObject(o, "task", b->task);
     const struct {
         const char *name;
@@ -285,8 +293,8 @@ print_json(const bench *b)
         {"load_ms", b->load_ms, true},
         {"first_ms", b->first_ms, false},
         {"p50_ms", p50, false},
-        {"p90_ms", percentile(b, 90), false},
-        {"p99_ms", percentile(b, 99), false},
+        {"p90_ms", bench_percentile(b, 90), false},
+        {"p99_ms", bench_percentile(b, 99), false},
         {"cpu_s_per_run", b->cpu_s, false},
         {"base_rss_kb", (double)b->base_kb, true},
         {"compile_peak_kb", (double)b->compile_peak_kb, true},
@@ -344,16 +352,16 @@ print_kernels(const bench *b)
 static void
 print_text(const bench *b)
 {
-    printf("%s: %s in %.1f ms, %ld KiB at most\n", model_name(b),
+    printf("%s: %s in %.1f ms, %ld KiB at most\n", bench_model_name(b),
            tool_is_artifact(b->c.model) ? "loaded" : "compiled",
            b->load_ms + b->compile_ms, b->compile_peak_kb);
     if (!b->nlat)
         return;
-    double p50 = percentile(b, 50);
+    double p50 = bench_percentile(b, 50);
     printf("%s, %d threads: first %.3f ms, then p50 %.3f p90 %.3f p99 %.3f ms (%d runs), "
            "%.3f ms of CPU, %ld KiB at most\n",
-           b->task, b->threads, b->first_ms, p50, percentile(b, 90), percentile(b, 99),
-           b->nlat, b->cpu_s * 1e3, b->run_peak_kb);
+           b->task, b->threads, b->first_ms, p50, bench_percentile(b, 90),
+           bench_percentile(b, 99), b->nlat, b->cpu_s * 1e3, b->run_peak_kb);
     printf("%.1f GFLOP/s of %.1f, %.1f GB/s of %.1f\n", b->flops / p50 * 1e-6,
            b->peak.gflops, b->bytes / p50 * 1e-6, b->peak.gbps);
     if (b->kernels)
@@ -384,6 +392,8 @@ cmd_bench(int argc, char **argv)
          "first output as float32 .npy (decode: of the first token)"},
         {"--kernels", TOOL_FLAG, &b.kernels, "",
          "time and percent of peak of every kernel"},
+        {"--alpha-sweep", TOOL_MAYBE, &b.alphas, "0,0.5,1",
+         "compile at several alphas, compare cost and time; default 0,0.2 to 1"},
         {"--json", TOOL_FLAG, &b.json, "", "one line of JSON"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
@@ -403,7 +413,7 @@ cmd_bench(int argc, char **argv)
     b.a = fg_arena_new(b.cx);
     if (fg_protect(b.cx, work, &b))
         bench_fail(&b, "out of memory");
-    if (b.code == TOOL_OK)
+    if (b.code == TOOL_OK && !b.alphas)
         (b.json ? print_json : print_text)(&b);
     forge_run_free(b.r);
     forge_model_free(b.m);
