@@ -18,9 +18,10 @@ typedef struct fg_attplace {
     int8_t label[FG_MAXRANK];
 } fg_attplace;
 
-/* A term of the mask: a tensor added, or where(cond, x, fill). */
+/* A term of the mask: a tensor added, or where(cond, x, fill), or where(cond, fill, x). */
 typedef struct fg_attterm {
     fg_reg value, cond;
+    bool hides; /* where cond is true */
     double fill, outer;
     fg_attplace place;
 } fg_attterm;

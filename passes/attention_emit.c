@@ -18,6 +18,7 @@ typedef struct emitter {
     fg_attwalk *w;
     fg_build b;
     fg_expr batch, heads;
+    fg_dtype number; /* of masks and grids */
     fg_reg q, k, v, mask, sink;
 } emitter;
 
@@ -273,11 +274,15 @@ mask_term(emitter *e, const fg_attterm *k)
     fg_reg x = canonical(e, k->cond ? k->cond : k->value, &k->place);
     if (!x)
         return 0;
-    if (k->cond)
-        return fg_emit3(b, FG_OP_where, x, fg_emit_f(b, FG_f32, 0),
-                        fg_emit_f(b, FG_f32, swallowing(k->fill * k->outer)));
-    x = fg_emit_cast(b, x, FG_f32);
-    return k->outer == 1 ? x : fg_emit2(b, FG_OP_mul, x, fg_emit_f(b, FG_f32, k->outer));
+    if (k->cond) {
+        fg_reg none = fg_emit_f(b, e->number, 0);
+        fg_reg fill = fg_emit_f(b, e->number, swallowing(k->fill * k->outer));
+        return k->hides ? fg_emit3(b, FG_OP_where, x, fill, none)
+                        : fg_emit3(b, FG_OP_where, x, none, fill);
+    }
+    x = fg_emit_cast(b, x, e->number);
+    return k->outer == 1 ? x
+                         : fg_emit2(b, FG_OP_mul, x, fg_emit_f(b, e->number, k->outer));
 }
 
 /* The mask's axes must be those of [B,H,S,T] (from the right), each equal or 1. */
@@ -307,14 +312,16 @@ combine_masks(emitter *e)
     if (w->nterm == 1 && w->term[0].cond && isinf(w->term[0].fill) && !masked &&
         w->floor == -INFINITY) {
         e->mask = canonical(e, w->term[0].cond, &w->term[0].place);
+        if (e->mask && w->term[0].hides)
+            e->mask = fg_emit1(&e->b, FG_OP_not, e->mask);
     } else {
         for (int k = 0; k < w->nterm; k++) {
             fg_reg t = mask_term(e, &w->term[k]);
             e->mask = k ? fg_emit2(&e->b, FG_OP_add, e->mask, t) : t;
         }
         if (w->floor > -INFINITY)
-            e->mask =
-                fg_emit2(&e->b, FG_OP_max, e->mask, fg_emit_f(&e->b, FG_f32, w->floor));
+            e->mask = fg_emit2(&e->b, FG_OP_max, e->mask,
+                               fg_emit_f(&e->b, e->number, w->floor));
     }
     return e->mask && mask_fits(e);
 }
@@ -505,6 +512,7 @@ operands(emitter *e)
     if (!e->q)
         return false;
     fg_dtype d = wider(fg_rt(m, e->q)->dtype, fg_rt(m, e->v)->dtype);
+    e->number = d == FG_f64 ? FG_f64 : FG_f32;
     e->q = fg_emit_cast(&e->b, e->q, d);
     e->k = fg_emit_cast(&e->b, e->k, d);
     e->v = fg_emit_cast(&e->b, e->v, d);
@@ -525,7 +533,7 @@ push_rounds(emitter *e, fg_reg *in, int *nin)
             if ((int)w->round[k].at != kind)
                 continue;
             *nin = *nin < 6 ? 6 : *nin;
-            in[(*nin)++] = fg_emit_f(&e->b, FG_f32, w->round[k].scale);
+            in[(*nin)++] = fg_emit_f(&e->b, e->number, w->round[k].scale);
             in[(*nin)++] = fg_emit_f(&e->b, w->round[k].type, w->round[k].zero);
             fg_putf(&t, "%s%s", *nin > 8 ? "," : "", fg_round_text[kind]);
         }

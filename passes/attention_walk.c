@@ -79,36 +79,16 @@ static bool
 leads_to_product(const fg_attwalk *w, fg_reg r, int depth)
 {
     const fg_inst *d = fg_def(w->m, r);
-    int from = 0, to = 1;
-    if (!d || depth > 14)
+    if (!d || depth > 14 || !fg_is_float(fg_rt(w->m, d->out[0])->dtype))
         return false;
-    switch (d->op) {
-    case FG_OP_matmul:
+    if (d->op == FG_OP_matmul)
         return !is_weight(w->m, d->in[0]) && !is_weight(w->m, d->in[1]);
-    case FG_OP_cast:
-    case FG_OP_reshape:
-    case FG_OP_transpose:
-    case FG_OP_tanh:
-    case FG_OP_neg:
-    case FG_OP_quantize:
-    case FG_OP_dequantize:
-        break;
-    case FG_OP_add:
-    case FG_OP_sub:
-    case FG_OP_mul:
-    case FG_OP_div:
-    case FG_OP_max:
-    case FG_OP_concat:
-        to = d->nin < 2 ? d->nin : 2;
-        break;
-    case FG_OP_where:
-        from = 1;
-        to = 3;
-        break;
-    default:
+    if (d->op == FG_OP_dequantize && fg_is_op(fg_def(w->m, d->in[0]), FG_OP_quantize))
+        return leads_to_product(w, fg_def(w->m, d->in[0])->in[0], depth + 1);
+    bool first = d->op == FG_OP_reshape || d->op == FG_OP_transpose;
+    if (!first && d->op != FG_OP_concat && !fg_op_is(d->op, FG_T_ELEM))
         return false;
-    }
-    for (int k = from; k < to; k++)
+    for (int k = 0; k < (first ? 1 : d->nin); k++)
         if (leads_to_product(w, d->in[k], depth + 1))
             return true;
     return false;
@@ -320,7 +300,7 @@ static bool
 up_add(fg_attwalk *w, fg_inst *d, stand *s)
 {
     int k = side(w, d);
-    if (k < 0 || !push_term(w, (fg_attterm){d->in[1 - k], 0, 0, w->outer, s->at}))
+    if (k < 0 || !push_term(w, (fg_attterm){d->in[1 - k], 0, false, 0, w->outer, s->at}))
         return false;
     move_on(w, s, d->in[k]);
     return true;
@@ -340,7 +320,8 @@ up_sub(fg_attwalk *w, fg_inst *d, stand *s)
     }
     int k = side(w, d);
     double sign = k == 0 ? -1 : 1;
-    if (k < 0 || !push_term(w, (fg_attterm){d->in[1 - k], 0, 0, sign * w->outer, s->at}))
+    if (k < 0 ||
+        !push_term(w, (fg_attterm){d->in[1 - k], 0, false, 0, sign * w->outer, s->at}))
         return false;
     if (k == 1)
         w->outer = -w->outer;
@@ -383,20 +364,20 @@ static bool
 up_where(fg_attwalk *w, fg_inst *d, stand *s)
 {
     double fill;
-    if (!fg_att_scalar(w, d->in[2], &fill))
-        return fg_att_miss(w, fg_att_scalar(w, d->in[1], &fill)
-                                  ? "where keeps the scores on its false side"
-                                  : "where does not fill with a scalar");
+    int k = fg_att_scalar(w, d->in[2], &fill) ? 1 : 2;
+    if (k == 2 && !fg_att_scalar(w, d->in[1], &fill))
+        return fg_att_miss(w, "where chooses between %s and %s, neither a number",
+                           type_of(w, d->in[1]), type_of(w, d->in[2]));
     if (!(fill <= -1e4))
         return fg_att_miss(w, "where fills with %g, which is not a mask", fill);
     if (!(w->outer > 0))
         return fg_att_miss(w, "where fills below a scale of %g", w->outer);
-    if (!fg_type_equal(fg_rt(w->m, d->in[1]), fg_rt(w->m, d->out[0])))
+    if (!fg_type_equal(fg_rt(w->m, d->in[k]), fg_rt(w->m, d->out[0])))
         return fg_att_miss(w, "the condition %s of where is larger than the scores %s",
-                           type_of(w, d->in[0]), type_of(w, d->in[1]));
-    if (!push_term(w, (fg_attterm){0, d->in[0], fill, w->outer, s->at}))
+                           type_of(w, d->in[0]), type_of(w, d->in[k]));
+    if (!push_term(w, (fg_attterm){0, d->in[0], k == 2, fill, w->outer, s->at}))
         return false;
-    move_on(w, s, d->in[1]);
+    move_on(w, s, d->in[k]);
     return true;
 }
 

@@ -65,6 +65,7 @@ stage tokenizers build/test-tokenizers tests/text/data
 stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
 stage flow .venv/bin/python tests/flow.py build/forge
+stage attention .venv/bin/python tests/attention.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
 stage artifact .venv/bin/python tests/artifact.py build/forge tests/models --jobs 2
 stage generate .venv/bin/python tests/generate.py build/forge tests/models examples
