@@ -5,6 +5,7 @@
 
 #include <sys/stat.h>
 
+#include "codegen/cache.h"
 #include "codegen/program.h"
 #include "passes/place.h"
 #include "runtime/rt.h"
@@ -181,6 +182,7 @@ typedef struct job {
     fg_compiled c;
     const char *path;
     const forge_options *o;
+    fg_cache *cache; /* NULL: none */
     bool done;
     void (*release)(void *user, void *p);
     void *user;
@@ -200,11 +202,15 @@ compile_job(void *arg)
 {
     job *j = arg;
 
+    j->c.keep_objects = j->cache != NULL;
     if (!fg_compile(&j->c, j->path, j->o))
         return;
     fg_report_cost(&j->c);
     j->base.program = j->c.program;
     j->base.report = fg_report_json(&j->c);
+    if (j->cache)
+        fg_cache_store(j->cache, &j->c);
+    fg_cpu_drop_objects(j->c.code);
     j->done = true;
 }
 
@@ -220,16 +226,24 @@ forge_compile_file(forge_ctx *cx, const char *path, const forge_options *o,
 {
     forge_options own;
     fg_allocator host = {cx->alloc, cx->release, cx->user};
-    job *j = cx->alloc(cx->user, sizeof *j);
+    fg_cache cache;
 
     forge_options_init(&own);
     if (o)
         memcpy(&own, o, o->size < sizeof own ? o->size : sizeof own);
+    bool cached = fg_cache_open(&cache, cx, path, &own);
+    if (cached && fg_cache_find(&cache, out))
+        return FORGE_OK;
+    if (own.no_compile)
+        return fg_fail(cx, FORGE_UNSUPPORTED,
+                       "%.400s: not in the cache, and compiling is ruled out", path);
+    job *j = cx->alloc(cx->user, sizeof *j);
     if (!j)
         return fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory");
     *j = (job){.base.destroy = destroy,
                .path = path,
                .o = &own,
+               .cache = cached ? &cache : NULL,
                .release = cx->release,
                .user = cx->user};
     j->c.cx = fg_ctx_new(&host);
@@ -241,6 +255,7 @@ forge_compile_file(forge_ctx *cx, const char *path, const forge_options *o,
     if (raise == FG_RAISE_NONE && j->done) {
         j->o = NULL;
         j->path = NULL;
+        j->cache = NULL;
         *out = &j->base;
         return FORGE_OK;
     }

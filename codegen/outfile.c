@@ -98,11 +98,12 @@ give_name(fg_outfile *f)
 bool
 fg_outfile_commit(fg_outfile *f)
 {
-    if (!f->error && (fsync(f->fd) || give_name(f) || rename(f->temp, f->path)))
+    if (!f->error &&
+        ((!f->transient && fsync(f->fd)) || give_name(f) || rename(f->temp, f->path)))
         f->error = errno;
     if (!f->error) {
         f->named = false;
-        int dir = open_folder(f->path, O_RDONLY | O_DIRECTORY, 0);
+        int dir = f->transient ? -1 : open_folder(f->path, O_RDONLY | O_DIRECTORY, 0);
         if (dir >= 0) {
             fsync(dir);
             close(dir);

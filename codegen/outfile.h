@@ -8,8 +8,9 @@
 
 typedef struct fg_outfile {
     int fd;
-    bool named;  /* temp exists in its folder */
-    uint64_t at; /* bytes written */
+    bool named;     /* temp exists in its folder */
+    bool transient; /* whole or not at all, but not durable */
+    uint64_t at;    /* bytes written */
     const char *path;
     char temp[4096];
     int error; /* errno of the first failure */

@@ -65,12 +65,9 @@ source_of(saver *s, const char *file)
             return k + 1;
     fg_source *x = &FG_PUSH(s->a, i->source, i->nsource, s->capsource);
     *x = (fg_source){.path = file};
-    for (int k = 0; k < s->o->nsource; k++)
-        if (!strcmp(s->o->source[k].path, file))
-            *x = s->o->source[k];
     const char *local;
     size_t size;
-    for (int k = 0; !s->o->source && (local = fg_onnx_local(s->now->file, k, &size)); k++)
+    for (int k = 0; (local = fg_onnx_local(s->now->file, k, &size)); k++)
         if (!strcmp(local, file))
             x->size = size;
     return i->nsource;
@@ -299,6 +296,7 @@ write_file(saver *s, uint64_t bytes)
     size_t nhead = make_head(s, bytes, &head); /* from here on no memory is taken */
 
     if (fg_outfile_open(&f, s->o->path)) {
+        f.transient = s->o->transient;
         fg_outfile_put(&f, head, nhead);
         for (int k = 0; k < s->nsection; k++) {
             fg_outfile_pad(&f, s->section[k].row.offset);
@@ -331,6 +329,9 @@ fg_save(fg_ctx *cx, fg_compiled *const *variant, int n, const fg_save_options *o
     s.info.model = variant[0]->m->name ? variant[0]->m->name : "";
     s.info.nvariant = (uint32_t)n;
     s.info.variant = FG_NEWN(a, fg_variant, (size_t)n);
+    /* Those given are all compared, whether the code still reads them or was made from them. */
+    for (int k = 0; k < o->nsource; k++)
+        FG_PUSH(a, s.info.source, s.info.nsource, s.capsource) = o->source[k];
     add_section(&s, FG_SECTION_INFO, 0, "", 0);
     for (int k = 0; k < n; k++)
         if (!add_variant(&s, k))

@@ -8,10 +8,12 @@
 typedef struct fg_save_options {
     const char *path;
     bool borrow; /* weights stay in the model's files, named relative to its folder */
-    /* borrow: identities of the files, as for the cache; NULL: length and digests. */
+    /* borrow: identities of all files behind the model; NULL: the lengths of those that hold
+     * weights, and the weights' digests. */
     const fg_source *source;
     int nsource;
     bool keep_times; /* leave timings in the report */
+    bool transient;  /* may be lost when the machine stops */
 } fg_save_options;
 
 /* Variants of one model, compiled with keep_objects. False with a diagnostic. */

@@ -39,6 +39,7 @@ const char *fg_cpu_name(const fg_cpu_code *c);                /* e.g. "znver4" *
 int fg_cpu_functions(const fg_cpu_code *c);
 /* The k-th relocatable object, if they were kept; NULL: there are fewer. */
 const void *fg_cpu_object(const fg_cpu_code *c, int k, size_t *bytes);
+void fg_cpu_drop_objects(fg_cpu_code *c); /* once they are written */
 /* What the code needs of a machine, as isa.h writes it. False: not known of that CPU. */
 bool fg_cpu_isa(const fg_cpu_code *c, char *out, size_t n);
 void fg_cpu_free(fg_cpu_code *c); /* takes NULL */

@@ -32,6 +32,20 @@ fg_fail(forge_ctx *cx, forge_status s, const char *fmt, ...)
     return s;
 }
 
+void
+fg_log(forge_ctx *cx, const char *fmt, ...)
+{
+    char line[1024];
+    va_list ap;
+
+    if (!cx->log)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    cx->log(cx->user, line);
+}
+
 int
 fg_memory_reserve(forge_ctx *cx, fg_memory *m, int64_t bytes, size_t keep)
 {
@@ -66,16 +80,21 @@ fg_memory_free(forge_ctx *cx, fg_memory *m)
 forge_status
 forge_open(const forge_config *c, forge_ctx **out)
 {
-    forge_config own = {sizeof own, host_alloc, host_release, NULL};
+    forge_config own = {.size = sizeof own};
 
-    if (c && (c->size < sizeof own || !c->alloc != !c->release))
+    if (c)
+        memcpy(&own, c, c->size < sizeof own ? c->size : sizeof own);
+    if (!own.alloc != !own.release)
         return FORGE_USAGE;
-    if (c && c->alloc)
-        own = *c;
+    if (!own.alloc) {
+        own.alloc = host_alloc;
+        own.release = host_release;
+    }
     forge_ctx *cx = own.alloc(own.user, sizeof *cx);
     if (!cx)
         return FORGE_OUT_OF_MEMORY;
-    *cx = (forge_ctx){own.alloc, own.release, own.user, ""};
+    *cx = (forge_ctx){
+        .alloc = own.alloc, .release = own.release, .user = own.user, .log = own.log};
     *out = cx;
     return FORGE_OK;
 }

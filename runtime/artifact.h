@@ -55,13 +55,14 @@ typedef struct fg_section {
     fg_digest digest;
 } fg_section;
 
-/* Identity of a file whose bytes the artifact does not carry. Size alone is compared in an
- * artifact that is shipped; all of it in one of the compile cache. */
+/* Identity of a file whose bytes the artifact does not carry. An artifact that is shipped
+ * has the size alone, one of the compile cache all of it. */
 typedef struct fg_source {
     const char *path; /* relative to the artifact's folder, never above it */
     uint64_t size;
-    uint64_t inode, mtime, ctime; /* nanoseconds; all 0: not compared */
-    fg_digest sample;
+    uint64_t inode, mtime,
+        ctime;        /* nanoseconds; compared when sample is not of all bytes */
+    fg_digest sample; /* zero: nothing but the size is compared */
 } fg_source;
 
 typedef struct fg_segment { /* a weight */
@@ -122,6 +123,7 @@ void fg_unmap_file(fg_filemap *map);
 int fg_path_below(const char *path);
 /* What the cache compares of a file that is too large to be hashed whole. */
 int fg_source_identify(const char *path, fg_source *out);
+int fg_source_is_whole(const fg_source *s); /* sample is a digest of all bytes */
 int fg_source_unchanged(const char *path, const fg_source *s);
 
 #endif

@@ -84,6 +84,8 @@ typedef struct forge_config {
     void *(*alloc)(void *user, size_t bytes); /* NULL: malloc */
     void (*release)(void *user, void *p);
     void *user;
+    /* One line about something that went on in spite of trouble; NULL: not told. */
+    void (*log)(void *user, const char *line);
 } forge_config;
 
 typedef struct forge_options {
@@ -97,6 +99,10 @@ typedef struct forge_options {
     int check;          /* 0 none, 1 verify each pass, 2 also honesty       */
     double alpha;       /* 0..1: attention fusion                           */
     int rounds;         /* of the passes, at most; 0: 2                     */
+    /* Folder of compiled models, shared by processes and kept below 512 MiB; "": the user's,
+     * $XDG_CACHE_HOME/forge; NULL: none. What is in it is trusted like a .forge file. */
+    const char *cache;
+    int no_compile; /* 1: from the cache or not at all                  */
 } forge_options;
 
 typedef struct forge_save_options {

@@ -333,6 +333,7 @@ join_path(const fg_artifact *a, const char *folder, const char *path, char *out,
 static forge_status
 map_sources(loaded *l, const char *folder)
 {
+    static const fg_digest none;
     const fg_artifact *a = l->a;
     char path[4096];
     const char *why;
@@ -345,7 +346,8 @@ map_sources(loaded *l, const char *folder)
         if (!fg_map_file(path, &l->source[k], &why))
             return fg_fail(a->cx, FORGE_IO, "%.400s: weights: %.400s: %s", a->path, path,
                            why);
-        if (l->source[k].size != s->size || (s->inode && !fg_source_unchanged(path, s)))
+        if (l->source[k].size != s->size ||
+            (!fg_digest_same(&s->sample, &none) && !fg_source_unchanged(path, s)))
             return fg_fail(a->cx, FORGE_INVALID,
                            "%.400s: weights: %.400s has changed since the model was "
                            "compiled",
@@ -478,10 +480,12 @@ fg_artifact_model(fg_artifact *a, const char *folder, int verify, forge_model **
     l->a = a;
     l->base.destroy = destroy;
     forge_status s = load(l, folder, verify);
-    if (!s)
+    if (!s) {
+        a->cx = NULL; /* the model may outlive it */
         *out = &l->base;
-    else
+    } else {
         destroy(&l->base);
+    }
     return s;
 }
 

@@ -12,6 +12,7 @@ struct forge_ctx {
     void *(*alloc)(void *user, size_t bytes);
     void (*release)(void *user, void *p);
     void *user;
+    void (*log)(void *user, const char *line); /* NULL: nobody listens */
     char message[1024];
 };
 
@@ -74,6 +75,8 @@ struct forge_run {
 /* Records the message, returns s. */
 forge_status fg_fail(forge_ctx *cx, forge_status s, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* What the host may want to know although nothing failed. */
+void fg_log(forge_ctx *cx, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* False when out of memory. Contents are lost unless keep > 0 bytes. */
 int fg_memory_reserve(forge_ctx *cx, fg_memory *m, int64_t bytes, size_t keep);
 void fg_memory_free(forge_ctx *cx, fg_memory *m);

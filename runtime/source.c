@@ -113,16 +113,15 @@ sample(int fd, fg_source *s)
 }
 
 static int
-whole(const char *path, fg_source *s)
+whole(int fd, fg_source *s)
 {
-    fg_filemap map;
-    const char *why;
-
-    if (!fg_map_file(path, &map, &why))
+    if (!s->size)
+        return 1;
+    void *p = mmap(NULL, s->size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (p == MAP_FAILED)
         return 0;
-    s->size = map.size;
-    s->sample = fg_digest_of(map.data, map.size);
-    fg_unmap_file(&map);
+    s->sample = fg_digest_of(p, s->size);
+    munmap(p, s->size);
     return 1;
 }
 
@@ -141,17 +140,20 @@ fg_source_identify(const char *path, fg_source *out)
 
     if (fd < 0)
         return 0;
-    *out = (fg_source){.path = out->path, .size = (uint64_t)st.st_size};
-    if (st.st_size <= WHOLE) {
-        close(fd);
-        return whole(path, out);
-    }
-    out->inode = (uint64_t)st.st_ino;
-    out->mtime = nanoseconds(&st.st_mtim);
-    out->ctime = nanoseconds(&st.st_ctim);
-    ok = sample(fd, out);
+    *out = (fg_source){.path = out->path,
+                       .size = (uint64_t)st.st_size,
+                       .inode = (uint64_t)st.st_ino,
+                       .mtime = nanoseconds(&st.st_mtim),
+                       .ctime = nanoseconds(&st.st_ctim)};
+    ok = fg_source_is_whole(out) ? whole(fd, out) : sample(fd, out);
     close(fd);
     return ok;
+}
+
+int
+fg_source_is_whole(const fg_source *s)
+{
+    return s->size <= WHOLE;
 }
 
 int
@@ -160,6 +162,7 @@ fg_source_unchanged(const char *path, const fg_source *s)
     fg_source now = {0};
 
     return fg_source_identify(path, &now) && now.size == s->size &&
-           now.inode == s->inode && now.mtime == s->mtime && now.ctime == s->ctime &&
-           fg_digest_same(&now.sample, &s->sample);
+           fg_digest_same(&now.sample, &s->sample) &&
+           (fg_source_is_whole(s) ||
+            (now.inode == s->inode && now.mtime == s->mtime && now.ctime == s->ctime));
 }

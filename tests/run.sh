@@ -9,6 +9,7 @@ fast=${1:-}
 log=build-logs
 mkdir -p "$log"
 passed=0 failed=0
+export XDG_CACHE_HOME="$PWD/.cache/xdg" # compiled models; nothing of the user's
 
 # stage NAME COMMAND..: counts the command's own `N passed, N failed` line, or the command as one.
 stage() {
@@ -67,6 +68,7 @@ stage models .venv/bin/python tests/models.py build/forge tests/models examples 
 stage flow .venv/bin/python tests/flow.py build/forge
 stage attention .venv/bin/python tests/attention.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
+stage cache .venv/bin/python tests/cache.py build/forge tests/models
 stage artifact .venv/bin/python tests/artifact.py build/forge tests/models --jobs 2
 stage generate .venv/bin/python tests/generate.py build/forge tests/models examples
 stage contrib .venv/bin/python tests/contrib.py build/forge

@@ -408,7 +408,12 @@ cmd_bench(int argc, char **argv)
     if (b.past < 1 || b.iterations < 1 || !(b.duration >= 0))
         return tool_fail(TOOL_USAGE,
                          "--past and --iterations begin at 1, --duration at 0");
-    if (forge_open(NULL, &b.fcx) || !(b.cx = fg_ctx_new(NULL)))
+    /* What is measured is compiling, unless a cache is asked for. */
+    if (!b.c.cache && !b.c.o.no_compile)
+        b.c.o.cache = NULL;
+    if (!(b.fcx = tool_open()))
+        return TOOL_FAILED;
+    if (!(b.cx = fg_ctx_new(NULL)))
         return tool_fail(TOOL_FAILED, "out of memory");
     b.a = fg_arena_new(b.cx);
     if (fg_protect(b.cx, work, &b))

@@ -277,7 +277,9 @@ cmd_run(int argc, char **argv)
         argc, argv);
     if (code)
         return code < 0 ? TOOL_OK : code;
-    if (forge_open(NULL, &cx) || !(x.cx = fg_ctx_new(NULL)))
+    if (!(cx = tool_open()))
+        return TOOL_FAILED;
+    if (!(x.cx = fg_ctx_new(NULL)))
         return tool_fail(TOOL_FAILED, "out of memory");
     x.a = fg_arena_new(x.cx);
     run_model(&x, cx);

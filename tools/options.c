@@ -173,6 +173,10 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
          "1: verify after each pass; 2: test passes' honesty too"},
         {"--report", TOOL_TEXT, &c->report, "FILE",
          "write what the compiler did as JSON"},
+        {"--cache-dir", TOOL_TEXT, &c->cache, "DIR",
+         "of compiled models, or none; default $XDG_CACHE_HOME/forge"},
+        {"--no-compile", TOOL_FLAG, &c->o.no_compile, "",
+         "run what is compiled already, or fail"},
         {"--help", TOOL_FLAG, &c->help, "", "this text"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
@@ -213,6 +217,7 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
         return TOOL_USAGE;
     if (c->o.target && strcmp(c->o.target, "cpu"))
         return tool_fail(TOOL_USAGE, "--target=%s: this build has cpu", c->o.target);
+    c->o.cache = !c->cache ? "" : strcmp(c->cache, "none") ? c->cache : NULL;
     return TOOL_OK;
 }
 
@@ -254,6 +259,25 @@ tool_write(const char *path, const void *head, size_t nhead, const void *data, s
         why = errno;
     unlink(temp);
     return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(why));
+}
+
+static void
+log_line(void *user, const char *line)
+{
+    (void)user;
+    put_line(line);
+}
+
+forge_ctx *
+tool_open(void)
+{
+    const forge_config c = {.size = sizeof c, .log = log_line};
+    forge_ctx *cx;
+
+    if (!forge_open(&c, &cx))
+        return cx;
+    tool_fail(TOOL_FAILED, "out of memory");
+    return NULL;
 }
 
 static int

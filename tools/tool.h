@@ -52,6 +52,7 @@ typedef struct tool_common {
     int threads; /* -1: not given */
     const char *budget;
     size_t mem_budget; /* bytes; 0: not given */
+    const char *cache; /* --cache-dir; NULL: not given */
     int help;
     const char *model;
 } tool_common;
@@ -64,6 +65,8 @@ int tool_parse(tool_common *c, const tool_option *own, const char *usage, int ar
 
 /* ---- models ------------------------------------------------------------------------ */
 
+/* A context that says on stderr what it would say to a host. 0 with a message. */
+forge_ctx *tool_open(void);
 /* Compiles c->model, or loads it when it is a .forge file, and writes the report if asked
  * to; message printed on failure. */
 int tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out);

@@ -626,6 +626,16 @@ fg_cpu_object(const fg_cpu_code *c, int k, size_t *bytes)
     return LLVMGetBufferStart(c->object[k]);
 }
 
+void
+fg_cpu_drop_objects(fg_cpu_code *c)
+{
+    for (int p = 0; p < MAXPART; p++) {
+        if (c->object[p])
+            LLVMDisposeMemoryBuffer(c->object[p]);
+        c->object[p] = NULL;
+    }
+}
+
 bool
 fg_cpu_isa(const fg_cpu_code *c, char *out, size_t n)
 {
@@ -655,9 +665,7 @@ fg_cpu_free(fg_cpu_code *c)
     if (!c)
         return;
     fg_unlink(&c->image);
-    for (int p = 0; p < MAXPART; p++)
-        if (c->object[p])
-            LLVMDisposeMemoryBuffer(c->object[p]);
+    fg_cpu_drop_objects(c);
     ll_machine_free(c->machine);
     free(c->fn);
     free(c->text[0]);

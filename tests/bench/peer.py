@@ -5,10 +5,13 @@
         --threads {threads} --past {past} --budget {budget} --warmup {warmup} --iterations {iterations}
         --cache {cache} --inputs {inputs} --out {out}'
 
-Tasks: compile, prefill, decode. `fill` and `cached` are skipped: there is no cache to fill.
+Tasks: compile, prefill, decode; fill and cached: compile with an empty cache, and with what fill left there.
 The arrays of the .npz are handed over as .npy files, taken out of the archive as they are.
 """
 import argparse, json, os, subprocess, sys, tempfile, zipfile
+
+
+TASKS = {"compile": "compile", "fill": "compile", "cached": "compile", "prefill": "run", "decode": "decode"}
 
 
 def arguments():
@@ -28,9 +31,11 @@ def arguments():
 
 
 def command(a, folder):
-    task = {"compile": "compile", "prefill": "run", "decode": "decode"}[a.task]
+    task = TASKS[a.task]
     argv = [a.forge, "bench", a.model, "--json", "--task=" + task, f"--threads={a.threads}", f"--past={a.past}",
             f"--duration={a.budget}", f"--warmup={a.warmup}", f"--iterations={a.iterations}"]
+    if a.task in ("fill", "cached"):
+        argv.append("--cache-dir=" + a.cache)
     if a.inputs and task != "compile":
         with zipfile.ZipFile(a.inputs) as z:
             for i, member in enumerate(z.namelist()):
@@ -45,7 +50,7 @@ def command(a, folder):
 
 def main():
     a = arguments()
-    if a.task not in ("compile", "prefill", "decode"):
+    if a.task not in TASKS or (a.task in ("fill", "cached") and not a.cache):
         print(json.dumps({"skip": f"no task {a.task}"}))
         return 0
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""The cache of compiled models: hit when nothing changed, never when something did, repaired when damaged, shared
+by processes, bounded, and never in the way.
+
+    cache.py build/forge tests/models
+"""
+import glob, json, os, random, shutil, signal, subprocess, sys, tempfile, time
+
+
+class Setting:
+    """A model of its own and an empty cache."""
+
+    def __init__(self, forge, models, scratch):
+        self.forge, self.folder = forge, scratch
+        self.model, self.cache = os.path.join(scratch, "model", "model.onnx"), os.path.join(scratch, "cache")
+        shutil.copytree(os.path.join(models, "bert-ts17"), os.path.dirname(self.model))
+        time.sleep(0.05)        # what was written this instant is not kept
+
+    def start(self, *more, model=None, **how):
+        argv = [self.forge, "run", model or self.model, "--random=1", "--json", "--cache-dir=" + self.cache, *more]
+        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
+
+    def run(self, *more, code=0, lines=0, **how):
+        p = self.start(*more, **how)
+        out, err = p.communicate(timeout=120)
+        assert p.returncode == code, f"exit {p.returncode}, expected {code}: {err}"
+        assert err.count("\n") == lines, f"{lines} lines of message expected: {err!r}"
+        return [o["digest"] for o in json.loads(out)["outputs"]] if code == 0 else err
+
+    def hit(self, *more):
+        return self.run("--no-compile", *more)
+
+    def miss(self, *more, **how):
+        return self.run("--no-compile", *more, code=1, lines=1, **how)
+
+    def entries(self):
+        return sorted(os.listdir(self.cache))
+
+
+def hits(s):
+    s.miss()
+    want = s.run("--cache-dir=none")
+    assert not os.path.exists(s.cache)
+    assert s.run() == want and s.hit() == want, "other bits from the cache"
+    for other in ("-O0", "--dim=batch=1", "--alpha=0", "--skip=cse", "--cpu=x86-64-v3"):
+        s.miss(other)
+    s.run("-O0")
+    assert len(s.entries()) == 2
+    s.run("--check=1")
+    assert len(s.entries()) == 2, "a checked compilation is not kept"
+
+
+def changes(s):
+    """Other bytes, the same length and the same time."""
+    s.run()
+    before, times = s.hit(), os.stat(s.model)
+    with open(s.model, "r+b") as f:
+        data = f.read()
+        at = max(range(0, len(data) - 4000, 1000), key=lambda k: len(set(data[k:k + 1000])))
+        f.seek(at)
+        f.write(bytes(b ^ 1 if k % 4 == 1 else b for k, b in enumerate(data[at:at + 1000])))
+    os.utime(s.model, ns=(times.st_atime_ns, times.st_mtime_ns))
+    s.miss()
+    assert s.run() != before, "the changed weights change the result"
+
+
+def external(s):
+    """A file too large to be read whole is known by its times."""
+    import onnx
+    m = onnx.load(s.model)
+    m.graph.initializer.append(onnx.numpy_helper.from_array(__import__("numpy").zeros(6 << 20, "float32"), "padding"))
+    out = m.graph.output.add()
+    out.CopyFrom(onnx.helper.make_tensor_value_info("pad", 1, [1]))
+    m.graph.initializer.append(onnx.numpy_helper.from_array(__import__("numpy").array([5], "int64"), "place"))
+    m.graph.node.append(onnx.helper.make_node("Gather", ["padding", "place"], ["pad"]))
+    onnx.save(m, s.model, save_as_external_data=True, location="model.data", size_threshold=1 << 20)
+    data = os.path.join(os.path.dirname(s.model), "model.data")
+    time.sleep(0.05)
+    s.run()
+    before, times = s.hit(), os.stat(data)
+    with open(data, "r+b") as f:
+        f.seek(20)
+        f.write(b"\0\0\x80\x3f")
+    os.utime(data, ns=(times.st_atime_ns, times.st_mtime_ns))
+    s.miss()
+    time.sleep(0.05)
+    assert s.run() != before and s.hit() != before, "weights that changed are used"
+    os.remove(data)
+    s.run(code=1, lines=1)
+
+
+def damage(s):
+    want = s.run()
+    entry, rng = os.path.join(s.cache, s.entries()[0]), random.Random(3)
+    for k in range(10):
+        with open(entry, "rb") as f:
+            data = bytearray(f.read())
+        if k % 2:
+            data = data[:rng.randrange(len(data))]
+        else:
+            data[rng.randrange(96, 200)] ^= 16
+        with open(entry, "wb") as f:
+            f.write(data)
+        s.miss()
+        assert s.run() == want and s.hit() == want, "a damaged entry is compiled again"
+
+
+def together(s):
+    want = s.run("--cache-dir=none")
+    several = [s.start() for _ in range(8)]
+    for p in several:
+        out, err = p.communicate(timeout=120)
+        assert p.returncode == 0 and not err and [o["digest"] for o in json.loads(out)["outputs"]] == want, err
+    assert len(s.entries()) == 1, s.entries()
+
+
+def killed(s):
+    rng, begin = random.Random(4), time.time()
+    want = s.run()
+    span = time.time() - begin
+    for _ in range(30):
+        shutil.rmtree(s.cache)
+        p = s.start()
+        time.sleep(rng.random() * span)
+        p.send_signal(signal.SIGKILL)
+        p.communicate()
+        assert s.run() == want
+
+
+def bounded(s):
+    os.mkdir(s.cache)
+    for k in range(3):
+        path = os.path.join(s.cache, f"{k:032x}.forge")
+        with open(path, "wb") as f:
+            f.truncate(300 << 20)
+        os.utime(path, (time.time() - 1000 + k,) * 2)
+    left = os.path.join(s.cache, "x.forge.1.0.tmp")
+    open(left, "wb").close()
+    os.utime(left, (0, 0))
+    s.run()
+    kept = s.entries()
+    assert f"{2:032x}.forge" in kept and len(kept) == 2, kept
+    s.hit()
+
+
+def unusable(s):
+    want = s.run("--cache-dir=none")
+    for bad in ("/proc/nowhere", s.model, "/dev/null/x"):
+        assert s.run("--cache-dir=" + bad, lines=1) == want
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+    p = subprocess.run([s.forge, "run", s.model, "--random=1"], env=environment, capture_output=True, text=True)
+    assert p.returncode == 0 and not p.stderr, p.stderr
+
+
+def main():
+    passed, failed = 0, 0
+    for test in (hits, changes, external, damage, together, killed, bounded, unusable):
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                test(Setting(os.path.abspath(sys.argv[1]), sys.argv[2], scratch))
+                passed += 1
+            except AssertionError as e:
+                failed += 1
+                print("FAIL", test.__name__, e)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
