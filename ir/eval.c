@@ -218,10 +218,19 @@ bind_inputs(const env *v, const fg_tensor *in)
 {
     fg_module *m = v->m;
     const fg_type **type = FG_NEWN(m->a, const fg_type *, (size_t)m->ninput);
+    fg_type *own = FG_NEWN(m->a, fg_type, (size_t)m->ninput);
 
-    for (int p = 0; p < m->ninput; p++)
-        type[p] = fg_rt(m, m->input[p].reg);
+    for (int p = 0; p < m->ninput; p++) {
+        own[p] = fg_input_type(m, p);
+        type[p] = &own[p];
+    }
     solve_shapes(v, m->ninput, in, type);
+    for (int k = 0; k < m->nstate; k++) { /* storage as large as what comes out of it */
+        const fg_state *s = &m->state[k];
+        int64_t next;
+        if (s->length != FG_E_BAD && value_of(v, s->next, &next))
+            solve(v, fg_state_capacity(m, s), next);
+    }
     for (int p = 0; p < m->ninput; p++) {
         const char *name = m->input[p].name;
         bool absent = in[p].dtype == FG_NODTYPE;
@@ -584,6 +593,30 @@ weight_tensor(const fg_weight *w)
     return t;
 }
 
+/* What the host binds for a state in place, in storage of the register's shape. */
+static bool
+widen(run *r, int input, fg_tensor *t)
+{
+    const fg_state *s = fg_state_of_input(r->m, input);
+    fg_walk w = fg_walk_new(t->rank, t->dim);
+    int64_t dim[FG_MAXRANK], to[FG_MAXRANK];
+    fg_tensor narrow = *t;
+
+    if (!s || s->length == FG_E_BAD)
+        return true;
+    memcpy(dim, t->dim, sizeof dim);
+    if (!value_of(&r->env, fg_state_capacity(r->m, s), &dim[s->axis]) ||
+        dim[s->axis] < t->dim[s->axis])
+        return fg_error(r->m->cx, "input \"%s\": no capacity", r->m->input[input].name);
+    if (!fg_tensor_new(r->a, t, narrow.dtype, narrow.rank, dim))
+        return false;
+    fg_tensor_strides(t, to);
+    memcpy(w.stride[w.n++], to, sizeof to);
+    for (int64_t k = 0; k < narrow.count; k++, fg_walk_next(&w))
+        fg_tensor_move(t, w.off[0], &narrow, k);
+    return true;
+}
+
 bool
 fg_eval(fg_module *m, fg_arena *a, const fg_tensor *in, fg_tensor *out, fg_tensor *regs)
 {
@@ -603,6 +636,8 @@ fg_eval(fg_module *m, fg_arena *a, const fg_tensor *in, fg_tensor *out, fg_tenso
         const fg_port *port = &m->input[p];
 
         r.reg[port->reg] = in[p].dtype ? in[p] : weight_tensor(&m->weight[port->weight]);
+        if (!widen(&r, p, &r.reg[port->reg]))
+            return false;
     }
     ret = run_block(&r, m->body);
     if (!ret)

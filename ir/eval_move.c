@@ -175,6 +175,28 @@ fg_eval_concat(fg_evalcall *c)
     return true;
 }
 
+bool
+fg_eval_append(fg_evalcall *c)
+{
+    int axis = (int)FG_GET(c->i, append, axis).i;
+    const fg_tensor *x = &c->in[0], *y = &c->in[1];
+    fg_walk w = fg_walk_new(y->rank, y->dim);
+    int64_t at, to[FG_MAXRANK];
+
+    if (!fg_eval_expr(c, FG_GET(c->i, append, at).e, &at))
+        return false;
+    if (at < 0 || at > x->dim[axis] - y->dim[axis])
+        return fg_eval_error(c, "axis %d: elements from %lld on do not fit into %lld",
+                             axis, (long long)at, (long long)x->dim[axis]);
+    for (int64_t k = 0; k < x->count; k++)
+        fg_tensor_move(&c->out[0], k, x, k);
+    fg_tensor_strides(x, to);
+    memcpy(w.stride[w.n++], to, sizeof to);
+    for (int64_t k = 0; k < y->count; k++, fg_walk_next(&w))
+        fg_tensor_move(&c->out[0], at * to[axis] + w.off[0], y, k);
+    return true;
+}
+
 /* ---- pad --------------------------------------------------------------------------- */
 
 /* Negative padding crops first; `kept` elements from `lo` on remain, and the modes see

@@ -465,6 +465,10 @@ renew(fg_module *m)
 {
     renew_registers(m);
     renew_block(m, m->body);
+    for (int k = 0; k < m->nstate; k++) {
+        m->state[k].length = fg_e_renew(m->ex, m->state[k].length);
+        m->state[k].next = fg_e_renew(m->ex, m->state[k].next);
+    }
 }
 
 void

@@ -56,7 +56,8 @@ typedef enum {
     FG_MEM_CONST,
     FG_MEM_ARENA,
     FG_MEM_ALIAS,
-    FG_MEM_DYNAMIC
+    FG_MEM_DYNAMIC,
+    FG_MEM_STATE
 } fg_memkind;
 
 typedef struct fg_reginfo {
@@ -101,6 +102,14 @@ typedef struct fg_port { /* an input or output of the model */
     int64_t weight; /* input with a default value: its weight; else -1 */
 } fg_port;
 
+/* An input whose next value is an output (ir/state.c). */
+typedef struct fg_state {
+    int input, output;
+    int axis;             /* along which it grows; -1: its size never changes */
+    fg_expr length, next; /* in place: what is valid along the axis before and after the
+                             run; FG_E_BAD: two tensors that change places */
+} fg_state;
+
 struct fg_module {
     fg_ctx *cx;
     fg_arena *a;
@@ -117,6 +126,8 @@ struct fg_module {
     void *weights;           /* index of them by content */
     fg_port *input, *output; /* output[i].reg = operand i of ret */
     int ninput, noutput;
+    fg_state *state;
+    int nstate;
     int onnx_nodes;    /* in the model file, functions inlined */
     fg_origin *origin; /* those nodes, and calls of functions; not in text */
     int norigin;
@@ -317,6 +328,21 @@ bool fg_inst_infer(fg_module *m, fg_inst *i, const fg_type *given, fg_type *out)
 void fg_inst_link(fg_build *b, fg_inst *i);
 void fg_rely(fg_module *m, fg_expr a, fg_expr b); /* a branch relies on a == b */
 void fg_inst_renew(fg_module *m, fg_inst *i);     /* its expressions, after unification */
+
+/* ---- states (ir/state.c) -------------------------------------------------------------- */
+
+const fg_state *fg_state_of_input(const fg_module *m, int input); /* NULL: not a state */
+const fg_state *fg_state_of_output(const fg_module *m, int output);
+/* The type under which the host binds an input: of a state in place, what is valid. */
+fg_type fg_input_type(const fg_module *m, int input);
+fg_expr fg_state_capacity(const fg_module *m, const fg_state *s); /* of one in place */
+/* The append, in a kernel or not, that makes r; *x: the register it appends
+ * to. NULL when something else makes r. */
+const fg_inst *fg_append_of(const fg_module *m, fg_reg r, fg_reg *x);
+/* r is a state in place, or such a state with something appended. */
+bool fg_in_state(const fg_module *m, fg_reg r);
+/* i, in a kernel or not yet, appends to one: it writes what is new and nothing else. */
+bool fg_appends_in_place(fg_module *m, const fg_inst *i);
 
 /* ---- symbolic values (ir/symval.c) ---------------------------------------------------- */
 #define FG_MAXSYM 256                     /* tensors with more elements are not tracked */

@@ -316,6 +316,62 @@ output_line(fg_parser *p)
     return true;
 }
 
+/* `{axis=2}`, or `{axis=2, length=P, next=P+S}` */
+static bool
+state_attrs(fg_parser *p, struct statepair *s)
+{
+    if (!fg_lex_word(p, "axis") || !fg_lex_expect(p, '=') || !fg_lex_int(p, &s->axis))
+        return fg_lex_fail(p, p->s, "expected axis=");
+    if (!fg_lex_take(p, ','))
+        return fg_lex_expect(p, '}');
+    if (!fg_lex_word(p, "length") || !fg_lex_expect(p, '=') ||
+        !fg_lex_expr(p, &s->length) || !fg_lex_expect(p, ',') ||
+        !fg_lex_word(p, "next") || !fg_lex_expect(p, '=') || !fg_lex_expr(p, &s->next))
+        return fg_lex_fail(p, p->s, "expected length= and next=");
+    return fg_lex_expect(p, '}');
+}
+
+static bool
+state_line(fg_parser *p)
+{
+    fg_lex_blank(p);
+    struct statepair s = {.at = p->s, .axis = -1};
+    if (!(s.input = fg_lex_quoted(p)) || !fg_lex_expect(p, '-') ||
+        !fg_lex_expect(p, '>') || !(s.output = fg_lex_quoted(p)))
+        return false;
+    if (fg_lex_take(p, '{') && !state_attrs(p, &s))
+        return false;
+    FG_PUSH(p->a, p->state, p->nstate, p->capstate) = s;
+    return true;
+}
+
+static int
+find_port(const fg_port *port, int n, const char *name)
+{
+    int k = 0;
+    while (k < n && strcmp(port[k].name, name))
+        k++;
+    return k;
+}
+
+static bool
+set_states(fg_parser *p)
+{
+    fg_module *m = p->m;
+    m->state = FG_NEWN(p->a, fg_state, p->nstate);
+    for (size_t k = 0; k < p->nstate; k++) {
+        const struct statepair *s = &p->state[k];
+        int in = find_port(m->input, m->ninput, s->input);
+        int out = find_port(m->output, m->noutput, s->output);
+        if (in == m->ninput || out == m->noutput || s->axis < -1 || s->axis > FG_MAXRANK)
+            return fg_lex_fail(p, s->at, "no such input, output or axis");
+        m->state[m->nstate++] = (fg_state){
+            in, out, (int)s->axis, s->length ? fg_e_renew(m->ex, s->length) : FG_E_BAD,
+            s->next ? fg_e_renew(m->ex, s->next) : FG_E_BAD};
+    }
+    return true;
+}
+
 static bool
 set_inputs(fg_parser *p)
 {
@@ -381,7 +437,8 @@ function(fg_parser *p)
         } while (fg_lex_take(p, ','));
     }
     const char *at = p->s;
-    if (!fg_lex_expect(p, '{') || !fg_lex_end(p) || !block(p, b) || !set_outputs(p))
+    if (!fg_lex_expect(p, '{') || !fg_lex_end(p) || !block(p, b) || !set_outputs(p) ||
+        !set_states(p))
         return false;
     if ((int)n != b->last->nin)
         return fg_lex_fail(p, at, "%d result types, but ret has %d operands", (int)n,
@@ -405,7 +462,7 @@ module(fg_parser *p)
         bool (*read)(fg_parser *);
     } lines[] = {
         {"module", module_line}, {"stage", stage_line},   {"sym", symbol_line},
-        {"input", input_line},   {"output", output_line},
+        {"input", input_line},   {"output", output_line}, {"state", state_line},
     };
     fg_lex_space(p);
     for (;;) {

@@ -29,6 +29,12 @@ typedef struct fg_parser {
         int64_t weight;
     } *input, *output;
     size_t ninput, capinput, noutput, capoutput;
+    struct statepair { /* ports are found when all are known */
+        const char *input, *output, *at;
+        int64_t axis;
+        fg_expr length, next;
+    } *state;
+    size_t nstate, capstate;
 } fg_parser;
 
 /* A type as written, with where the value lives. */

@@ -30,8 +30,8 @@
 #include <inttypes.h>
 
 const char *const fg_stage_text[] = {"tensor", "fused", "placed"};
-const char *const fg_mem_text[] = {"",       "@in",    "@out",    "@const",
-                                   "@arena", "@alias", "@dynamic"};
+const char *const fg_mem_text[] = {"",       "@in",    "@out",     "@const",
+                                   "@arena", "@alias", "@dynamic", "@state"};
 
 #define MAX_LITERAL 64      /* bytes; larger weights stay in their file */
 #define MAX_INLINE_PARAMS 4 /* more go on lines of their own */
@@ -412,6 +412,28 @@ put_ports(printer *p)
     }
 }
 
+static void
+put_states(printer *p)
+{
+    const fg_module *m = p->m;
+    for (int k = 0; k < m->nstate; k++) {
+        const fg_state *s = &m->state[k];
+        fg_puts(p->o, "state ");
+        fg_put_quoted(p->o, m->input[s->input].name);
+        fg_puts(p->o, " -> ");
+        fg_put_quoted(p->o, m->output[s->output].name);
+        if (s->axis >= 0)
+            fg_putf(p->o, " {axis=%d", s->axis);
+        if (s->length != FG_E_BAD) {
+            fg_puts(p->o, ", length=");
+            fg_put_expr(p->o, m->ex, s->length);
+            fg_puts(p->o, ", next=");
+            fg_put_expr(p->o, m->ex, s->next);
+        }
+        fg_puts(p->o, s->axis >= 0 ? "}\n" : "\n");
+    }
+}
+
 void
 fg_print(fg_text *o, fg_module *m)
 {
@@ -428,6 +450,7 @@ fg_print(fg_text *o, fg_module *m)
     put_symbols(&p, n.symbol);
     put_weights(&p);
     put_ports(&p);
+    put_states(&p);
     fg_puts(o, o->n > start ? "\nfunc @main" : "func @main");
     put_params(&p, m->body, 0);
     const fg_inst *last = m->body->last;

@@ -281,6 +281,33 @@ fg_shape_concat(fg_infer *s)
 }
 
 bool
+fg_shape_append(fg_infer *s)
+{
+    int64_t axis = FG_GET(s->i, append, axis).i;
+    fg_expr at = FG_GET(s->i, append, at).e;
+    const fg_type *x = &s->in[0], *y = &s->in[1];
+    fg_exprs *e = s->m->ex;
+    if (!fg_infer_axis(s, axis, x->rank, "axis") || !same_dtype(s, 0, 1))
+        return false;
+    if (x->rank != y->rank)
+        return fg_infer_error(s, "%s and %s have different ranks", fg_type_text(s->m, x),
+                              fg_type_text(s->m, y));
+    for (int d = 0; d < x->rank; d++)
+        if (d != axis && !fg_unify(s->m, x->dim[d], y->dim[d]))
+            return fg_infer_error(s, "sizes %s and %s differ on axis %d of %s and %s",
+                                  fg_dim_text(s->m, x->dim[d]),
+                                  fg_dim_text(s->m, y->dim[d]), d, fg_type_text(s->m, x),
+                                  fg_type_text(s->m, y));
+    if (at == FG_E_BAD || fg_e_lo(e, at) < 0 ||
+        fg_e_lo(e, fg_eadd(e, at, y->dim[axis])) > fg_e_hi(e, x->dim[axis]))
+        return fg_infer_error(s, "%s does not fit into %s from %s on",
+                              fg_type_text(s->m, y), fg_type_text(s->m, x),
+                              fg_dim_text(s->m, at));
+    s->out[0] = *x;
+    return true;
+}
+
+bool
 fg_shape_pad(fg_infer *s)
 {
     const fg_attr *b = &FG_GET(s->i, pad, before), *a = &FG_GET(s->i, pad, after);

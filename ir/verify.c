@@ -351,6 +351,8 @@ check_storage(verifier *v, const fg_inst *i, fg_reg r)
     bool ok = ri->mem != FG_MEM_NONE;
     if (ri->mem == FG_MEM_INPUT)
         ok = !i && ri->block == m->body;
+    if (ri->mem == FG_MEM_STATE)
+        ok = !i && ri->block == m->body && fg_in_state(m, r);
     if (ri->mem == FG_MEM_CONST)
         ok = fg_is_op(i, FG_OP_const);
     if (ri->mem == FG_MEM_ARENA)
@@ -477,6 +479,67 @@ check_ports(verifier *v)
     return true;
 }
 
+/* In place: the one append begins where the valid part ends and makes the output, and the
+ * capacity is a symbol of its own, so that nothing else says what it is. */
+static bool
+check_in_place(verifier *v, const fg_state *s, const char *name)
+{
+    fg_module *m = v->m;
+    const fg_type *t = fg_rt(m, m->input[s->input].reg);
+    fg_reg x;
+    fg_sym capacity;
+    if (!check_expr(v, NULL, s->length, "a state's length") ||
+        !check_expr(v, NULL, s->next, "a state's next length"))
+        return false;
+    if (fg_e_mentions(m->ex, s->length, FG_SYM_RUN) ||
+        fg_e_mentions(m->ex, s->next, FG_SYM_RUN))
+        return fault(v, NULL, "state \"%s\": its length is found while running", name);
+    if (!fg_e_single(m->ex, t->dim[s->axis], &capacity))
+        return fault(v, NULL, "state \"%s\": its capacity is not a symbol", name);
+    for (int k = 0; k < m->ninput; k++) {
+        fg_type host = fg_input_type(m, k);
+        fg_bits in = fg_bits_new(v->a, fg_sym_count(m->ex) + 1);
+        for (int d = 0; d < host.rank; d++)
+            fg_e_symbols(m->ex, host.dim[d], in);
+        if (fg_bits_has(in, capacity))
+            return fault(v, NULL, "state \"%s\": an input has its capacity", name);
+    }
+    for (int k = 0; k < m->nstate; k++)
+        if (m->state[k].length != FG_E_BAD && m->state[k].next != s->next &&
+            fg_state_capacity(m, &m->state[k]) == t->dim[s->axis])
+            return fault(v, NULL, "state \"%s\": another one has its capacity", name);
+    const fg_inst *i = fg_append_of(m, m->output[s->output].reg, &x);
+    if (!i || x != m->input[s->input].reg || FG_GET(i, append, axis).i != s->axis ||
+        FG_GET(i, append, at).e != s->length || fg_e_lo(m->ex, s->length) < 0 ||
+        fg_eadd(m->ex, s->length, fg_rt(m, i->in[1])->dim[s->axis]) != s->next)
+        return fault(v, NULL, "state \"%s\": the output is not the input, appended to",
+                     name);
+    return true;
+}
+
+static bool
+check_states(verifier *v)
+{
+    fg_module *m = v->m;
+    for (int k = 0; k < m->nstate; k++) {
+        const fg_state *s = &m->state[k];
+        const char *name = m->input[s->input].name;
+        const fg_type *a = fg_rt(m, m->input[s->input].reg);
+        const fg_type *b = fg_rt(m, m->output[s->output].reg);
+        if (fg_state_of_input(m, s->input) != s || fg_state_of_output(m, s->output) != s)
+            return fault(v, NULL, "state \"%s\": a port of two states", name);
+        if (a->dtype != b->dtype || a->rank != b->rank || s->axis < -1 ||
+            s->axis >= a->rank)
+            return fault(v, NULL, "state \"%s\": input and output differ in type", name);
+        for (int d = 0; d < a->rank; d++)
+            if (a->dim[d] != b->dim[d] && (d != s->axis || s->length != FG_E_BAD))
+                return fault(v, NULL, "state \"%s\": sizes differ on axis %d", name, d);
+        if (s->length != FG_E_BAD && !check_in_place(v, s, name))
+            return false;
+    }
+    return true;
+}
+
 bool
 fg_verify(fg_module *m)
 {
@@ -490,7 +553,7 @@ fg_verify(fg_module *m)
         v.set[s] = fg_sym_info(m->ex, s)->kind == FG_SYM_INPUT;
         v.runtime |= !v.set[s];
     }
-    bool ok = check_block(&v, m->body) && check_ports(&v);
+    bool ok = check_block(&v, m->body) && check_ports(&v) && check_states(&v);
     fg_arena_free(v.a);
     return ok;
 }

@@ -303,9 +303,9 @@ choose_symbols(fg_module *m, int64_t *sym, uint32_t attempt)
 static bool
 input_dims(fg_module *m, int k, const int64_t *sym, int64_t *dim)
 {
-    const fg_type *t = fg_rt(m, m->input[k].reg);
-    for (int d = 0; d < t->rank; d++)
-        if (!fg_e_eval(m->ex, t->dim[d], sym, &dim[d]) || dim[d] < 0)
+    fg_type t = fg_input_type(m, k);
+    for (int d = 0; d < t.rank; d++)
+        if (!fg_e_eval(m->ex, t.dim[d], sym, &dim[d]) || dim[d] < 0)
             return false;
     return true;
 }

@@ -41,6 +41,7 @@ static const struct {
     {FG_OP_matmul, fg_matmul_takes, fg_gen_matmul, 8},
     {FG_OP_matmul_int, fg_matmul_takes, fg_gen_matmul, 8},
     {FG_OP_conv, fg_conv_takes, fg_gen_conv, 8},
+    {FG_OP_append, fg_appends_in_place, fg_gen_loops, 1},
     {FG_OP_softmax, NULL, fg_gen_rows, 3},
     {FG_OP_layernorm, NULL, fg_gen_rows, 3},
     {FG_OP_rmsnorm, NULL, fg_gen_rows, 3},
@@ -136,6 +137,8 @@ fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
     fg_genfn *gen = emitter_of(m, anchor);
     if (gen == fg_gen_library || gen == fg_gen_attention_plain)
         return FG_FUSE_NONE;
+    if (anchor->op == FG_OP_append) /* a state is read by nobody while it is written */
+        return operand == 0 ? FG_FUSE_NONE : FG_FUSE_ALL;
     if (gen == fg_gen_rows)
         return operand == 0 ? FG_FUSE_ALL : FG_FUSE_CHEAP;
     /* The second operand of a product is packed once; the first is read for every
@@ -154,9 +157,11 @@ fg_fuse
 fg_cpu_after(fg_module *m, const fg_inst *anchor)
 {
     fg_genfn *gen = emitter_of(m, anchor);
-    return gen == fg_gen_library || gen == fg_gen_attention_plain ? FG_FUSE_NONE
-           : gen == fg_gen_rows                                   ? FG_FUSE_ELEM
-                                                                  : FG_FUSE_FORWARD;
+    return gen == fg_gen_library || gen == fg_gen_attention_plain ||
+                   anchor->op == FG_OP_append
+               ? FG_FUSE_NONE
+           : gen == fg_gen_rows ? FG_FUSE_ELEM
+                                : FG_FUSE_FORWARD;
 }
 
 bool
@@ -235,7 +240,8 @@ write_kernel(words *s, fg_module *m, fg_inst *kernel)
         write_register(s, m, r->param[k]);
     fg_each_inst(r, i) {
         const fg_opinfo *o = fg_op_info(i->op);
-        word(s, (uint64_t)i->op << 32 | (uint64_t)i->nin << 16 | (uint64_t)i->nout);
+        word(s, (uint64_t)i->op << 32 | (uint64_t)i->nin << 16 | (uint64_t)i->nout |
+                    (uint64_t)fg_appends_in_place(m, i) << 8);
         for (int k = 0; k < i->nin; k++)
             word(s, i->in[k] ? s->local[i->in[k]] : 0);
         for (int k = 0; k < o->nattr; k++)

@@ -432,6 +432,7 @@ static fg_pullrule *const rules[FG_NOPS] = {
     [FG_OP_expand] = fg_pull_expand,
     [FG_OP_slice] = fg_pull_slice,
     [FG_OP_concat] = fg_pull_concat,
+    [FG_OP_append] = fg_pull_append,
     [FG_OP_pad] = fg_pull_pad,
     [FG_OP_gather] = fg_pull_gather,
     [FG_OP_gather_elements] = fg_pull_gather_elements,

@@ -7,6 +7,9 @@
  * them side by side: then the index of the merged axis, put on the last of them with the
  * others at 0, addresses the same elements. The innermost axis is vectorised; rows are
  * cut into blocks, and chunks are runs of blocks with enough work to be worth a thread.
+ *
+ * A kernel that appends to a state computes what is appended and stores it further on in
+ * the state; the rest of the state it never touches.
  */
 #include "codegen/cpu/pull.h"
 
@@ -18,7 +21,8 @@
 
 typedef struct space {
     fg_em *e;
-    int n;                /* merged axes */
+    fg_inst *append; /* what is computed is its second operand; or NULL: the results */
+    int n;           /* merged axes */
     int axis[FG_MAXRANK]; /* of the result: where the merged index goes */
     fg_expr size[FG_MAXRANK];
 } space;
@@ -159,6 +163,9 @@ merges(fg_em *e, fg_reg r, int p, int q)
     case FG_OP_concat:
         return FG_GET(i, concat, axis).i != p && FG_GET(i, concat, axis).i != q &&
                merges_all(e, i, t, p, q);
+    case FG_OP_append:
+        return FG_GET(i, append, axis).i != p && FG_GET(i, append, axis).i != q &&
+               merges(e, i->in[0], p, q) && merges(e, i->in[1], p, q);
     case FG_OP_gather:
         return merges_gather(e, i, p, q);
     case FG_OP_quantize:
@@ -170,8 +177,12 @@ merges(fg_em *e, fg_reg r, int p, int q)
 }
 
 static bool
-all_merge(fg_em *e, int p, int q)
+all_merge(const space *s, int p, int q)
 {
+    fg_em *e = s->e;
+    if (s->append) /* rows of the state are further apart than those appended */
+        return FG_GET(s->append, append, axis).i != q &&
+               merges(e, s->append->in[1], p, q);
     for (int k = 0; k < fg_em_nresult(e); k++)
         if (!merges(e, fg_em_result(e, k), p, q))
             return false;
@@ -179,15 +190,15 @@ all_merge(fg_em *e, int p, int q)
 }
 
 static space
-make_space(fg_em *e, const fg_type *t)
+make_space(fg_em *e, const fg_type *t, fg_inst *append)
 {
     fg_exprs *x = e->m->ex;
-    space s = {.e = e};
+    space s = {.e = e, .append = append};
     for (int a = 0; a < t->rank; a++) {
         if (fg_e_is(x, t->dim[a], 1))
             continue;
         fg_expr both = s.n ? fg_emul(x, s.size[s.n - 1], t->dim[a]) : FG_E_BAD;
-        if (both != FG_E_BAD && all_merge(e, s.axis[s.n - 1], a)) {
+        if (both != FG_E_BAD && all_merge(&s, s.axis[s.n - 1], a)) {
             s.size[s.n - 1] = both;
         } else {
             s.size[s.n++] = t->dim[a];
@@ -207,11 +218,25 @@ typedef struct row {
 } row;
 
 static void
+put_appended(fg_em *e, const fg_inst *append, const row *w)
+{
+    int axis = (int)FG_GET(append, append, axis).i;
+    fg_index at[FG_MAXRANK];
+    memcpy(at, w->ix, sizeof at);
+    at[axis] = fg_ix_addc(e, at[axis], FG_GET(append, append, at).e);
+    fg_em_store(e, 0, at, fg_pull(e, append->in[1], w->ix));
+}
+
+static void
 put_run(fg_em *e, void *user, fg_v i)
 {
     row *w = user;
     if (w->s->n)
         w->ix[w->s->axis[w->s->n - 1]] = fg_ix_run(e, i, e->lanes);
+    if (w->s->append) {
+        put_appended(e, w->s->append, w);
+        return;
+    }
     for (int k = 0; k < fg_em_nresult(e); k++)
         fg_em_put(e, k, w->ix);
 }
@@ -243,7 +268,8 @@ chunk_elements(fg_em *e)
 {
     int64_t n = 16384;
     fg_each_inst(e->region, i)
-        if (i->mark == e->label && fg_op_is(i->op, FG_T_ANCHOR) && i->op != FG_OP_rope)
+        if (i->mark == e->label && fg_op_is(i->op, FG_T_ANCHOR) && i->op != FG_OP_rope &&
+            i->op != FG_OP_append)
             n = 256;
     return n;
 }
@@ -251,11 +277,10 @@ chunk_elements(fg_em *e)
 bool
 fg_gen_loops(fg_em *e, fg_inst *anchor)
 {
-    (void)anchor;
     fg_ll *g = e->g;
     fg_exprs *x = e->m->ex;
-    const fg_type *t = fg_rt(e->m, fg_em_result(e, 0));
-    space s = make_space(e, t);
+    const fg_type *t = fg_rt(e->m, anchor ? anchor->in[1] : fg_em_result(e, 0));
+    space s = make_space(e, t, anchor);
     fg_expr one = fg_ec(x, 1), inner = s.n ? s.size[s.n - 1] : one;
     row w = {.s = &s, .rank = t->rank};
     e->lanes = lanes_for(e, inner);

@@ -14,7 +14,8 @@ bool fg_pull_can(fg_op op);
 
 /* views.c */
 fg_pullrule fg_pull_const, fg_pull_symvec, fg_pull_iota, fg_pull_copy, fg_pull_reshape,
-    fg_pull_transpose, fg_pull_expand, fg_pull_slice, fg_pull_concat, fg_pull_pad;
+    fg_pull_transpose, fg_pull_expand, fg_pull_slice, fg_pull_concat, fg_pull_append,
+    fg_pull_pad;
 /* gather.c */
 fg_pullrule fg_pull_gather, fg_pull_gather_elements, fg_pull_gather_nd, fg_pull_rope,
     fg_pull_quantize, fg_pull_dequantize;

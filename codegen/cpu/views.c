@@ -314,6 +314,45 @@ fg_pull_concat(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     return pull_from_piece(e, &p);
 }
 
+/* ---- append ------------------------------------------------------------------------
+ * ------------------ */
+
+typedef struct appended {
+    fg_inst *i;
+    const fg_index *ix;
+    fg_index at[FG_MAXRANK]; /* in what is appended */
+} appended;
+
+static fg_v
+pull_new(fg_em *e, void *user)
+{
+    appended *p = user;
+    return fg_pull(e, p->i->in[1], p->at);
+}
+
+static fg_v
+pull_old(fg_em *e, void *user)
+{
+    appended *p = user;
+    return fg_pull(e, p->i->in[0], p->ix);
+}
+
+fg_v
+fg_pull_append(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
+{
+    const fg_type *t = fg_rt(e->m, i->in[1]);
+    int axis = (int)FG_GET(i, append, axis).i;
+    fg_exprs *x = e->m->ex;
+    appended p = {.i = i, .ix = ix};
+    (void)r;
+    memcpy(p.at, ix, sizeof *ix * t->rank);
+    p.at[axis] =
+        fg_ix_addc(e, ix[axis], fg_esub(x, fg_ec(x, 0), FG_GET(i, append, at).e));
+    fg_v at = fg_ix_value(e, p.at[axis]);
+    fg_v n = ll_splat(e->g, fg_em_expr(e, t->dim[axis]), ll_lanes(at));
+    return fg_pull_either(e, ll_ucmp(e->g, LL_LT, at, n), pull_new, pull_old, &p);
+}
+
 /* ---- pad ---------------------------------------------------------------------------
  * -------------------- */
 
