@@ -49,21 +49,28 @@ value(lower *l, fg_expr e)
 }
 
 static uint32_t
-new_tensor(lower *l, fg_reg r, fg_storage storage)
+new_tensor_like(lower *l, fg_reg r, const fg_type *type, fg_storage storage)
 {
-    const fg_reginfo *i = fg_ri(l->m, r);
-    fg_tensordef t = {.name = i->name,
-                      .dtype = i->type.dtype,
+    fg_tensordef t = {.name = fg_ri(l->m, r)->name,
+                      .dtype = type->dtype,
                       .storage = (uint8_t)storage,
-                      .rank = i->type.rank,
+                      .rank = type->rank,
                       .first = l->live[r].first,
                       .last = l->live[r].last};
 
     for (int k = 0; k < t.rank; k++)
-        t.dim[k] = value(l, i->type.dim[k]);
+        t.dim[k] = value(l, type->dim[k]);
     t.bytes = fg_vtab_bytes(l->values, t.rank, t.dim, fg_dtypes[t.dtype].bits);
     FG_PUSH(l->a, l->tensor, l->ntensor, l->captensor) = t;
     return l->ntensor - 1;
+}
+
+static uint32_t
+new_tensor(lower *l, fg_reg r, fg_storage storage)
+{
+    fg_type type = *fg_rt(l->m, r);
+
+    return new_tensor_like(l, r, &type, storage);
 }
 
 static uint32_t
@@ -81,7 +88,8 @@ tensor(lower *l, fg_reg r)
     static const fg_storage storage[] = {
         [FG_MEM_INPUT] = FG_ST_INPUT, [FG_MEM_OUTPUT] = FG_ST_OUTPUT,
         [FG_MEM_CONST] = FG_ST_CONST, [FG_MEM_ARENA] = FG_ST_ARENA,
-        [FG_MEM_ALIAS] = FG_ST_ALIAS, [FG_MEM_DYNAMIC] = FG_ST_DYNAMIC};
+        [FG_MEM_ALIAS] = FG_ST_ALIAS, [FG_MEM_DYNAMIC] = FG_ST_DYNAMIC,
+        [FG_MEM_STATE] = FG_ST_STATE};
     const fg_reginfo *i = fg_ri(l->m, r);
 
     if (!r)
@@ -406,7 +414,11 @@ lower_outputs(lower *l, steps *list, fg_portdef *port)
     for (int k = 0; k < l->m->noutput; k++) {
         fg_reg r = l->m->output[k].reg, s = fg_storage_of(l->m, r);
         uint32_t t = tensor(l, r);
-        if (fg_ri(l->m, s)->mem != FG_MEM_OUTPUT || output_port(l, s) != (uint32_t)k) {
+        const fg_state *state = fg_state_of_output(l->m, k);
+        if (state && state->length != FG_E_BAD) {
+            /* the storage itself */
+        } else if (fg_ri(l->m, s)->mem != FG_MEM_OUTPUT ||
+                   output_port(l, s) != (uint32_t)k) {
             uint32_t buf[2] = {t, new_tensor(l, r, FG_ST_OUTPUT)};
             l->tensor[buf[1]].port = (uint32_t)k;
             set_buffers(l, new_step(l, list, FG_STEP_COPY, NULL), 2, buf);
@@ -414,6 +426,7 @@ lower_outputs(lower *l, steps *list, fg_portdef *port)
         }
         port[k].name = l->m->output[k].name;
         port[k].tensor = t;
+        port[k].state = state ? (uint32_t)(state - l->m->state) : FG_NONE;
     }
 }
 
@@ -481,21 +494,51 @@ lower_inputs(lower *l, fg_portdef *port)
     fg_module *m = l->m;
 
     for (int k = 0; k < m->ninput; k++) {
-        const fg_type *t = fg_rt(m, m->input[k].reg);
+        const fg_type t = fg_input_type(m, k);
         const char **text = FG_NEWN(l->a, const char *, FG_MAXRANK);
-        for (int x = 0; x < t->rank; x++) {
+        const fg_state *state = fg_state_of_input(m, k);
+        bool apart = state && state->length != FG_E_BAD;
+        fg_reg r = m->input[k].reg;
+        for (int x = 0; x < t.rank; x++) {
             fg_text s = fg_text_new(l->a);
-            fg_put_expr(&s, m->ex, t->dim[x]);
+            fg_put_expr(&s, m->ex, t.dim[x]);
             text[x] = s.s;
         }
-        port[k] =
-            (fg_portdef){m->input[k].name, tensor(l, m->input[k].reg), NULL, NULL, text};
+        port[k] = (fg_portdef){.name = m->input[k].name,
+                               .tensor = apart ? new_tensor_like(l, r, &t, FG_ST_INPUT)
+                                               : tensor(l, r),
+                               .dim_text = text,
+                               .state = state ? (uint32_t)(state - m->state) : FG_NONE};
         l->tensor[port[k].tensor].port = (uint32_t)k;
         if (m->input[k].weight >= 0) {
             port[k].dflt = m->weight[m->input[k].weight].data;
             port[k].dflt_dim = m->weight[m->input[k].weight].dim;
         }
     }
+}
+
+static const fg_statedef *
+lower_states(lower *l, fg_bits found)
+{
+    fg_module *m = l->m;
+    fg_statedef *d = FG_NEWN(l->a, fg_statedef, (size_t)m->nstate + 1);
+
+    for (int k = 0; k < m->nstate; k++) {
+        const fg_state *s = &m->state[k];
+        fg_sym capacity;
+        d[k] = (fg_statedef){
+            (uint32_t)s->input, (uint32_t)s->output, s->axis, FG_NONE, FG_NONE, FG_NONE};
+        if (s->length == FG_E_BAD)
+            continue;
+        d[k].tensor = tensor(l, m->input[s->input].reg);
+        l->tensor[d[k].tensor].port = (uint32_t)k;
+        d[k].next = value(l, s->next);
+        if (!fg_e_single(m->ex, fg_state_capacity(m, s), &capacity))
+            FG_BUG(m->cx, "the capacity of a state is not a symbol");
+        d[k].capacity = capacity;
+        fg_bits_add(found, capacity);
+    }
+    return d;
 }
 
 static const fg_symbol *
@@ -548,6 +591,8 @@ fg_program_make(fg_module *m, fg_arena *a, fg_kcode *kc, int nkc,
     lower_insts(&l, &list, m->body);
     lower_outputs(&l, &list, out);
     close_block(&l, main_block, &list);
+    p->state = lower_states(&l, found);
+    p->nstate = (uint32_t)m->nstate;
     extend_lifetimes(&l);
     p->nsymbol = fg_sym_count(m->ex);
     p->symbol = lower_symbols(&l);

@@ -54,7 +54,7 @@ fg_solve_rows(fg_module *m, fg_arena *a, fg_vtab *t, uint32_t *n, fg_bits found)
     while (more) {
         more = bare;
         for (int k = 0; k < m->ninput; k++) {
-            const fg_type *ty = fg_rt(m, m->input[k].reg);
+            fg_type host = fg_input_type(m, k), *ty = &host;
             for (int x = 0; x < ty->rank; x++) {
                 fg_sym s;
                 int64_t coef;

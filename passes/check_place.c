@@ -5,6 +5,9 @@
  * of a register that lost its value is an error. Loop bodies are walked twice, so that
  * what the second iteration misses is seen; what both branches of an if left intact is
  * intact after it. Liveness is not used: a mistake there shows here.
+ *
+ * A kernel that appends to a state writes storage that other registers share: they
+ * lose their value, and the kernel itself may not read the state in any other way.
  */
 #include "passes/place.h"
 
@@ -16,6 +19,44 @@ typedef struct check {
     int64_t *bytes; /* by index in placed */
     uint32_t nplaced;
 } check;
+
+/* The register whose bytes r has: aliases are left behind as far as nothing was
+ * written. */
+static fg_reg
+version_of(const fg_module *m, fg_reg r)
+{
+    fg_reg x;
+
+    while (m->reg[r].mem == FG_MEM_ALIAS && !fg_append_of(m, r, &x))
+        r = m->reg[r].alias;
+    return r;
+}
+
+/* All versions of a state share its storage: the last one written has its value. */
+static void
+store_version(check *c, fg_reg r)
+{
+    for (fg_reg k = 1; k < c->m->nreg; k++)
+        if (c->m->reg[k].mem && fg_storage_of(c->m, k) == fg_storage_of(c->m, r))
+            fg_bits_del(c->holds, k);
+    fg_bits_add(c->holds, r);
+}
+
+static bool
+reads_state_once(check *c, const fg_inst *kernel, fg_reg out)
+{
+    const fg_block *b = kernel->region[0];
+    fg_reg state = fg_storage_of(c->m, out);
+    int reads = 0;
+
+    for (int k = 0; k < kernel->nin; k++)
+        if (kernel->in[k] && fg_storage_of(c->m, kernel->in[k]) == state)
+            fg_each_inst(b, i)
+                for (int j = 0; j < i->nin; j++)
+                    reads += i->in[j] == b->param[k];
+    return reads == 1 || fg_error(c->m->cx, "%s: reads the state that it appends to",
+                                  fg_inst_where(c->m, kernel));
+}
 
 static void
 store(check *c, fg_reg r)
@@ -37,7 +78,7 @@ store(check *c, fg_reg r)
 static bool
 load(check *c, fg_reg r, const fg_inst *by)
 {
-    if (!r || fg_bits_has(c->holds, fg_storage_of(c->m, r)))
+    if (!r || fg_bits_has(c->holds, version_of(c->m, r)))
         return true;
     return fg_error(c->m->cx, "%s: reads %%%s, whose storage was overwritten",
                     fg_inst_where(c->m, by), c->m->reg[r].name);
@@ -122,9 +163,15 @@ check_block(check *c, fg_block *b)
             if (!check_loop(c, i))
                 return false;
         } else {
-            for (int k = 0; k < i->nout; k++)
-                if (c->m->reg[i->out[k]].mem != FG_MEM_ALIAS)
+            for (int k = 0; k < i->nout; k++) {
+                if (fg_in_state(c->m, i->out[k])) {
+                    if (!reads_state_once(c, i, i->out[k]))
+                        return false;
+                    store_version(c, i->out[k]);
+                } else if (c->m->reg[i->out[k]].mem != FG_MEM_ALIAS) {
                     store(c, i->out[k]);
+                }
+            }
         }
     }
     return true;

@@ -64,7 +64,7 @@ describe(joiner *j, fg_inst *kernel)
 {
     sibling s = {kernel, KIND_LOOPS, 0, 1};
     fg_each_inst(kernel->region[0], i) {
-        if (!fg_op_is(i->op, FG_T_ANCHOR) || i->op == FG_OP_rope)
+        if (!fg_op_is(i->op, FG_T_ANCHOR) || i->op == FG_OP_rope || i->op == FG_OP_append)
             continue;
         if (i->op == FG_OP_matmul) {
             s.kind = KIND_PRODUCT;

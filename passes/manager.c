@@ -31,8 +31,8 @@ const fg_paraminfo fg_params[] = {
 /* By -O level. Dead code goes first, so that nothing works on it, and last, because the
  * others leave some; layout runs on what attention has not taken. */
 static const char *const pipelines[] = {
-    "fuse_ops",
-    "dce,cse,fold,fuse_attention,layout,dce,fuse_ops",
+    "states,fuse_ops",
+    "dce,cse,fold,fuse_attention,layout,dce,states,fuse_ops",
 };
 
 enum { DEFAULT_ROUNDS = 2 };

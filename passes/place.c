@@ -4,6 +4,7 @@
  *     %r = kernel %k {reshape} -> alias %k        same bytes: the kernel never runs
  *     %y = kernel %r ..        -> @output         written where the host wants it
  *     %w = const {w=$0}        -> @const          read where the file is mapped
+ *     %p = kernel %k {append}  -> alias %k        %k is a state: only new rows are written
  *
  * Tensors whose size is known from the inputs share one arena. The runtime makes the plan
  * for the sizes it gets; here it is made for nominal ones, to be printed, checked
@@ -149,6 +150,11 @@ place_block(fg_module *m, fg_block *b)
         } else {
             own_storage(m, i->nout, i->out);
         }
+        for (int k = 0; k < i->nout; k++)
+            if (fg_in_state(m, i->out[k])) {
+                fg_ri(m, i->out[k])->mem = FG_MEM_ALIAS;
+                fg_append_of(m, i->out[k], &fg_ri(m, i->out[k])->alias);
+            }
         if (i->op == FG_OP_kernel)
             continue;
         for (int k = 0; k < i->nregion; k++) {
@@ -209,7 +215,7 @@ plan(fg_module *m, fg_passctx *cx)
         fg_reg s = live[r].first < 0 ? 0 : fg_storage_of(m, r);
         elsewhere +=
             s == r && (m->reg[r].mem == FG_MEM_OUTPUT || m->reg[r].mem == FG_MEM_DYNAMIC);
-        if (!s || s == r)
+        if (!s || s == r || m->reg[s].mem == FG_MEM_STATE)
             continue;
         aliases++;
         int64_t bytes = fg_reg_bytes(m, r, sym);
@@ -237,7 +243,8 @@ fg_progress
 fg_pass_place(fg_module *m, fg_passctx *cx)
 {
     for (int k = 0; k < m->body->nparam; k++)
-        fg_ri(m, m->body->param[k])->mem = FG_MEM_INPUT;
+        fg_ri(m, m->body->param[k])->mem =
+            fg_in_state(m, m->body->param[k]) ? FG_MEM_STATE : FG_MEM_INPUT;
     place_block(m, m->body);
     place_outputs(m);
     if (!plan(m, cx))

@@ -44,7 +44,8 @@ typedef struct fg_symbol {
 typedef struct fg_solve { uint32_t sym, input, axis, rest; int64_t coef; } fg_solve;
 
 typedef enum { FG_ST_INPUT, FG_ST_OUTPUT, FG_ST_CONST, FG_ST_ARENA, FG_ST_ALIAS,
-               FG_ST_DYNAMIC /* size known only while running: own growing buffer */ } fg_storage;
+               FG_ST_DYNAMIC /* size known only while running: own growing buffer */,
+               FG_ST_STATE /* storage of a state that grows in place */ } fg_storage;
 
 typedef struct fg_tensordef {
     const char *name;           /* register name, for people */
@@ -53,7 +54,7 @@ typedef struct fg_tensordef {
     uint8_t     rank;
     uint32_t    dim[12];        /* values */
     uint32_t    bytes;          /* value: size */
-    uint32_t    port;           /* INPUT, OUTPUT: which; ALIAS: the tensor it shares */
+    uint32_t    port;           /* INPUT, OUTPUT, STATE: which; ALIAS: the tensor it shares */
     const void *data;           /* CONST */
     int32_t     first, last;    /* ARENA: first and last position using it */
 } fg_tensordef;
@@ -112,10 +113,25 @@ typedef struct fg_portdef {
     const void        *dflt;        /* input: data when none is bound; may be NULL */
     const int64_t     *dflt_dim;    /* [rank]: its shape */
     const char *const *dim_text;    /* [rank]: "4", "batch", "past+1" */
+    uint32_t           state;       /* which state it is the past or present of, or NONE */
 } fg_portdef;
 
+/* An input and the output that is its next value. In place: the past's `axis` holds what
+ * is valid of `tensor`, whose size there is the capacity; the program writes what is new behind
+ * it, and the present is `tensor` itself. The capacity is a symbol that no row of solve finds:
+ * it is the state's own, or `next` when the host binds past and present itself; then the past
+ * is first copied into `tensor`. Not in place: past and present are plain ports. */
+typedef struct fg_statedef {
+    uint32_t input, output;         /* ports */
+    int32_t  axis;                  /* that grows; -1: none */
+    uint32_t tensor;                /* in place: its storage; else NONE */
+    uint32_t capacity;              /* in place: the symbol */
+    uint32_t next;                  /* in place: value: valid length after the run */
+} fg_statedef;
+
 typedef struct fg_program {
-    uint32_t nsymbol, nvalue, nsolve, ntensor, nstep, nblock, ninput, noutput;
+    uint32_t nsymbol, nvalue, nsolve, ntensor, nstep, nblock, ninput, noutput,
+             nstate;
     const fg_symbol    *symbol;
     const fg_value     *value;
     const fg_solve     *solve;
@@ -123,6 +139,7 @@ typedef struct fg_program {
     const fg_step      *step;
     const fg_blockdef  *block;  /* [0]: the main program */
     const fg_portdef   *input, *output;
+    const fg_statedef  *state;
 } fg_program;
 /* clang-format on */
 

@@ -398,7 +398,7 @@ forge_output(const forge_run *r, const char *name, forge_dtype *t, int *rank,
 {
     int i = find_port(r->p->output, r->p->noutput, name);
 
-    if (i < 0 || !r->ran)
+    if (i < 0 || !r->ran || (r->state && r->p->output[i].state != FG_NONE))
         return NULL;
     const fg_tensordef *x = &r->p->tensor[r->p->output[i].tensor];
     if (t)

@@ -65,7 +65,34 @@ bad_dim(forge_run *r, uint32_t input, int axis, int64_t got, const char *fmt, in
 static int64_t
 input_dim(const forge_run *r, uint32_t i, int axis)
 {
+    const int64_t *dim = fg_state_dims(r, i);
+
+    if (dim)
+        return dim[axis];
     return r->in[i].bound ? r->in[i].dim[axis] : r->p->input[i].dflt_dim[axis];
+}
+
+/* Storage that grows in place is as large as the attached state says; without one it is
+ * the present that the host gets. */
+static forge_status
+set_capacities(forge_run *r)
+{
+    const fg_program *p = r->p;
+
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *s = &p->state[k];
+        int64_t next = fg_state_next(r, s);
+        forge_status e = FORGE_OK;
+        if (next == FG_UNKNOWN || (s->axis >= 0 && next < input_dim(r, s->input, s->axis)))
+            return fg_fail(r->cx, FORGE_USAGE, "output \"%s\": the size is out of range",
+                           p->output[s->output].name);
+        if (r->state && (e = fg_state_room(r, next)))
+            return e;
+        if (s->tensor != FG_NONE)
+            r->sym[s->capacity] = r->state ? r->state->capacity : next;
+    }
+    fg_values(p, r->sym, r->value, 0, p->nvalue);
+    return FORGE_OK;
 }
 
 static forge_status
@@ -104,7 +131,7 @@ solve(forge_run *r)
         r->sym[s->sym] = n;
     }
     fg_values(p, r->sym, r->value, 0, p->nvalue);
-    return FORGE_OK;
+    return p->nstate ? set_capacities(r) : FORGE_OK;
 }
 
 static forge_status
@@ -159,14 +186,17 @@ forge_status
 fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep)
 {
     const fg_tensordef *x = &r->p->tensor[t];
+    uint32_t port = x->storage == FG_ST_OUTPUT  ? x->port
+                    : x->storage == FG_ST_STATE ? r->p->state[x->port].output
+                                                : FG_NONE;
 
-    if (x->storage == FG_ST_OUTPUT && r->out[x->port].bound) {
-        if ((uint64_t)bytes > r->out[x->port].capacity)
+    if (port != FG_NONE && r->out[port].bound) {
+        if ((uint64_t)bytes > r->out[port].capacity)
             return fg_fail(r->cx, FORGE_USAGE,
                            "output \"%s\": %lld bytes do not fit into the %zu bound",
-                           r->p->output[x->port].name, (long long)bytes,
-                           r->out[x->port].capacity);
-        r->addr[t] = (void *)(uintptr_t)r->out[x->port].data;
+                           r->p->output[port].name, (long long)bytes,
+                           r->out[port].capacity);
+        r->addr[t] = (void *)(uintptr_t)r->out[port].data;
         return FORGE_OK;
     }
     size_t had = r->own[t].cap;
@@ -244,7 +274,7 @@ fg_prepare(forge_run *r)
     forge_status s;
 
     for (uint32_t i = 0; i < p->ninput; i++)
-        if (!r->in[i].bound && !p->input[i].dflt)
+        if (!r->in[i].bound && !p->input[i].dflt && !fg_state_dims(r, i))
             return fg_fail(r->cx, FORGE_USAGE, "input \"%s\" is not bound",
                            p->input[i].name);
     if ((s = solve(r)) || (s = check_inputs(r)))

@@ -119,7 +119,7 @@ check_tensor(checker *c, uint32_t i, const int64_t *value)
     const fg_program *p = c->p;
     const fg_tensordef *t = &p->tensor[i];
 
-    if (t->dtype == FORGE_NONE || t->dtype > FORGE_BOOL || t->storage > FG_ST_DYNAMIC)
+    if (t->dtype == FORGE_NONE || t->dtype > FORGE_BOOL || t->storage > FG_ST_STATE)
         return bad(c, "a tensor's type is not known");
     for (int k = 0; k < t->rank; k++)
         if (!value_ok(c, t->dim[k]))
@@ -140,6 +140,9 @@ check_tensor(checker *c, uint32_t i, const int64_t *value)
         return !p->value[t->bytes].run || bad(c, "a planned tensor has no known size");
     case FG_ST_CONST:
         return check_constant(c, t, value);
+    case FG_ST_STATE:
+        return (t->port < p->nstate && p->state[t->port].tensor == i) ||
+               bad(c, "a state's tensor is not its own");
     case FG_ST_DYNAMIC:
         break;
     }
@@ -170,6 +173,57 @@ check_ports(checker *c)
             s->axis >= p->tensor[p->input[s->input].tensor].rank)
             return bad(c, "a size is read from a dimension that is not there");
     }
+    return true;
+}
+
+static bool
+check_state(checker *c, uint32_t k)
+{
+    const fg_program *p = c->p;
+    const fg_statedef *s = &p->state[k];
+
+    if (s->input >= p->ninput || s->output >= p->noutput ||
+        p->input[s->input].state != k || p->output[s->output].state != k)
+        return bad(c, "a state's ports are not its own");
+    uint32_t out = p->output[s->output].tensor;
+    const fg_tensordef *a = &p->tensor[p->input[s->input].tensor], *b = &p->tensor[out];
+    if (a->dtype != b->dtype || a->rank != b->rank || s->axis < -1 || s->axis >= a->rank)
+        return bad(c, "the past of a state is not like its present");
+    if (s->tensor == FG_NONE) {
+        if (p->tensor[root(c, out)].storage != FG_ST_OUTPUT || p->value[b->bytes].run)
+            return bad(c, "a state has no known size");
+    } else {
+        if (s->axis < 0 || !tensor_ok(c, s->tensor) || !symbol_ok(c, s->capacity) ||
+            !value_ok(c, s->next))
+            return bad(c, "a state's storage is not there");
+        if (root(c, out) != s->tensor || p->tensor[s->tensor].storage != FG_ST_STATE ||
+            p->tensor[s->tensor].rank != a->rank || p->value[s->next].run ||
+            p->tensor[s->tensor].dtype != a->dtype || p->symbol[s->capacity].run)
+            return bad(c, "a state's storage is not like its past");
+        b = &p->tensor[s->tensor];
+    }
+    for (int d = 0; d < a->rank; d++)
+        if (d != s->axis && a->dim[d] != b->dim[d])
+            return bad(c, "a state grows along two axes");
+    return true;
+}
+
+static bool
+check_states(checker *c)
+{
+    const fg_program *p = c->p;
+
+    for (uint32_t k = 0; k < p->nstate; k++)
+        if (!check_state(c, k))
+            return false;
+    for (uint32_t i = 0; i < p->ninput; i++)
+        if (p->input[i].state != FG_NONE &&
+            (p->input[i].state >= p->nstate || p->state[p->input[i].state].input != i))
+            return bad(c, "an input is of no state");
+    for (uint32_t i = 0; i < p->noutput; i++)
+        if (p->output[i].state != FG_NONE &&
+            (p->output[i].state >= p->nstate || p->state[p->output[i].state].output != i))
+            return bad(c, "an output is of no state");
     return true;
 }
 
@@ -302,7 +356,7 @@ fg_program_check(const fg_program *p, uint32_t nfn, const fg_blob *weight,
     for (uint32_t k = 0; k < p->ntensor; k++)
         if (!check_tensor(&c, k, value))
             return c.why;
-    if (!check_ports(&c))
+    if (!check_ports(&c) || !check_states(&c))
         return c.why;
     for (uint32_t k = 0; k < p->nstep; k++)
         if (!check_step(&c, &p->step[k]))

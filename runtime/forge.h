@@ -78,6 +78,7 @@ typedef enum {
 typedef struct forge_ctx forge_ctx;     /* settings, memory, diagnostics */
 typedef struct forge_model forge_model; /* compiled code and weights     */
 typedef struct forge_run forge_run;     /* one execution in flight       */
+typedef struct forge_state forge_state; /* caches kept between runs      */
 
 typedef struct forge_config {
     size_t size;                              /* sizeof(forge_config) */
@@ -186,6 +187,45 @@ FORGE_API forge_status forge_execute(forge_run *r);
 /* Valid until the next execute. Any of the out pointers may be NULL; dims points into the run. */
 FORGE_API const void *forge_output(const forge_run *r, const char *name, forge_dtype *t,
                                    int *rank, const int64_t **dims);
+
+/* ---- states ----------------------------------------------------------------------- */
+/* The caches of a sequence, or of a batch of them, kept from run to run:
+ *
+ *     forge_state *s;
+ *     forge_state_new(cx, m, 1, 512, 4096, &s);
+ *     forge_run_attach(r, s);
+ *     bind the prompt's ids, mask and positions; forge_execute(r);
+ *     bind the next token's;                     forge_execute(r);   and so on
+ *
+ * Which inputs (pasts) and outputs (presents) belong together is found when the model is
+ * compiled. While a state is attached they are its own: what is bound there is not used,
+ * forge_output gives NULL for presents, and no cache is copied. All else is bound as
+ * without: a mask over past and new tokens has the length of both. A successful execute
+ * appends; a failed one changes nothing. A state belongs to one thread at a time. */
+FORGE_API int forge_model_states(const forge_model *m); /* pairs; 0: no states */
+/* Name of pair i's input, and of its output; NULL when there is none. */
+FORGE_API const char *forge_model_state(const forge_model *m, int i, const char **output);
+/* Of length 0, with room for `capacity` positions. It grows by doubling, at most to `limit`
+ * (0: no limit); memory beyond the length is reserved, not touched. */
+FORGE_API forge_status forge_state_new(forge_ctx *cx, const forge_model *m, int64_t batch,
+                                       int64_t capacity, int64_t limit,
+                                       forge_state **out);
+FORGE_API void forge_state_free(forge_state *s); /* detached, or after the run */
+FORGE_API int64_t forge_state_length(const forge_state *s);
+FORGE_API int64_t forge_state_capacity(const forge_state *s);
+/* Forgets all positions from `length` on. States without history, such as a convolution's
+ * last inputs, can only go back to 0. */
+FORGE_API forge_status forge_state_truncate(forge_state *s, int64_t length);
+FORGE_API forge_status forge_state_fork(const forge_state *s,
+                                        forge_state **out); /* a copy */
+/* What a past or present holds, packed; dims and data may be NULL. dims: valid until the
+ * state changes. */
+FORGE_API forge_status forge_state_read(const forge_state *s, const char *name,
+                                        const int64_t **dims, void *data,
+                                        size_t capacity);
+/* s borrowed until the next attach or the run is freed; NULL: none. Runs of one model may
+ * take turns with a state. */
+FORGE_API forge_status forge_run_attach(forge_run *r, forge_state *s);
 
 #ifdef __cplusplus
 }

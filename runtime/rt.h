@@ -37,6 +37,23 @@ typedef struct fg_memory { /* grows, never shrinks; 64-byte aligned */
     size_t cap;
 } fg_memory;
 
+/* One tensor of a state: the past as the host would bind it is dim, its axis the length.
+ * In place: mem[0], with room for the capacity along the axis. Else mem[now] is the past
+ * and mem[!now] becomes the present. */
+typedef struct fg_statebuf {
+    fg_memory mem[2];
+    int now;
+    int64_t dim[12];
+} fg_statebuf;
+
+struct forge_state {
+    forge_ctx *cx;
+    const fg_program *p;
+    int64_t length, capacity, limit;
+    fg_statebuf *buf;      /* [p->nstate] */
+    fg_memory (*fresh)[2]; /* [p->nstate]: while it grows */
+};
+
 /* Called after each step when set: which step, how long. */
 typedef void fg_stephook(void *user, uint32_t step, int64_t ns);
 
@@ -68,6 +85,7 @@ struct forge_run {
     uint8_t parallel; /* some kernel is worth waking workers for */
     int threads;
     fg_pool *pool;
+    forge_state *state; /* attached, or NULL */
     fg_stephook *hook;
     void *hook_user;
 };
@@ -97,6 +115,16 @@ forge_status fg_prepare(forge_run *r);
  * keeping the first ones. */
 forge_status fg_tensor_grow(forge_run *r, uint32_t t);
 forge_status fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep);
+/* state.c: dims of a past that the attached state holds; its memory. */
+const int64_t *fg_state_dims(const forge_run *r, uint32_t input);
+/* Size of the present along the axis that grows; 0 when none does. */
+int64_t fg_state_next(const forge_run *r, const fg_statedef *s);
+/* Sizes are known: makes room in the attached state for what the run appends. */
+forge_status fg_state_room(forge_run *r, int64_t next);
+/* Addresses of the states' tensors; pasts that the host bound go to where they grow. */
+forge_status fg_state_place(forge_run *r);
+/* The run is over: what it made is what the next one begins with. */
+void fg_state_advance(forge_run *r);
 /* run.c: too little work to share out: a shared kernel costs about as much as this. */
 int fg_step_small(const forge_run *r, const fg_step *s);
 const char *fg_dtype_text(int dtype);

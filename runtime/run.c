@@ -390,12 +390,14 @@ set_ports(forge_run *r)
         r->addr[p->input[i].tensor] =
             (void *)(uintptr_t)(r->in[i].bound ? r->in[i].data : p->input[i].dflt);
     for (uint32_t t = 0; t < p->ntensor; t++) {
+        const fg_tensordef *x = &p->tensor[t];
         forge_status e;
-        if (p->tensor[t].storage == FG_ST_OUTPUT && !r->grows[t] &&
-            (e = fg_tensor_room(r, t, r->value[p->tensor[t].bytes], 0)))
+        if (x->storage == FG_ST_OUTPUT && !r->grows[t] &&
+            !(r->state && p->output[x->port].state != FG_NONE) &&
+            (e = fg_tensor_room(r, t, r->value[x->bytes], 0)))
             return e;
     }
-    return FORGE_OK;
+    return fg_state_place(r);
 }
 
 forge_status
@@ -407,7 +409,7 @@ forge_execute(forge_run *r)
     r->ran = 0;
     if (!r->threads)
         e = forge_run_threads(r, 0);
-    if (e || (r->stale && (e = fg_prepare(r))) || (e = set_ports(r)))
+    if (e || ((r->stale || r->state) && (e = fg_prepare(r))) || (e = set_ports(r)))
         return e;
     if (r->parallel)
         fg_pool_begin(r->pool);
@@ -420,6 +422,7 @@ forge_execute(forge_run *r)
         for (int k = 0; k < x->rank; k++)
             r->dims[i][k] = r->value[x->dim[k]];
     }
+    fg_state_advance(r);
     r->ran = 1;
     return FORGE_OK;
 }

@@ -312,6 +312,7 @@ io_port(fg_tables *x, fg_portdef *d, const fg_program *p)
 
     fg_io_text(x, &d->name);
     fg_io_u32(x, &d->tensor);
+    fg_io_u32(x, &d->state);
     if (d->tensor >= p->ntensor) {
         fail(x, FG_TABLES_BROKEN);
         return;
@@ -382,6 +383,15 @@ fg_io_program(fg_tables *x, fg_program *p)
         fg_io_u32(x, &r->axis);
         fg_io_u32(x, &r->rest);
         io_i64(x, &r->coef);
+    }
+    EACH(p->state, p->nstate, fg_statedef, c)
+    {
+        fg_io_u32(x, &c->input);
+        fg_io_u32(x, &c->output);
+        io_i32(x, &c->axis);
+        fg_io_u32(x, &c->tensor);
+        fg_io_u32(x, &c->capacity);
+        fg_io_u32(x, &c->next);
     }
     if (!x->writing && x->state == FG_TABLES_OK && x->at != x->end)
         fail(x, FG_TABLES_BROKEN);

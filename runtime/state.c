@@ -1,0 +1,403 @@
+/* state.c - caches that stay between runs: what the host keeps for one sequence, or for a
+ * batch of them, and how a run finds it.
+ *
+ *     [B,H,C,D], 3 of C valid     x x x . . . . .     one row per batch and head
+ *     the run appends 1           x x x y . . . .     length 4; nothing else moved
+ *
+ * A tensor that grows in place has room for the capacity along its axis; the runs write
+ * behind what is valid. What does not grow, or is made anew by the model (a window of a
+ * convolution), has two places: the run reads one and writes the other, then they
+ * change. Lengths advance only when a run succeeded, so a failed one leaves no trace.
+ *
+ * Without an attached state the host binds pasts and reads presents. A tensor that
+ * grows in place then is the present, and the past is copied into it first.
+ */
+#include "runtime/rt.h"
+
+#include <string.h>
+
+/* ---- shapes ------------------------------------------------------------------------- */
+
+/* A tensor of these dims as rows: `outer` blocks of dim[axis] rows. */
+typedef struct rows {
+    int64_t outer, bytes; /* of one row */
+} rows;
+
+static rows
+rows_of(const fg_program *p, const fg_statedef *s, const int64_t *dim)
+{
+    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
+    rows r = {1, fg_packed_bytes(x->dtype, 1)};
+
+    for (int k = 0; k < x->rank; k++) {
+        if (k < s->axis)
+            r.outer *= dim[k];
+        else if (k > s->axis)
+            r.bytes *= dim[k];
+    }
+    return r;
+}
+
+/* Bytes with room for `capacity` along the axis; FG_UNKNOWN when that overflows. */
+static int64_t
+bytes_of(const fg_program *p, const fg_statedef *s, const int64_t *dim, int64_t capacity)
+{
+    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
+    int64_t n = 1;
+
+    for (int k = 0; k < x->rank; k++)
+        if (__builtin_mul_overflow(n, k == s->axis ? capacity : dim[k], &n))
+            return FG_UNKNOWN;
+    return fg_packed_bytes(x->dtype, n);
+}
+
+/* n rows of each block, from blocks of `have` rows to blocks of `room`. */
+static void
+copy_rows(rows r, char *to, int64_t room, const char *from, int64_t have, int64_t n)
+{
+    size_t bytes = (size_t)(n * r.bytes);
+
+    for (int64_t o = 0; bytes && o < r.outer; o++)
+        memmove(to + o * room * r.bytes, from + o * have * r.bytes, bytes);
+}
+
+static int
+in_place(const fg_statedef *s)
+{
+    return s->tensor != FG_NONE;
+}
+
+/* ---- making and freeing ---------------------------------------------------------------- */
+
+static void
+free_buffers(forge_state *s, fg_memory (*mem)[2])
+{
+    for (uint32_t k = 0; k < s->p->nstate; k++)
+        for (int j = 0; j < 2; j++)
+            fg_memory_free(s->cx, &mem[k][j]);
+}
+
+/* Moves everything to memory with room for `capacity`; as it was when there is none. */
+static forge_status
+set_capacity(forge_state *s, int64_t capacity)
+{
+    const fg_program *p = s->p;
+    fg_memory(*fresh)[2] = s->fresh;
+
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *d = &p->state[k];
+        int64_t bytes = bytes_of(p, d, s->buf[k].dim, capacity);
+        if (d->axis < 0 && s->buf[k].mem[0].p)
+            continue;
+        for (int j = 0; j < (in_place(d) ? 1 : 2); j++)
+            if (bytes < 0 || !fg_memory_reserve(s->cx, &fresh[k][j], bytes, 0)) {
+                free_buffers(s, fresh);
+                return fg_fail(s->cx, FORGE_OUT_OF_MEMORY,
+                               "out of memory: a state of %lld positions",
+                               (long long)capacity);
+            }
+        if (d->axis < 0)
+            memset(fresh[k][0].p, 0, (size_t)bytes);
+    }
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *d = &p->state[k];
+        fg_statebuf *b = &s->buf[k];
+        if (!fresh[k][0].p)
+            continue;
+        int64_t n = d->axis < 0 ? 0 : b->dim[d->axis];
+        if (b->mem[b->now].p)
+            copy_rows(rows_of(p, d, b->dim), fresh[k][0].p, in_place(d) ? capacity : n,
+                      b->mem[b->now].p, in_place(d) ? s->capacity : n, n);
+        for (int j = 0; j < 2; j++) {
+            fg_memory_free(s->cx, &b->mem[j]);
+            b->mem[j] = fresh[k][j];
+            fresh[k][j] = (fg_memory){0};
+        }
+        b->now = 0;
+    }
+    s->capacity = capacity;
+    return FORGE_OK;
+}
+
+/* The past before the first token: nothing along the axis; what else is not fixed is the
+ * batch. */
+static int
+empty_dims(const fg_program *p, const fg_statedef *s, int64_t batch, int64_t *dim)
+{
+    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
+
+    for (int k = 0; k < x->rank; k++) {
+        const fg_value *v = &p->value[x->dim[k]];
+        dim[k] = k == s->axis ? 0 : v->op == FG_V_CONST ? v->k : batch;
+        if (k != s->axis && v->op != FG_V_CONST && v->op != FG_V_SYM)
+            return 0;
+    }
+    return 1;
+}
+
+static forge_state *
+new_state(forge_ctx *cx, const fg_program *p)
+{
+    size_t head = (sizeof(forge_state) + 15) & ~(size_t)15;
+    size_t each = sizeof(fg_statebuf) + sizeof(fg_memory[2]);
+    forge_state *s = cx->alloc(cx->user, head + p->nstate * each);
+
+    if (!s)
+        return NULL;
+    memset(s, 0, head + p->nstate * each);
+    s->cx = cx;
+    s->p = p;
+    s->buf = (fg_statebuf *)((char *)s + head);
+    s->fresh = (fg_memory(*)[2])(s->buf + p->nstate);
+    return s;
+}
+
+forge_status
+forge_state_new(forge_ctx *cx, const forge_model *m, int64_t batch, int64_t capacity,
+                int64_t limit, forge_state **out)
+{
+    const fg_program *p = m->program;
+    forge_status e = FORGE_OK;
+
+    if (!p->nstate)
+        return fg_fail(cx, FORGE_USAGE,
+                       "the model has no state: no output is the next value of an input");
+    if (batch < 1 || capacity < 1 || limit < 0 || (limit && capacity > limit))
+        return fg_fail(cx, FORGE_USAGE,
+                       "a state for %lld sequences of %lld positions, at most %lld",
+                       (long long)batch, (long long)capacity, (long long)limit);
+    forge_state *s = new_state(cx, p);
+    if (!s)
+        return fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory");
+    s->limit = limit ? limit : INT64_MAX;
+    for (uint32_t k = 0; k < p->nstate && !e; k++)
+        if (!empty_dims(p, &p->state[k], batch, s->buf[k].dim))
+            e = fg_fail(cx, FORGE_UNSUPPORTED,
+                        "input \"%s\": its shape does not follow from the batch",
+                        p->input[p->state[k].input].name);
+    if (e || (e = set_capacity(s, capacity))) {
+        forge_state_free(s);
+        return e;
+    }
+    *out = s;
+    return FORGE_OK;
+}
+
+void
+forge_state_free(forge_state *s)
+{
+    if (!s)
+        return;
+    for (uint32_t k = 0; k < s->p->nstate; k++)
+        for (int j = 0; j < 2; j++)
+            fg_memory_free(s->cx, &s->buf[k].mem[j]);
+    s->cx->release(s->cx->user, s);
+}
+
+forge_status
+forge_state_fork(const forge_state *s, forge_state **out)
+{
+    const fg_program *p = s->p;
+    forge_state *t = new_state(s->cx, p);
+    forge_status e;
+
+    if (!t)
+        return fg_fail(s->cx, FORGE_OUT_OF_MEMORY, "out of memory");
+    t->limit = s->limit;
+    for (uint32_t k = 0; k < p->nstate; k++)
+        memcpy(t->buf[k].dim, s->buf[k].dim, sizeof t->buf[k].dim);
+    if ((e = set_capacity(t, s->capacity))) {
+        forge_state_free(t);
+        return e;
+    }
+    t->length = s->length;
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *d = &p->state[k];
+        const fg_statebuf *b = &s->buf[k];
+        int64_t n = d->axis < 0 ? 1 : b->dim[d->axis],
+                room = in_place(d) ? s->capacity : n;
+        copy_rows(rows_of(p, d, b->dim), t->buf[k].mem[0].p, room, b->mem[b->now].p, room,
+                  n);
+    }
+    *out = t;
+    return FORGE_OK;
+}
+
+/* ---- questions and lengths ------------------------------------------------------------- */
+
+int64_t
+forge_state_length(const forge_state *s)
+{
+    return s->length;
+}
+
+int64_t
+forge_state_capacity(const forge_state *s)
+{
+    return s->capacity;
+}
+
+forge_status
+forge_state_truncate(forge_state *s, int64_t length)
+{
+    const fg_program *p = s->p;
+
+    if (length < 0 || length > s->length)
+        return fg_fail(s->cx, FORGE_USAGE, "a state of length %lld cut to %lld",
+                       (long long)s->length, (long long)length);
+    for (uint32_t k = 0; k < p->nstate && length && length < s->length; k++)
+        if (p->state[k].axis < 0)
+            return fg_fail(s->cx, FORGE_UNSUPPORTED,
+                           "input \"%s\" has no history: its state is only cut to 0",
+                           p->input[p->state[k].input].name);
+    for (uint32_t k = 0; k < p->nstate && length < s->length; k++) {
+        const fg_statedef *d = &p->state[k];
+        fg_statebuf *b = &s->buf[k];
+        if (d->axis < 0) {
+            memset(b->mem[b->now].p, 0, (size_t)bytes_of(p, d, b->dim, 0));
+            continue;
+        }
+        int64_t had = b->dim[d->axis], n = had < length ? had : length;
+        if (!in_place(d))
+            copy_rows(rows_of(p, d, b->dim), b->mem[b->now].p, n, b->mem[b->now].p, had,
+                      n);
+        b->dim[d->axis] = n;
+    }
+    s->length = length;
+    return FORGE_OK;
+}
+
+forge_status
+forge_state_read(const forge_state *s, const char *name, const int64_t **dims, void *data,
+                 size_t capacity)
+{
+    const fg_program *p = s->p;
+    uint32_t k = 0;
+
+    while (k < p->nstate && strcmp(p->input[p->state[k].input].name, name) &&
+           strcmp(p->output[p->state[k].output].name, name))
+        k++;
+    if (k == p->nstate)
+        return fg_fail(s->cx, FORGE_USAGE, "the state has no \"%.200s\"", name);
+    const fg_statedef *d = &p->state[k];
+    const fg_statebuf *b = &s->buf[k];
+    int64_t n = d->axis < 0 ? 1 : b->dim[d->axis], bytes = bytes_of(p, d, b->dim, n);
+    if (dims)
+        *dims = b->dim;
+    if (!data)
+        return FORGE_OK;
+    if ((uint64_t)bytes > capacity)
+        return fg_fail(s->cx, FORGE_USAGE, "\"%.200s\": %lld bytes do not fit into %zu",
+                       name, (long long)bytes, capacity);
+    copy_rows(rows_of(p, d, b->dim), data, n, b->mem[b->now].p,
+              in_place(d) ? s->capacity : n, n);
+    return FORGE_OK;
+}
+
+int
+forge_model_states(const forge_model *m)
+{
+    return (int)m->program->nstate;
+}
+
+const char *
+forge_model_state(const forge_model *m, int i, const char **output)
+{
+    const fg_program *p = m->program;
+
+    if (i < 0 || (uint32_t)i >= p->nstate)
+        return NULL;
+    if (output)
+        *output = p->output[p->state[i].output].name;
+    return p->input[p->state[i].input].name;
+}
+
+/* ---- in a run -------------------------------------------------------------------------- */
+
+forge_status
+forge_run_attach(forge_run *r, forge_state *s)
+{
+    if (s && s->p != r->p)
+        return fg_fail(r->cx, FORGE_USAGE, "the state is of another model");
+    r->state = s;
+    r->stale = 1;
+    r->ran = 0;
+    return FORGE_OK;
+}
+
+const int64_t *
+fg_state_dims(const forge_run *r, uint32_t input)
+{
+    uint32_t k = r->p->input[input].state;
+
+    return r->state && k != FG_NONE ? r->state->buf[k].dim : NULL;
+}
+
+int64_t
+fg_state_next(const forge_run *r, const fg_statedef *s)
+{
+    const fg_tensordef *x = &r->p->tensor[r->p->output[s->output].tensor];
+
+    if (in_place(s))
+        return r->value[s->next];
+    return s->axis < 0 ? 0 : r->value[x->dim[s->axis]];
+}
+
+forge_status
+fg_state_room(forge_run *r, int64_t next)
+{
+    forge_state *s = r->state;
+    int64_t capacity = s->capacity;
+
+    if (next > s->limit)
+        return fg_fail(r->cx, FORGE_USAGE,
+                       "the state holds at most %lld positions, this run needs %lld",
+                       (long long)s->limit, (long long)next);
+    if (next <= capacity)
+        return FORGE_OK;
+    capacity = capacity > s->limit / 2 ? s->limit : capacity * 2;
+    return set_capacity(s, next > capacity ? next : capacity);
+}
+
+forge_status
+fg_state_place(forge_run *r)
+{
+    const fg_program *p = r->p;
+
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *s = &p->state[k];
+        uint32_t in = p->input[s->input].tensor,
+                 out = r->root[p->output[s->output].tensor];
+        if (r->state) {
+            const fg_statebuf *b = &r->state->buf[k];
+            r->addr[in] = b->mem[b->now].p;
+            r->addr[out] = b->mem[in_place(s) ? 0 : !b->now].p;
+            continue;
+        }
+        if (!in_place(s))
+            continue;
+        const int64_t *dim = r->in[s->input].dim;
+        int64_t bytes = bytes_of(p, s, dim, r->value[s->next]);
+        forge_status e = fg_tensor_room(r, s->tensor, bytes, 0);
+        if (e)
+            return e;
+        copy_rows(rows_of(p, s, dim), r->addr[s->tensor], r->value[s->next], r->addr[in],
+                  dim[s->axis], dim[s->axis]);
+    }
+    return FORGE_OK;
+}
+
+void
+fg_state_advance(forge_run *r)
+{
+    const fg_program *p = r->p;
+
+    for (uint32_t k = 0; r->state && k < p->nstate; k++) {
+        const fg_statedef *s = &p->state[k];
+        fg_statebuf *b = &r->state->buf[k];
+        if (s->axis >= 0)
+            r->state->length = b->dim[s->axis] = fg_state_next(r, s);
+        if (!in_place(s))
+            b->now = !b->now;
+    }
+}
