@@ -83,7 +83,8 @@ set_capacities(forge_run *r)
         const fg_statedef *s = &p->state[k];
         int64_t next = fg_state_next(r, s);
         forge_status e = FORGE_OK;
-        if (next == FG_UNKNOWN || (s->axis >= 0 && next < input_dim(r, s->input, s->axis)))
+        if (next == FG_UNKNOWN ||
+            (s->axis >= 0 && next < input_dim(r, s->input, s->axis)))
             return fg_fail(r->cx, FORGE_USAGE, "output \"%s\": the size is out of range",
                            p->output[s->output].name);
         if (r->state && (e = fg_state_room(r, next)))

@@ -10,7 +10,8 @@ dump_storage(fg_module *m, fg_arena *a, fg_reg r)
     static const char *const where[] = {
         [FG_MEM_INPUT] = "input",    [FG_MEM_OUTPUT] = "output",
         [FG_MEM_CONST] = "constant", [FG_MEM_ARENA] = "arena",
-        [FG_MEM_ALIAS] = "alias of", [FG_MEM_DYNAMIC] = "dynamic"};
+        [FG_MEM_ALIAS] = "alias of", [FG_MEM_DYNAMIC] = "dynamic",
+        [FG_MEM_STATE] = "state"};
     const fg_reginfo *ri = fg_ri(m, r);
     fg_text t = fg_text_new(a);
 
