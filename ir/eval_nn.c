@@ -236,8 +236,8 @@ attention_new(fg_evalcall *c, attention *at)
                       .left = FG_GET(i, attention, left).i,
                       .right = FG_GET(i, attention, right).i};
     if (k->dim[3] != at->d || v->dim[2] != at->t || k->dim[0] != q->dim[0] ||
-        v->dim[0] != q->dim[0] || k->dim[1] != v->dim[1] || k->dim[1] == 0 ||
-        q->dim[1] % k->dim[1] != 0)
+        v->dim[0] != q->dim[0] || k->dim[1] != v->dim[1] ||
+        (k->dim[1] ? q->dim[1] % k->dim[1] : q->dim[1]) != 0)
         return fg_eval_error(c, "sizes of query, key and value do not fit");
     if (!mask_fits(c, at))
         return fg_eval_error(c, "mask does not broadcast");

@@ -159,6 +159,11 @@ op_of_expand(fg_build *b, fg_inst *i)
 static bool
 broadcast_is(fg_module *m, const fg_reg *in, int n, const fg_type *want)
 {
+    int rank = 0;
+    for (int k = 0; k < n; k++)
+        rank = fg_rt(m, in[k])->rank > rank ? fg_rt(m, in[k])->rank : rank;
+    if (rank != want->rank)
+        return false;
     for (int a = 0; a < want->rank; a++) {
         bool reached = false;
         for (int k = 0; k < n; k++) {

@@ -25,6 +25,9 @@ protobuf-c/*                    frontend/*
 passes/pass.h                   passes/* codegen/compile.* tools/* tests/*
 passes/place.h                  passes/* codegen/* tools/*
 passes/cost.h                   passes/* codegen/report.c
+passes/reduce.h                 passes/* codegen/differ.c tests/fuzz.c
+passes/algebra.h                passes/* tests/rules.c
+passes/rewrite.h                passes/* tests/rules.c
 passes/*                        passes/*
 llvm-c/*                        codegen/cpu/*
 codegen/cpu/*                   codegen/cpu/*

@@ -62,6 +62,7 @@ stage text build/forge-test --run $texts
 for program in core plan runtime api state text rules kernels; do
     stage "$program" "build/test-$program"
 done
+stage fuzz build/test-fuzz --seconds=15 --seed=1
 stage tokenizers build/test-tokenizers tests/text/data
 stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
@@ -85,6 +86,7 @@ if [ "$fast" != fast ]; then
     for program in core plan runtime api state text rules; do
         stage "$program-asan" "build-asan/test-$program"
     done
+    stage fuzz-asan build-asan/test-fuzz --seconds=20 --seed=500000
     stage tokenizers-asan build-asan/test-tokenizers tests/text/data
     stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge --jobs 2
     stage models-asan .venv/bin/python tests/models.py build-asan/forge tests/models --levels 1 --jobs 2
