@@ -130,7 +130,6 @@ add_memory(cJSON *top, const fg_compiled *c)
 {
     const fg_report *r = &c->report;
     cJSON *o = object(top, "buffers");
-    double saved = 0;
 
     number(o, "virtual", r->buffers_virtual);
     number(o, "physical", r->buffers_physical);
@@ -147,12 +146,9 @@ add_memory(cJSON *top, const fg_compiled *c)
     number(o, "transitions_after", 0);
     cJSON_AddArrayToObject(o, "fallbacks");
     o = object(top, "weights");
-    for (int k = 0; k < c->m->nweight; k++)
-        if (c->m->weight[k].uses > 1)
-            saved += (double)(c->m->weight[k].uses - 1) * (double)c->m->weight[k].bytes;
-    number(o, "bytes", (double)c->m->weight_bytes_total);
-    number(o, "tied", c->m->weight_tied);
-    number(o, "deduplicated_bytes", saved);
+    number(o, "bytes", (double)c->m->initializers.bytes);
+    number(o, "tied", c->m->initializers.tied);
+    number(o, "deduplicated_bytes", (double)c->m->initializers.shared);
 }
 
 static void

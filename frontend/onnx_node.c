@@ -223,11 +223,9 @@ fg_attr_tensor(fg_node *n, const char *name)
     if (sparse ? !fg_onnx_sparse(n->im->f, n->m->a, what, a->sparse_tensor, &w)
                : !fg_onnx_tensor(n->im->f, n->m->a, what, a->t, &w))
         return failed(n);
-    size_t total = n->m->weight_bytes_total; /* counts initializers, not attributes */
-    int tied = n->m->weight_tied;
+    fg_weightcount counted = n->m->initializers; /* this is an attribute */
     fg_reg r = fg_import_weight(n->b, &w);
-    n->m->weight_bytes_total = total;
-    n->m->weight_tied = tied;
+    n->m->initializers = counted;
     return r;
 }
 

@@ -24,8 +24,10 @@ reread(fg_node *n, const fg_weight *w, fg_dtype d, int rank, const int64_t *dim)
     copy.rank = rank;
     for (int a = 0; a < rank; a++)
         copy.dim[a] = dim[a];
+    fg_weightcount counted = n->m->initializers; /* w was */
     fg_inst *i = fg_inst_begin(n->b, FG_OP_const, 0, NULL);
     FG_SET(i, const, w).i = fg_weight_add(n->m, &copy);
+    n->m->initializers = counted;
     return fg_inst_finish(n->b, i, NULL, 0) ? i->out[0] : 0;
 }
 

@@ -466,12 +466,10 @@ fg_emit_const(fg_build *b, fg_dtype d, int rank, const int64_t *dims, const void
         return 0;
     }
     w.data = fg_dup(b->m->a, data, w.bytes);
-    size_t total = b->m->weight_bytes_total;
-    int tied = b->m->weight_tied;
+    fg_weightcount counted = b->m->initializers;
     fg_inst *i = fg_inst_begin(b, FG_OP_const, 0, NULL);
     FG_SET(i, const, w).i = fg_weight_add(b->m, &w);
-    b->m->weight_bytes_total = total; /* counts the model's initializers only */
-    b->m->weight_tied = tied;
+    b->m->initializers = counted;
     return finish1(b, i, NULL);
 }
 

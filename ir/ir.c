@@ -169,14 +169,15 @@ int
 fg_weight_add(fg_module *m, const fg_weight *w)
 {
     weightset *s = weight_set(m);
-    m->weight_bytes_total += w->bytes;
+    m->initializers.bytes += w->bytes;
     uint64_t key = weight_key(w, false);
     struct weightslot *slot = weight_slot(s, key);
     for (int whole = 0; slot->weight && whole < 2; whole++) {
         fg_weight *known = &m->weight[slot->weight - 1];
         if (weight_same(known, w)) {
             known->uses++;
-            m->weight_tied++;
+            m->initializers.tied++;
+            m->initializers.shared += w->bytes;
             return (int)slot->weight - 1;
         }
         if (!whole)

@@ -96,6 +96,11 @@ typedef struct fg_origin { /* a node of the model file */
     fg_reg reg;            /* of its first output when it was imported; 0: none */
 } fg_origin;
 
+typedef struct fg_weightcount {
+    size_t bytes, shared; /* of all; of those whose content another one has */
+    int tied;             /* how many the latter are */
+} fg_weightcount;
+
 typedef struct fg_port { /* an input or output of the model */
     const char *name;    /* as the model spells it */
     fg_reg reg;
@@ -132,8 +137,8 @@ struct fg_module {
     fg_origin *origin; /* those nodes, and calls of functions; not in text */
     int norigin;
     size_t caporigin;
-    size_t weight_bytes_total; /* of all initializers before sharing */
-    int weight_tied;           /* initializers that shared another's content */
+    fg_weightcount
+        initializers; /* every fg_weight_add counts; restore it around others */
     /* While a model is imported: what fg_unify could not solve, pairs. fg_inst_finish turns
      * them into `require` instructions; passes only redo what was checked then. */
     bool checks;

@@ -167,12 +167,10 @@ static fg_reg
 emit_weight(fg_build *b, const fg_weight *w)
 {
     fg_module *m = b->m;
-    size_t total = m->weight_bytes_total;
-    int tied = m->weight_tied;
+    fg_weightcount counted = m->initializers;
     fg_inst *i = fg_inst_begin(b, FG_OP_const, 0, NULL);
     FG_SET(i, const, w).i = fg_weight_add(m, w);
-    m->weight_bytes_total = total; /* counts the model's initializers only */
-    m->weight_tied = tied;
+    m->initializers = counted;
     return fg_inst_finish(b, i, NULL, 0) ? i->out[0] : 0;
 }
 

@@ -327,6 +327,27 @@ share(compile *c)
 /* ---- emission
  * ----------------------------------------------------------------------------------- */
 
+/* Elements of a region's parameter that are read: of a table that is only looked up, as
+ * many as are found. */
+static fg_expr
+elements_read(fg_em *e, fg_reg param)
+{
+    fg_exprs *x = e->m->ex;
+    fg_expr whole = fg_type_count(x, fg_rt(e->m, param)), found = fg_ec(x, 0);
+    fg_each_inst(e->region, i)
+        for (int k = 0; k < i->nin; k++) {
+            if (i->in[k] != param)
+                continue;
+            bool part = i->op == FG_OP_slice ||
+                        (k == 0 && (i->op == FG_OP_gather || i->op == FG_OP_gather_nd ||
+                                    i->op == FG_OP_gather_elements));
+            if (!part)
+                return whole;
+            found = fg_eadd(x, found, fg_type_count(x, fg_rt(e->m, i->out[0])));
+        }
+    return fg_emin(x, whole, found);
+}
+
 /* Bytes that move if every operand is read and every result written once; operations:
  * one per element and instruction. Emitters that know better have said so. */
 static void
@@ -340,12 +361,13 @@ estimate(fg_em *e)
         if (!r)
             continue;
         const fg_type *t = fg_rt(e->m, r);
-        fg_expr bits =
-            fg_emul(x, fg_type_count(x, t), fg_ec(x, fg_dtypes[t->dtype].bits));
+        fg_expr count = k < e->kernel->nin ? elements_read(e, e->region->param[k])
+                                           : fg_type_count(x, t);
+        fg_expr bits = fg_emul(x, count, fg_ec(x, fg_dtypes[t->dtype].bits));
         bytes = fg_eadd(x, bytes, fg_ediv(x, bits, fg_ec(x, 8)));
     }
     fg_each_inst(e->region, i)
-        if (i->nout && !fg_op_is(i->op, FG_T_VIEW))
+        if (i->nout && i->op != FG_OP_const && !fg_op_is(i->op, FG_T_VIEW))
             flops = fg_eadd(x, flops, fg_type_count(x, fg_rt(e->m, i->out[0])));
     if (e->bytes == FG_E_BAD)
         e->bytes = bytes;

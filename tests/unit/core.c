@@ -299,7 +299,7 @@ test_weights(fg_ctx *cx, fg_arena *a)
         w.data = k < N ? data + k : fg_dup(a, data + (k - N), BYTES);
         expect(fg_weight_add(m, &w) == k % N, "weights are equal when their bytes are");
     }
-    expect(m->nweight == N && m->weight_tied == 10 && m->weight[3].uses == 2,
+    expect(m->nweight == N && m->initializers.tied == 10 && m->weight[3].uses == 2,
            "each once");
     expect(clock() - start < 20 * CLOCKS_PER_SEC, "in time that grows with their bytes");
 }
