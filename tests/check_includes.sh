@@ -35,6 +35,7 @@ codegen/target.h                passes/fuse_ops.c codegen/* tools/* tests/*
 codegen/*                       codegen/* tools/* tests/*
 text/tok.h                      text/*
 text/map.h                      text/*
+text/jinja.h                    text/*
 text/*                          text/* tools/* tests/*
 pcre2.h                         text/regex.c
 utf8proc.h                      text/unicode.c

@@ -62,8 +62,8 @@ def greedy(path, prompt, count):
     return ids[len(prompt):]
 
 
-def compare(c, model, tokenizer, prompt, ids, count):
-    got = c.json(model, "--tokenizer=" + tokenizer, "--prompt=" + prompt, "-n", str(count), "--ignore-eos")
+def compare(c, model, tokenizer, prompt, ids, count, *more):
+    got = c.json(model, "--tokenizer=" + tokenizer, "--prompt=" + prompt, "-n", str(count), "--ignore-eos", *more)
     want = greedy(model, ids, count)
     c.expect(got.get("ids") == want, f"{model}: greedy tokens {got.get('ids')}, onnxruntime's {want}")
     c.expect(got.get("tokens") == count and got.get("end") == "length", f"{model}: {got.get('end')}")
@@ -110,6 +110,32 @@ def options(c, model):
     c.expect(c.json(model, *ask, "--context=20")["tokens"] == 9, "--context")
 
 
+def chat(c, model, tokenizer, folder):
+    """What the template makes of the messages is what the model gets."""
+    template = "{{ bos_token }}{% for m in messages %}[{{ m.role }}: {{ m.content | trim }}]{% endfor %}{{ eos_token }}>"
+    home = os.path.join(folder, "chat")
+    os.makedirs(home)
+    beside = os.path.join(home, "tokenizer.json")
+    with open(tokenizer, encoding="utf-8") as f, open(beside, "w", encoding="utf-8") as g:
+        g.write(f.read())
+    ask = (model, "--tokenizer=" + beside, "-n", "20", "--ignore-eos")
+    plain = lambda text: c.json(*ask, "--prompt=" + text)["ids"]
+    say = lambda *argv: c.json(*ask, "--chat", *argv)["ids"]
+    c.expect("--chat-template" in c.run(*ask, "--chat", "--prompt=x", code=1), "no template")
+    with open(os.path.join(home, "tokenizer_config.json"), "w") as f:
+        json.dump({"chat_template": [{"name": "tools", "template": "no"}, {"name": "default", "template": template}],
+                   "bos_token": {"content": "B"}, "eos_token": "E"}, f)
+    c.expect(say("--prompt= Hi ") == plain("B[user: Hi]E>"), "--chat")
+    c.expect(say("--prompt=Hi", "--system=Be brief") == plain("B[system: Be brief][user: Hi]E>"), "--chat --system")
+    with open(os.path.join(home, "chat_template.jinja"), "w") as f:
+        f.write("{{ messages[0].content }}?\n")
+    c.expect(say("--prompt=Hi") == plain("Hi?"), "chat_template.jinja")
+    with open(os.path.join(folder, "t.jinja"), "w") as f:
+        f.write("{{ raise_exception('not so') }}")
+    c.expect("not so" in c.run(*ask, "--chat", "--prompt=x", "--chat-template=" + f.name, code=1), "a template that refuses")
+    c.run(*ask, "--prompt=x", "--system=y", code=2)
+
+
 def faults(c, model, models, folder):
     say = lambda *argv, **more: c.run(*argv, **more)
     bert = os.path.join(models, "bert-ts17", "model.onnx")
@@ -140,6 +166,9 @@ def real(c, folder):
     for text, ids in (("The capital of France is", [504, 3575, 282, 4649, 314]),
                       ("def fibonacci(n):\n    ", [1604, 3987, 46477, 24, 94, 727, 2367])):
         compare(c, model, tokenizer, text, ids, 64)
+    template = os.path.join(HERE, "text", "templates", "plainml.jinja")
+    ids = [1, 9690, 198, 6077, 1890, 30, 2, 198, 1, 4093, 198, 1780, 314, 9354, 47, 2, 198, 1, 520, 9531, 198]
+    compare(c, model, tokenizer, "What is gravity?", ids, 64, "--chat", "--chat-template=" + template)
 
 
 def main():
@@ -157,6 +186,7 @@ def main():
             prompt = "Hello, world"
             compare(c, os.path.join(o.models, name, "model.onnx"), tokenizer, prompt, list(prompt.encode()), 24)
         faults(c, tiny, o.models, folder)
+        chat(c, tiny, tokenizer, folder)
     compare(c, tiny, os.path.join(o.examples, "tiny-gpt", "tokenizer.json"), "In the beginning", list(b"In the beginning"), 100)
     options(c, tiny)
     real(c, o.real)

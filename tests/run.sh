@@ -64,6 +64,7 @@ for program in core plan runtime api state text rules kernels; do
 done
 stage fuzz build/test-fuzz --seconds=15 --seed=1
 stage tokenizers build/test-tokenizers tests/text/data
+stage templates build/test-templates tests/text/templates
 stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
 stage flow .venv/bin/python tests/flow.py build/forge
@@ -90,6 +91,7 @@ if [ "$fast" != fast ]; then
     done
     stage fuzz-asan build-asan/test-fuzz --seconds=20 --seed=500000
     stage tokenizers-asan build-asan/test-tokenizers tests/text/data
+    stage templates-asan build-asan/test-templates tests/text/templates
     stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge --jobs 2
     stage models-asan .venv/bin/python tests/models.py build-asan/forge tests/models --levels 1 --jobs 2
     stage format sh tests/check_format.sh

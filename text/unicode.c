@@ -208,6 +208,16 @@ fg_put_lower(fg_text *t, int32_t c)
         fg_put_char(t, utf8proc_tolower(c));
 }
 
+/* The common upper case of two characters is that of the sharp s. */
+void
+fg_put_upper(fg_text *t, int32_t c)
+{
+    if (c == 0xdf)
+        fg_puts(t, "SS");
+    else
+        fg_put_char(t, utf8proc_toupper(c));
+}
+
 size_t
 fg_utf8_grapheme(fg_str s, size_t at)
 {

@@ -56,6 +56,7 @@ bool fg_char_other(int32_t c);       /* C* */
 typedef enum { FG_NFC, FG_NFD, FG_NFKC, FG_NFKD } fg_normal_form;
 fg_str fg_utf8_normal(fg_arena *a, fg_str s, fg_normal_form form);
 void fg_put_lower(fg_text *t, int32_t c);
+void fg_put_upper(fg_text *t, int32_t c);
 /* End of the grapheme cluster that begins at `at`. */
 size_t fg_utf8_grapheme(fg_str s, size_t at);
 

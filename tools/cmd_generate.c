@@ -290,6 +290,8 @@ check_options(const gen *g)
         return tool_fail(TOOL_USAGE, "a model is missing");
     if (g->p.text && g->p.file)
         return tool_fail(TOOL_USAGE, "--prompt and --prompt-file: one of them");
+    if (!g->p.chat && (g->p.system || g->p.chat_template))
+        return tool_fail(TOOL_USAGE, "--system and --chat-template go with --chat");
     if (!(g->s.temperature >= 0 && g->s.temperature <= 100))
         return tool_fail(TOOL_USAGE, "--temperature=%g: expected 0 to 100",
                          g->s.temperature);
@@ -313,6 +315,11 @@ parse(gen *g, int argc, char **argv)
         {"--prompt", TOOL_TEXT, &g->p.text, "TEXT", "the text to go on from"},
         {"--prompt-file", TOOL_TEXT, &g->p.file, "FILE",
          "the same from a file; default standard input"},
+        {"--chat", TOOL_FLAG, &g->p.chat, "",
+         "the prompt is a message, put into the model's template"},
+        {"--system", TOOL_TEXT, &g->p.system, "TEXT", "a message before it, for --chat"},
+        {"--chat-template", TOOL_TEXT, &g->p.chat_template, "FILE",
+         "default beside the tokenizer, or in tokenizer_config.json"},
         {"-n", TOOL_INT, &g->n, "N", "tokens at most; default 128"},
         {"--temperature", TOOL_DOUBLE, &g->s.temperature, "T",
          "0 (default): always the likeliest token"},

@@ -1,6 +1,6 @@
 /* prompt.c - what generation starts from. Files that a model is published with lie beside
  * its tokenizer or beside itself: generation_config.json, config.json,
- * tokenizer_config.json; each may be missing.
+ * tokenizer_config.json, chat_template.jinja; each may be missing.
  */
 #include "tools/prompt.h"
 
@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+
+#include "text/template.h"
 
 #define MAX_TEXT ((size_t)64 << 20)
 
@@ -140,6 +142,86 @@ read_text(prompt *p, fg_str *text)
     return fg_file_read(p->cx, p->a, p->file ? p->file : "/dev/stdin", MAX_TEXT, text);
 }
 
+/* ---- chats --------------------------------------------------------------------------- */
+
+/* One template, or several with names of which one is the default. */
+static const cJSON *
+default_template(const cJSON *o)
+{
+    const cJSON *e;
+
+    if (!cJSON_IsArray(o))
+        return o;
+    cJSON_ArrayForEach(e, o)
+    {
+        const cJSON *name = cJSON_GetObjectItemCaseSensitive(e, "name");
+        if (cJSON_IsString(name) && !strcmp(name->valuestring, "default"))
+            return cJSON_GetObjectItemCaseSensitive(e, "template");
+    }
+    return NULL;
+}
+
+static bool
+find_template(prompt *p, const cJSON *settings, fg_str *text, const char **name)
+{
+    const cJSON *inside =
+        default_template(cJSON_GetObjectItemCaseSensitive(settings, "chat_template"));
+    const char *path = p->chat_template;
+
+    path = path ? path : find_file(p, "chat_template.jinja");
+    *name = path ? path : "chat_template";
+    if (path)
+        return fg_file_read(p->cx, p->a, path, MAX_TEXT, text);
+    if (!cJSON_IsString(inside))
+        return fg_error(p->cx, "no chat template beside the tokenizer: name it with "
+                               "--chat-template");
+    *text = fg_str_of(fg_strdup(p->a, inside->valuestring));
+    return true;
+}
+
+static void
+add_message(cJSON *list, const char *role, const char *content)
+{
+    cJSON *m = cJSON_CreateObject();
+
+    cJSON_AddStringToObject(m, "role", role);
+    cJSON_AddStringToObject(m, "content", content);
+    cJSON_AddItemToArray(list, m);
+}
+
+/* "<s>" or {"content": "<s>"} */
+static void
+add_token(cJSON *to, const cJSON *settings, const char *name)
+{
+    const cJSON *o = cJSON_GetObjectItemCaseSensitive(settings, name);
+
+    if (cJSON_IsObject(o))
+        o = cJSON_GetObjectItemCaseSensitive(o, "content");
+    cJSON_AddStringToObject(to, name, cJSON_IsString(o) ? o->valuestring : "");
+}
+
+static bool
+render_chat(prompt *p, fg_str *text)
+{
+    cJSON *settings = config(p, "tokenizer_config.json");
+    cJSON *given = cJSON_CreateObject(),
+          *list = cJSON_AddArrayToObject(given, "messages");
+    fg_str template, message = fg_utf8_clean(p->a, *text);
+    const char *name;
+
+    if (p->system)
+        add_message(list, "system", p->system);
+    add_message(list, "user", fg_format(p->a, "%.*s", (int)message.n, message.s));
+    add_token(given, settings, "bos_token");
+    add_token(given, settings, "eos_token");
+    cJSON_AddBoolToObject(given, "add_generation_prompt", true);
+    bool ok = find_template(p, settings, &template, &name) &&
+              fg_template_render(p->cx, p->a, name, template, given, text);
+    cJSON_Delete(given);
+    cJSON_Delete(settings);
+    return ok;
+}
+
 bool
 prompt_begin(prompt *p)
 {
@@ -155,7 +237,9 @@ prompt_begin(prompt *p)
         find_eos(p);
     if (!p->context)
         find_context(p);
-    return fg_tokenizer_encode(p->t, p->cx, p->a, text, true, &p->ids);
+    /* A chat's template writes the tokens around the text itself. */
+    return (!p->chat || render_chat(p, &text)) &&
+           fg_tokenizer_encode(p->t, p->cx, p->a, text, !p->chat, &p->ids);
 }
 
 void

@@ -9,9 +9,11 @@
 typedef struct prompt {
     fg_ctx *cx;
     fg_arena *a;
-    const char *model, *tokenizer; /* paths; tokenizer NULL: beside the model */
-    const char *text, *file;       /* neither: standard input */
-    tool_list eos_given;           /* numbers or contents */
+    const char *model, *tokenizer;      /* paths; tokenizer NULL: beside the model */
+    const char *text, *file;            /* neither: standard input */
+    int chat;                           /* text is a message to the model */
+    const char *system, *chat_template; /* a message before it; a file */
+    tool_list eos_given;                /* numbers or contents */
     fg_tokenizer *t;
     fg_ids ids, eos;
     int64_t context; /* longest sequence of the model; 0: not known */
