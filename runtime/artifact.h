@@ -77,7 +77,7 @@ typedef struct fg_variant {
 } fg_variant;
 
 typedef struct fg_artifact_info {
-    const char *requirement; /* "forge-1 x86_64-linux x86-64-v3|x86-64-v4" */
+    const char *requirement; /* "forge-2 x86_64-linux x86-64-v3|x86-64-v4" */
     const char *compiler;    /* FORGE_VERSION that made it */
     const char *model;       /* name */
     uint32_t nsource, nsegment, nvariant;

@@ -244,7 +244,7 @@ fg_artifact_choose(const fg_artifact *a)
     return best;
 }
 
-/* "forge-1 x86_64-linux x86-64-v3|x86-64-v4" */
+/* "forge-2 x86_64-linux x86-64-v3|x86-64-v4" */
 forge_fit
 forge_requirement_fit(const char *text)
 {

@@ -1,0 +1,288 @@
+/* artifact.c - .forge files whose digests are right and whose contents are not: every byte
+ * of tables and objects may lie. Loading and binding either work or say what is wrong.
+ * Also: what is written is read back, requirement texts, digests. Prints `N passed,
+ * N failed`.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "runtime/artifact.h"
+
+static int passed, failed;
+
+static void
+expect(bool ok, const char *what, const char *why)
+{
+    passed += ok;
+    failed += !ok;
+    if (!ok)
+        printf("FAIL %s: %s\n", what, why);
+}
+
+/* ---- a host with little memory: sizes that lie must not get far -------------------------- */
+
+static void *
+host_alloc(void *user, size_t n)
+{
+    (void)user;
+    return n > (size_t)64 << 20 ? NULL : malloc(n);
+}
+
+static void
+host_release(void *user, void *p)
+{
+    (void)user;
+    free(p);
+}
+
+/* ---- files ---------------------------------------------------------------------------------- */
+
+typedef struct file {
+    uint8_t *data;
+    size_t n;
+} file;
+
+static file
+read_file(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    file r = {malloc(1 << 22), 0};
+
+    if (f && r.data) {
+        r.n = fread(r.data, 1, 1 << 22, f);
+        fclose(f);
+    }
+    return r;
+}
+
+static uint64_t
+number(const uint8_t *p, int bytes)
+{
+    uint64_t v = 0;
+
+    for (int k = 0; k < bytes; k++)
+        v |= (uint64_t)p[k] << 8 * k;
+    return v;
+}
+
+/* Row k of the table of sections. */
+static uint8_t *
+row(file f, uint32_t k)
+{
+    return f.data + FG_ARTIFACT_HEAD + (size_t)k * FG_ARTIFACT_ROW;
+}
+
+/* Makes all digests right again. */
+static void
+seal(file f)
+{
+    uint32_t n = (uint32_t)number(f.data + 12, 4);
+    fg_digest d;
+
+    for (uint32_t k = 0; k < n; k++) {
+        d = fg_digest_of(f.data + number(row(f, k) + 8, 8), number(row(f, k) + 16, 8));
+        memcpy(row(f, k) + 24, &d, sizeof d);
+    }
+    d = fg_digest_join(fg_digest_of(f.data, 24), row(f, 0), (size_t)n * FG_ARTIFACT_ROW);
+    memcpy(f.data + 24, &d, sizeof d);
+}
+
+/* Loads what is in memory, binds shapes to every input, plans; does not run it. */
+static forge_status
+load(forge_ctx *cx, file f)
+{
+    static const char data[1 << 16];
+    char path[40];
+    forge_model *m = NULL;
+    forge_run *r = NULL;
+    int fd = memfd_create("artifact", MFD_CLOEXEC);
+    bool written = write(fd, f.data, f.n) == (ssize_t)f.n;
+
+    expect(written, "a file in memory", "");
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    forge_status s = forge_load_file(cx, path, NULL, &m);
+    close(fd);
+    if (!s)
+        s = forge_run_new(cx, m, &r);
+    for (int i = 0; !s && i < forge_model_inputs(m); i++) {
+        forge_dtype t;
+        int rank;
+        const char *name = forge_model_input(m, i, &t, &rank), *text;
+        int64_t dims[12];
+        for (int x = 0; x < rank; x++) {
+            dims[x] = forge_model_input_dim(m, i, x, &text);
+            if (dims[x] < 0) /* a batch of 1, lengths of 3, sums of two lengths */
+                dims[x] = !x ? 1 : strchr(text, '+') ? 6 : 3;
+        }
+        s = forge_bind_input(r, name, t, rank, dims, data);
+    }
+    if (!s)
+        s = forge_run_threads(r, 1);
+    if (!s)
+        s = fg_prepare(r);
+    if (s && !*forge_message(cx))
+        expect(false, "a failure has a message", forge_status_text(s));
+    forge_run_free(r);
+    forge_model_free(m);
+    return s;
+}
+
+static uint64_t
+next(uint64_t *state)
+{
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    return *state >> 33;
+}
+
+/* A byte of a section that is not the report. */
+static size_t
+somewhere(file f, uint64_t *state)
+{
+    for (;;) {
+        uint32_t n = (uint32_t)number(f.data + 12, 4), k = (uint32_t)(next(state) % n);
+        uint64_t bytes = number(row(f, k) + 16, 8);
+        if (number(row(f, k), 4) != FG_SECTION_REPORT && bytes)
+            return number(row(f, k) + 8, 8) + next(state) % bytes;
+    }
+}
+
+static void
+lies(forge_ctx *cx, file good, const char *name)
+{
+    static const uint8_t odd[] = {0, 1, 2, 3, 0x7f, 0x80, 0xff, 0xfe};
+    file f = {malloc(good.n), good.n};
+    int loaded = 0;
+
+    for (uint64_t k = 0; k < 4000; k++) {
+        uint64_t state = k * 77 + 5;
+        memcpy(f.data, good.data, good.n);
+        for (int n = 1 + (int)(next(&state) % 3); n; n--) {
+            size_t at = somewhere(f, &state);
+            f.data[at] = next(&state) % 2 ? odd[next(&state) % sizeof odd]
+                                          : f.data[at] ^ (uint8_t)(1 << next(&state) % 8);
+        }
+        if (k % 10 == 0) /* the table of sections itself */
+            row(f, 0)[next(&state) % 40 % (FG_ARTIFACT_ROW - 24)] ^= 1;
+        if (number(row(f, 0) + 8, 8) < good.n && number(row(f, 0) + 16, 8) < good.n / 2)
+            seal(f);
+        loaded += load(cx, f) == FORGE_OK;
+    }
+    printf("%s: %d of 4000 changed files load\n", name, loaded);
+    expect(loaded < 4000, "some changes are found", name);
+    free(f.data);
+}
+
+/* ---- the rest --------------------------------------------------------------------------------- */
+
+static void
+test_requirements(void)
+{
+    static const struct {
+        int version; /* beyond this one's */
+        const char *rest;
+        forge_fit fit;
+    } row[] = {{0, "", FORGE_FIT_OTHER},
+               {0, " sparc-vms baseline", FORGE_FIT_OTHER},
+               {0, " x86_64-linux ", FORGE_FIT_UNSUPPORTED},
+               {0, " x86_64-linux x86-64-v9", FORGE_FIT_UNSUPPORTED},
+               {0, " x86_64-linux x86-64+teleport", FORGE_FIT_UNSUPPORTED},
+               {1, " x86_64-linux x86-64", FORGE_FIT_UNSUPPORTED},
+               {0, " x86_64-linux x86-64", FORGE_FIT_RECOMPILE},
+               {0, " x86_64-linux x86-64-v9|x86-64", FORGE_FIT_RECOMPILE}};
+    char own[800], text[900];
+    fg_isa set;
+
+    for (size_t k = 0; k < sizeof row / sizeof *row; k++) {
+        snprintf(text, sizeof text, "forge-%d%s", FG_ARTIFACT_VERSION + row[k].version,
+                 row[k].rest);
+        expect(forge_requirement_fit(text) == row[k].fit, "requirement", text);
+    }
+    expect(forge_requirement_fit("") == FORGE_FIT_OTHER, "no requirement", "");
+    expect(forge_requirement_fit("forge") == FORGE_FIT_OTHER, "no version", "");
+    expect(fg_isa_text(fg_isa_host(), own, sizeof own), "this machine as text", "");
+    expect(fg_isa_parse(own, strlen(own), &set) && set == fg_isa_host(), "and back", own);
+    snprintf(text, sizeof text, "forge-%d %s x86-64|%s", FG_ARTIFACT_VERSION,
+             fg_isa_platform(), own);
+    expect(forge_requirement_fit(text) == FORGE_FIT_OPTIMAL, "its own code suits", text);
+}
+
+/* No two of some thousand near-equal blocks agree in either half of the digest. */
+static void
+test_digests(void)
+{
+    enum { BLOCKS = 3000 };
+    static uint64_t half[2][BLOCKS];
+    uint8_t block[200] = {0};
+    int same = 0;
+
+    for (int k = 0; k < BLOCKS; k++) {
+        size_t bit = (size_t)k % 1600;
+        block[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        fg_digest d = fg_digest_of(block, k < 1600 ? 200 : 199);
+        block[bit / 8] ^= (uint8_t)(k < 1600 ? 1 << bit % 8 : 0);
+        memcpy(&half[0][k], d.b, 8);
+        memcpy(&half[1][k], d.b + 8, 8);
+        for (int j = 0; j < k; j++)
+            same += half[0][k] == half[0][j] || half[1][k] == half[1][j];
+    }
+    expect(same == 0, "digests differ", "");
+    fg_digest a = fg_digest_of("", 0), b = fg_digest_of("\0", 1);
+    expect(!fg_digest_same(&a, &b), "nothing and a zero", "");
+}
+
+static const char program[] =
+    "func @main(%n: i64[], %x: f32[3], %c: bool[]) -> f32[3], f32[3] {\n"
+    "  %m = neg %x : f32[3]\n"
+    "  %a, %b = loop %n, _, %x, %m {carried=2} : f32[3], f32[3]"
+    " (%i: i64[], %go: bool[], %p: f32[3], %q: f32[3]) {\n"
+    "    %s = add %p, %p : f32[3]\n"
+    "    yield %go, %q, %s\n"
+    "  }\n"
+    "  %y = if %c : f32[3] {\n"
+    "    %t = exp %a : f32[3]\n"
+    "    yield %t\n"
+    "  } else {\n"
+    "    yield %b\n"
+    "  }\n"
+    "  ret %y, %b\n"
+    "}\n";
+
+int
+main(int argc, char **argv)
+{
+    const forge_config c = {
+        .size = sizeof c, .alloc = host_alloc, .release = host_release};
+    const char *model = argc > 1 ? argv[1] : "tests/models/gpt2-kv-ts17/model.onnx";
+    char folder[] = "/tmp/forge-artifact-XXXXXX", text[60], path[2][60];
+    forge_ctx *cx, *compiler;
+
+    test_requirements();
+    test_digests();
+    expect(!forge_open(&c, &cx) && !forge_open(NULL, &compiler) && mkdtemp(folder),
+           "open", "");
+    snprintf(text, sizeof text, "%s/control.fir", folder);
+    FILE *f = fopen(text, "w");
+    fputs(program, f);
+    fclose(f);
+    const char *from[] = {model, text};
+    for (int k = 0; k < 2; k++) {
+        snprintf(path[k], sizeof path[k], "%s/%d.forge", folder, k);
+        expect(!forge_compile_to_file(compiler, from[k], NULL, NULL, path[k]), from[k],
+               forge_message(compiler));
+        file good = read_file(path[k]);
+        if (!good.n)
+            continue;
+        expect(load(cx, good) == FORGE_OK, "as written", forge_message(cx));
+        lies(cx, good, from[k]);
+        free(good.data);
+        unlink(path[k]);
+    }
+    unlink(text);
+    rmdir(folder);
+    forge_close(cx);
+    forge_close(compiler);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
+}
