@@ -6,8 +6,10 @@
  * what the second iteration misses is seen; what both branches of an if left intact is
  * intact after it. Liveness is not used: a mistake there shows here.
  *
- * A kernel that appends to a state writes storage that other registers share: they
- * lose their value, and the kernel itself may not read the state in any other way.
+ * A kernel with work to do whose result is an alias writes in place: the storage has the
+ * result's value from then on and nobody else's. Whether each element is read before it
+ * is written is looked up from the result, going to the operands with the index. A kernel
+ * that appends to a state may read the state in no other way.
  */
 #include "passes/place.h"
 
@@ -18,28 +20,96 @@ typedef struct check {
     fg_reg *placed; /* registers with an offset */
     int64_t *bytes; /* by index in placed */
     uint32_t nplaced;
+    fg_reg *version; /* written in place */
+    uint32_t nversion;
 } check;
 
-/* The register whose bytes r has: aliases are left behind as far as nothing was
- * written. */
-static fg_reg
-version_of(const fg_module *m, fg_reg r)
-{
-    fg_reg x;
+/* ---- in place ---------------------------------------------------------------------- */
 
-    while (m->reg[r].mem == FG_MEM_ALIAS && !fg_append_of(m, r, &x))
-        r = m->reg[r].alias;
+static bool
+is_written(const check *c, fg_reg r)
+{
+    fg_inst *i = fg_def(c->m, r);
+    return fg_is_op(i, FG_OP_kernel) && !fg_kernel_alias(c->m, i);
+}
+
+/* The register whose value the bytes of r are: aliases that nobody wrote are behind it. */
+static fg_reg
+version_of(const check *c, fg_reg r)
+{
+    while (c->m->reg[r].mem == FG_MEM_ALIAS && !is_written(c, r))
+        r = c->m->reg[r].alias;
     return r;
 }
 
-/* All versions of a state share its storage: the last one written has its value. */
+/* No register's value is in the storage of s any more. */
+static void
+lose(check *c, fg_reg s)
+{
+    fg_bits_del(c->holds, s);
+    for (uint32_t k = 0; k < c->nversion; k++)
+        if (fg_storage_of(c->m, c->version[k]) == s)
+            fg_bits_del(c->holds, c->version[k]);
+}
+
 static void
 store_version(check *c, fg_reg r)
 {
-    for (fg_reg k = 1; k < c->m->nreg; k++)
-        if (c->m->reg[k].mem && fg_storage_of(c->m, k) == fg_storage_of(c->m, r))
-            fg_bits_del(c->holds, k);
+    lose(c, fg_storage_of(c->m, r));
     fg_bits_add(c->holds, r);
+}
+
+typedef struct lookup {
+    fg_module *m;
+    fg_bits here, there; /* done: read at the result's own index, at others */
+    const fg_type *t;    /* of the result */
+    fg_bits bad;         /* what must not be read at others */
+} lookup;
+
+/* Reading r at the index of the result (own), or anywhere, touches bad elements. */
+static bool
+reads_elsewhere(lookup *w, fg_reg r, bool own)
+{
+    fg_inst *i = fg_def(w->m, r);
+    fg_bits *done = own ? &w->here : &w->there;
+    const fg_type *t = r ? fg_rt(w->m, r) : NULL;
+    if (!r || fg_bits_has(*done, r))
+        return false;
+    fg_bits_add(*done, r);
+    own = own && t->rank == w->t->rank &&
+          !memcmp(t->dim, w->t->dim, t->rank * sizeof *t->dim);
+    if (!i)
+        return !own && fg_bits_has(w->bad, r);
+    for (int k = 0; k < i->nin; k++) {
+        bool keeps = fg_op_is(i->op, FG_T_ELEM) || i->op == FG_OP_copy ||
+                     (fg_keeps_rows(i->op) && k == 0);
+        if (reads_elsewhere(w, i->in[k], own && keeps))
+            return true;
+    }
+    return false;
+}
+
+/* Result k of the kernel shares bytes with operands that are only read, for this result
+ * alone, at the element being written. */
+static bool
+check_in_place(check *c, const fg_inst *kernel, int k)
+{
+    const fg_block *b = kernel->region[0];
+    uint32_t n = c->m->nreg;
+    fg_reg s = fg_storage_of(c->m, kernel->out[k]);
+    lookup w = {c->m, fg_bits_new(c->a, n), fg_bits_new(c->a, n),
+                fg_rt(c->m, kernel->out[k]), fg_bits_new(c->a, n)};
+    int shared = 0;
+    for (int j = 0; j < kernel->nin; j++)
+        if (kernel->in[j] && fg_storage_of(c->m, kernel->in[j]) == s) {
+            fg_bits_add(w.bad, b->param[j]);
+            shared++;
+        }
+    bool ok = shared <= 1;
+    for (int j = 0; j < b->last->nin && ok; j++)
+        ok = !reads_elsewhere(&w, b->last->in[j], j == k);
+    return ok || fg_error(c->m->cx, "%s: overwrites what it still reads",
+                          fg_inst_where(c->m, kernel));
 }
 
 static bool
@@ -58,6 +128,8 @@ reads_state_once(check *c, const fg_inst *kernel, fg_reg out)
                                   fg_inst_where(c->m, kernel));
 }
 
+/* ---- the walk ---------------------------------------------------------------------- */
+
 static void
 store(check *c, fg_reg r)
 {
@@ -69,7 +141,7 @@ store(check *c, fg_reg r)
             for (uint32_t j = 0; j < c->nplaced; j++) {
                 int64_t a = m->reg[s].offset, b = m->reg[c->placed[j]].offset;
                 if (a < b + c->bytes[j] && b < a + c->bytes[k])
-                    fg_bits_del(c->holds, c->placed[j]);
+                    lose(c, c->placed[j]);
             }
     fg_bits_add(c->holds, s);
 }
@@ -78,7 +150,7 @@ store(check *c, fg_reg r)
 static bool
 load(check *c, fg_reg r, const fg_inst *by)
 {
-    if (!r || fg_bits_has(c->holds, version_of(c->m, r)))
+    if (!r || fg_bits_has(c->holds, version_of(c, r)))
         return true;
     return fg_error(c->m->cx, "%s: reads %%%s, whose storage was overwritten",
                     fg_inst_where(c->m, by), c->m->reg[r].name);
@@ -164,12 +236,14 @@ check_block(check *c, fg_block *b)
                 return false;
         } else {
             for (int k = 0; k < i->nout; k++) {
-                if (fg_in_state(c->m, i->out[k])) {
-                    if (!reads_state_once(c, i, i->out[k]))
+                fg_reg r = i->out[k];
+                if (c->m->reg[r].mem != FG_MEM_ALIAS) {
+                    store(c, r);
+                } else if (is_written(c, r)) {
+                    if (!(fg_in_state(c->m, r) ? reads_state_once(c, i, r)
+                                               : check_in_place(c, i, k)))
                         return false;
-                    store_version(c, i->out[k]);
-                } else if (c->m->reg[i->out[k]].mem != FG_MEM_ALIAS) {
-                    store(c, i->out[k]);
+                    store_version(c, r);
                 }
             }
         }
@@ -180,15 +254,17 @@ check_block(check *c, fg_block *b)
 bool
 fg_check_place(fg_module *m, fg_arena *a)
 {
-    check c = {m,
-               a,
-               fg_bits_new(a, m->nreg),
-               FG_NEWN(a, fg_reg, m->nreg),
-               FG_NEWN(a, int64_t, m->nreg),
-               0};
+    check c = {.m = m,
+               .a = a,
+               .holds = fg_bits_new(a, m->nreg),
+               .placed = FG_NEWN(a, fg_reg, m->nreg),
+               .bytes = FG_NEWN(a, int64_t, m->nreg),
+               .version = FG_NEWN(a, fg_reg, m->nreg)};
     int64_t *sym = fg_nominal_symbols(m, a);
 
     for (fg_reg r = 1; r < m->nreg; r++) {
+        if (m->reg[r].mem == FG_MEM_ALIAS && is_written(&c, r))
+            c.version[c.nversion++] = r;
         if (m->reg[r].mem != FG_MEM_ARENA)
             continue;
         int64_t bytes = fg_reg_bytes(m, r, sym);

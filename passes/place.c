@@ -3,6 +3,8 @@
  *     %k = kernel %x ..        -> @arena+0
  *     %r = kernel %k {reshape} -> alias %k        same bytes: the kernel never runs
  *     %y = kernel %r ..        -> @output         written where the host wants it
+ *     %z = kernel %y {add %y}  -> alias %y        in place: the kernel reads %y last, and
+ *                                                 where it writes
  *     %w = const {w=$0}        -> @const          read where the file is mapped
  *     %p = kernel %k {append}  -> alias %k        %k is a state: only new rows are written
  *
@@ -191,10 +193,9 @@ distinct_offsets(const fg_planitem *item, int n)
 }
 
 static bool
-plan(fg_module *m, fg_passctx *cx)
+plan(fg_module *m, fg_passctx *cx, const fg_liverange *live)
 {
     fg_arena *a = cx->scratch;
-    fg_liverange *live = fg_liveness(m, a);
     int64_t *sym = fg_nominal_symbols(m, a);
     int *index = FG_NEWN(a, int, m->nreg);
     fg_reg *owner = FG_NEWN(a, fg_reg, m->nreg);
@@ -247,7 +248,10 @@ fg_pass_place(fg_module *m, fg_passctx *cx)
             fg_in_state(m, m->body->param[k]) ? FG_MEM_STATE : FG_MEM_INPUT;
     place_block(m, m->body);
     place_outputs(m);
-    if (!plan(m, cx))
+    const fg_liverange *live = fg_liveness(m, cx->scratch);
+    if (cx->opt >= 1)
+        fg_place_in_place(m, cx->scratch, live);
+    if (!plan(m, cx, live))
         return FG_FAILED;
     m->stage = FG_STAGE_PLACED;
     return fg_check_place(m, cx->scratch) ? FG_CHANGED : FG_FAILED;

@@ -19,6 +19,13 @@ fg_liverange *fg_liveness(fg_module *m, fg_arena *a);
  * transposes that only move axes of size 1); 0 when it has work to do. */
 fg_reg fg_kernel_alias(fg_module *m, const fg_inst *kernel);
 
+/* Lets results share the storage of operands that die at their kernel, where the kernel
+ * reads and writes the same element. Outputs and everything else have storage already. */
+void fg_place_in_place(fg_module *m, fg_arena *a, const fg_liverange *live);
+
+/* Operations that read a row of their operand before they write it. */
+bool fg_keeps_rows(fg_op op);
+
 /* Follows ALIAS to the register that owns the storage. */
 fg_reg fg_storage_of(const fg_module *m, fg_reg r);
 

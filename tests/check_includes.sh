@@ -23,7 +23,7 @@ frontend/*                      frontend/*
 onnx.pb-c.h                     frontend/*
 protobuf-c/*                    frontend/*
 passes/pass.h                   passes/* codegen/compile.* tools/* tests/*
-passes/place.h                  passes/* codegen/* tools/*
+passes/place.h                  passes/* codegen/* tools/* tests/*
 passes/cost.h                   passes/* codegen/report.c
 passes/reduce.h                 passes/* codegen/differ.c tests/fuzz.c
 passes/algebra.h                passes/* tests/rules.c

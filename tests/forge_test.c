@@ -16,6 +16,7 @@
  *     --parse         read and print; without EXPECT, what is printed must be the case itself
  *     --verify        and the module must be valid
  *     --pass=a,b      and these passes run, at check level 2; -O=N runs the pipeline of a level
+ *     --placed        and nothing in it is overwritten too early
  *     --eval          and @main is evaluated on the literals of `; IN:` lines, which must give those
  *                     of `; OUT:` lines, exactly or within `~ tolerance` at the end of the line
  *     --every-op      and at the end, every operation has occurred in some case
@@ -32,6 +33,7 @@
  */
 #include "codegen/compile.h"
 #include "ir/eval.h"
+#include "passes/place.h"
 #include "runtime/rt.h"
 
 #include <dirent.h>
@@ -401,6 +403,8 @@ perform(void *arg)
         return;
     mark_seen(m->body);
     if (!option(r, "--parse") && !fg_verify(m))
+        return;
+    if (option(r, "--placed") && !fg_check_place(m, r->a))
         return;
     if (passes || level) {
         const char *rounds = option(r, "--rounds"), *alpha = option(r, "--alpha");
