@@ -219,7 +219,7 @@ try_join(joiner *j, const sibling *b)
         fg_report_fusion(j->cx->report, "kernels side by side");
         return true;
     }
-    if (why)
+    if (why && j->cx->report->explain)
         fg_report_miss(j->cx->report, "fuse_ops", fg_inst_where(j->m, b->kernel), why);
     return false;
 }

@@ -414,6 +414,7 @@ perform(void *arg)
                          .opt = level ? atoi(level) : 1,
                          .rounds = rounds ? atoi(rounds) : 0,
                          .alpha = alpha ? atof(alpha) : 1};
+        r->report.explain = true;
         if (!fg_run_passes(m, &p, &r->report))
             return;
         if (!option(r, "--no-eval"))
