@@ -365,9 +365,9 @@ cmd_generate(int argc, char **argv)
             g.code = tool_fail_file(TOOL_FAILED, g.c.model, "out of memory");
         code = g.code;
     }
+    forge_run_free(g.r);
     lm_end(&g.lm);
     prompt_end(&g.p);
-    forge_run_free(g.r);
     forge_model_free(g.m);
     forge_close(g.fcx);
     fg_ctx_free(g.cx);

@@ -1,10 +1,9 @@
 /* lm.c - feeding a language model.
  *
- *     prefill  input_ids [1,P]  past [1,H,0,D]   -> logits [1,P,V], present [1,H,P,D]
- *     step i   input_ids [1,1]  past [1,H,P+i,D] -> logits [1,1,V], present [1,H,P+i+1,D]
+ *     prefill  input_ids [1,P]  past [1,H,0,D]   -> logits [1,P,V]
+ *     step i   input_ids [1,1]  past [1,H,P+i,D] -> logits [1,1,V]
  *
- * The presents of a step are the pasts of the next: two sets of buffers take turns, and
- * grow by doubling.
+ * The cache is a state of the run: nothing is copied from step to step.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,17 +11,16 @@
 #include "runtime/rt.h"
 #include "tools/lm.h"
 
+#define ROOM 256  /* positions of the cache at first */
 #define CHUNK 256 /* tokens of a prefill at a time: bounds the logits' memory */
 
 enum { OTHER, IDS, MASK, POSITION, SEQLENS, TOTAL, TYPES, CACHED, STATE };
 
-struct lm_state { /* one past input and the present output that feeds it */
-    int input, output;
-    int64_t dim[FG_MAXRANK];
-    void *buf[2];
-    size_t cap[2];
-    int turn; /* the buffer that holds the past */
-};
+static bool
+fail(lm *x)
+{
+    return fg_error(x->cx, "%s", forge_message(x->fcx));
+}
 
 /* ---- the contract --------------------------------------------------------------------- */
 
@@ -47,69 +45,17 @@ role_of(const char *name)
     return OTHER;
 }
 
-/* "present.3.key", "present_key_values.3.key" and "past_key_values.3.key" alike leave
- * "3key". */
-static void
-stem(const char *name, char *out, size_t n)
-{
-    static const char *const drop[] = {"present", "past", "key_values", "state"};
-    size_t k = 0;
-
-    while (*name && k + 1 < n) {
-        size_t skip = 0;
-        for (size_t d = 0; d < sizeof drop / sizeof *drop; d++)
-            if (!strncmp(name, drop[d], strlen(drop[d])))
-                skip = strlen(drop[d]);
-        if (!skip && ((*name >= '0' && *name <= '9') || (*name >= 'a' && *name <= 'z')))
-            out[k++] = *name;
-        name += skip ? skip : 1;
-    }
-    out[k] = '\0';
-}
-
-static int
-past_of(const lm *x, const char *present)
-{
-    char want[200], have[200];
-
-    stem(present, want, sizeof want);
-    for (int i = 0; i < forge_model_inputs(x->m); i++) {
-        const char *name = forge_model_input(x->m, i, NULL, NULL);
-        stem(name, have, sizeof have);
-        if (strstr(name, "past") && x->role[i] != STATE && !strcmp(want, have))
-            return i;
-    }
-    return -1;
-}
-
-/* By name; what names leave open goes in order. */
 static bool
-find_states(lm *x)
+of_state(const lm *x, const char *name)
 {
-    int next = 0, nin = forge_model_inputs(x->m);
+    const char *output;
 
-    for (int k = 0; k < forge_model_outputs(x->m); k++) {
-        const char *name = forge_model_output(x->m, k, NULL, NULL);
-        if (!strstr(name, "present"))
-            continue;
-        lm_state *s = &x->state[x->nstate++];
-        *s = (lm_state){.input = past_of(x, name), .output = k};
-        if (s->input >= 0)
-            x->role[s->input] = STATE;
+    for (int k = 0; k < forge_model_states(x->m); k++) {
+        const char *input = forge_model_state(x->m, k, &output);
+        if (!strcmp(name, input) || (output && !strcmp(name, output)))
+            return true;
     }
-    for (int k = 0; k < x->nstate; k++) {
-        lm_state *s = &x->state[k];
-        while (s->input < 0 && next < nin &&
-               (x->role[next] == STATE ||
-                !strstr(forge_model_input(x->m, next, NULL, NULL), "past")))
-            next++;
-        if (s->input < 0 && next == nin)
-            return fg_error(x->cx, "output \"%s\" has no past input that it feeds",
-                            forge_model_output(x->m, s->output, NULL, NULL));
-        s->input = s->input < 0 ? next : s->input;
-        x->role[s->input] = STATE;
-    }
-    return true;
+    return false;
 }
 
 static bool
@@ -121,7 +67,7 @@ find_logits(lm *x)
         const char *name = forge_model_output(x->m, k, &t, &rank);
         bool number = t == FORGE_F32 || t == FORGE_F16 || t == FORGE_BF16;
         if (number && rank >= 2 && (strstr(name, "logits") || x->logits < 0) &&
-            !strstr(name, "present"))
+            !of_state(x, name))
             x->logits = k;
     }
     return x->logits >= 0 || fg_error(x->cx, "no language model: no output of logits");
@@ -136,7 +82,7 @@ find_inputs(lm *x)
         forge_dtype t;
         int rank;
         const char *name = forge_model_input(x->m, i, &t, &rank);
-        x->role[i] = role_of(name);
+        x->role[i] = of_state(x, name) ? STATE : role_of(name);
         if (x->role[i] == IDS) {
             if (ids >= 0 || rank < 1 || (t != FORGE_I64 && t != FORGE_I32))
                 return fg_error(x->cx,
@@ -154,20 +100,22 @@ bool
 lm_begin(lm *x, fg_ctx *cx, fg_arena *a, forge_ctx *fcx, const forge_model *m,
          forge_run *r)
 {
-    int nin = forge_model_inputs(m), nout = forge_model_outputs(m);
+    int nin = forge_model_inputs(m);
 
     *x = (lm){.cx = cx, .a = a, .fcx = fcx, .m = m, .r = r, .logits = -1};
     x->role = FG_NEWN(a, uint8_t, (size_t)nin + 1);
     x->fed = FG_NEWN(a, void *, (size_t)nin + 1);
     x->fedcap = FG_NEWN(a, size_t, (size_t)nin + 1);
-    x->state = FG_NEWN(a, lm_state, (size_t)nout + 1);
-    if (!find_inputs(x) || !find_states(x) || !find_logits(x))
+    if (!find_inputs(x) || !find_logits(x))
         return false;
     x->fixed = x->fixed > 0 ? x->fixed : 0;
     for (int i = 0; i < nin; i++)
         if (x->role[i] == OTHER && !m->program->input[i].dflt)
             return fg_error(cx, "no text-only decoder: input \"%s\" is not known",
                             forge_model_input(m, i, NULL, NULL));
+    if (forge_model_states(m) &&
+        (forge_state_new(fcx, m, 1, ROOM, 0, &x->state) || forge_run_attach(r, x->state)))
+        return fail(x);
     return true;
 }
 
@@ -183,12 +131,6 @@ room(void **p, size_t *cap, size_t bytes)
         *cap = *p ? *cap : 0;
     }
     return *p;
-}
-
-static bool
-fail(lm *x)
-{
-    return fg_error(x->cx, "%s", forge_message(x->fcx));
 }
 
 static int64_t
@@ -240,50 +182,6 @@ feed(lm *x, int i, int64_t n, int64_t real)
     return forge_bind_input(x->r, name, dtype, rank, dims, t.data) ? fail(x) : true;
 }
 
-/* Before the first token dims that are not fixed have length 0. */
-static bool
-feed_state(lm *x, lm_state *s)
-{
-    forge_dtype dtype;
-    int rank;
-    const char *name = forge_model_input(x->m, s->input, &dtype, &rank);
-
-    if (!x->past) {
-        int64_t bytes = 16;
-        for (int k = 0; k < rank; k++) {
-            s->dim[k] = forge_model_input_dim(x->m, s->input, k, NULL);
-            s->dim[k] = s->dim[k] >= 0 ? s->dim[k] : k == 0 ? 1 : 0;
-            if (__builtin_mul_overflow(bytes, s->dim[k] ? s->dim[k] : 1, &bytes) ||
-                bytes > INT64_C(1) << 40)
-                return fg_error(x->cx, "input \"%s\" is too large", name);
-        }
-        if (!room(&s->buf[s->turn], &s->cap[s->turn], (size_t)bytes))
-            fg_raise_memory(x->cx);
-        memset(s->buf[s->turn], 0, s->cap[s->turn]);
-    }
-    if (forge_bind_input(x->r, name, dtype, rank, s->dim, s->buf[s->turn]))
-        return fail(x);
-    return true;
-}
-
-/* The present lies in the run's memory until it is copied: a run-time buffer of the right
- * size is known only after the run. */
-static bool
-keep_state(lm *x, lm_state *s)
-{
-    fg_tensor t;
-
-    if (!tool_output(x->r, x->m, s->output, &t))
-        return fg_error(x->cx, "no output");
-    size_t bytes = (size_t)tool_bytes(&t);
-    s->turn ^= 1;
-    if (!room(&s->buf[s->turn], &s->cap[s->turn], bytes + 16))
-        fg_raise_memory(x->cx);
-    memcpy(s->buf[s->turn], t.data, bytes);
-    memcpy(s->dim, t.dim, sizeof s->dim);
-    return true;
-}
-
 /* ---- steps -------------------------------------------------------------------------- */
 
 static bool
@@ -321,34 +219,28 @@ step(lm *x, int64_t real)
     for (int i = 0; i < forge_model_inputs(x->m); i++)
         if (x->role[i] != STATE && x->role[i] != OTHER && !feed(x, i, n, real))
             return false;
-    for (int k = 0; k < x->nstate; k++)
-        if (!feed_state(x, &x->state[k]))
-            return false;
     if (forge_execute(x->r))
         return fail(x);
     if (!take_row(x, n, real))
         return false;
     x->bytes = tool_run_work(x->r, false);
-    for (int k = 0; k < x->nstate; k++)
-        if (!keep_state(x, &x->state[k]))
-            return false;
-    x->past += x->nstate ? real : 0;
+    x->past += x->state ? real : 0;
     return true;
 }
 
 bool
 lm_read(lm *x, const int32_t *ids, size_t n)
 {
-    size_t most = !x->nstate ? SIZE_MAX : x->fixed ? (size_t)x->fixed : CHUNK;
+    size_t most = !x->state ? SIZE_MAX : x->fixed ? (size_t)x->fixed : CHUNK;
 
     for (size_t done = 0, part; done < n; done += part) {
         part = n - done < most ? n - done : most;
-        if (x->nstate && x->fixed && part != most)
+        if (x->state && x->fixed && part != most)
             return fg_error(x->cx, "the model reads %lld tokens at a time",
                             (long long)x->fixed);
         for (size_t k = 0; k < part; k++)
             FG_PUSH(x->a, x->ids, x->nids, x->capids) = ids[done + k];
-        if (!step(x, (int64_t)(x->nstate ? part : x->nids)))
+        if (!step(x, (int64_t)(x->state ? part : x->nids)))
             return false;
     }
     return true;
@@ -357,10 +249,7 @@ lm_read(lm *x, const int32_t *ids, size_t n)
 void
 lm_end(lm *x)
 {
-    for (int k = 0; k < x->nstate; k++) {
-        free(x->state[k].buf[0]);
-        free(x->state[k].buf[1]);
-    }
     for (int i = 0; x->fed && i < forge_model_inputs(x->m); i++)
         free(x->fed[i]);
+    forge_state_free(x->state);
 }

@@ -8,8 +8,6 @@
 
 #include "tools/tool.h"
 
-typedef struct lm_state lm_state;
-
 typedef struct lm {
     fg_ctx *cx; /* for diagnostics */
     fg_arena *a;
@@ -19,8 +17,8 @@ typedef struct lm {
     uint8_t *role; /* by input */
     void **fed;    /* by input: what is bound, with room for fedcap bytes */
     size_t *fedcap;
-    lm_state *state;
-    int nstate, logits;
+    forge_state *state; /* the cache; NULL: the model has none */
+    int logits;
     int32_t vocab;
     int64_t fixed; /* length that ids must have; 0: any */
     int64_t past;  /* tokens the cache holds */
