@@ -23,16 +23,18 @@ typedef struct reducer {
     const char *text;
     fg_fault_fn *shows;
     void *user;
+    const char *focus; /* interned, or NULL */
     int tries;
 } reducer;
 
-typedef bool edit_fn(fg_module *m, int k); /* false: there is no k-th */
+typedef bool edit_fn(reducer *r, fg_module *m, int k); /* false: there is no k-th */
 
 /* ---- edits ------------------------------------------------------------------------- */
 
 static bool
-drop_output(fg_module *m, int k)
+drop_output(reducer *r, fg_module *m, int k)
 {
+    (void)r;
     fg_inst *ret = m->body->last;
     if (k >= ret->nin || ret->nin == 1)
         return false;
@@ -44,8 +46,9 @@ drop_output(fg_module *m, int k)
 }
 
 static bool
-drop_input(fg_module *m, int k)
+drop_input(reducer *r, fg_module *m, int k)
 {
+    (void)r;
     fg_block *b = m->body;
     if (k >= b->nparam)
         return false;
@@ -76,8 +79,9 @@ become_input(fg_module *m, fg_reg r)
 
 /* Counted from the end, so that what feeds only the k-th goes with it. */
 static bool
-cut_instruction(fg_module *m, int k)
+cut_instruction(reducer *r, fg_module *m, int k)
 {
+    (void)r;
     fg_inst *i = m->body->last;
     for (i = i->prev; i && k; k--)
         i = i->prev;
@@ -86,6 +90,39 @@ cut_instruction(fg_module *m, int k)
     for (int o = 0; o < i->nout; o++)
         become_input(m, i->out[o]);
     fg_inst_remove(i);
+    return true;
+}
+
+/* The focus becomes the only output; what is more than k instructions away from it, input. */
+static bool
+keep_focus(reducer *r, fg_module *m, int k)
+{
+    uint32_t n = m->nreg;
+    fg_reg focus = 0;
+    for (fg_reg x = 1; x < n; x++)
+        if (fg_ri(m, x)->name == r->focus && fg_ri(m, x)->block == m->body)
+            focus = x;
+    if (!focus || k > 16)
+        return false;
+    int *near = FG_NEWN(m->a, int, n); /* 1 + how many steps are left */
+    fg_inst *ret = m->body->last;
+    ret->in[0] = focus;
+    ret->nin = m->noutput = 1;
+    m->output[0] = (fg_port){fg_ri(m, focus)->name, focus, -1};
+    near[focus] = k + 1;
+    fg_each_inst_back(m->body, i) {
+        int left = 0;
+        for (int o = 0; o < i->nout; o++)
+            left = near[i->out[o]] > left ? near[i->out[o]] : left;
+        for (int j = 0; left > 1 && j < i->nin; j++)
+            if (near[i->in[j]] < left - 1)
+                near[i->in[j]] = left - 1;
+        if (left == 1 && i != ret && i->op != FG_OP_const && i->out[0] != focus) {
+            for (int o = 0; o < i->nout; o++)
+                become_input(m, i->out[o]);
+            fg_inst_remove(i);
+        }
+    }
     return true;
 }
 
@@ -114,7 +151,7 @@ perform(void *arg)
     trial *t = arg;
     reducer *r = t->r;
     fg_module *m = fg_parse_again(r->like, t->a, "reduced", r->text);
-    if (!m || !t->edit(m, t->k))
+    if (!m || !t->edit(r, m, t->k))
         return;
     drop_unread(m, t->a);
     fg_text o = fg_text_new(r->a);
@@ -144,10 +181,15 @@ attempt(reducer *r, edit_fn *edit, int k)
 }
 
 const char *
-fg_reduce(fg_module *like, fg_arena *a, const char *text, fg_fault_fn *shows, void *user)
+fg_reduce(fg_module *like, fg_arena *a, const char *text, const char *focus,
+          fg_fault_fn *shows, void *user)
 {
     edit_fn *const edits[] = {drop_output, cut_instruction, drop_input};
-    reducer r = {like, a, text, shows, user, 0};
+    reducer r = {like, a, text, shows, user, focus ? fg_intern(like->cx, focus) : NULL,
+                 0};
+    for (int k = 1; focus && k <= 16; k *= 2)
+        if (attempt(&r, keep_focus, k) == 1)
+            break;
     for (bool any = true; any;) {
         any = false;
         for (size_t e = 0; e < sizeof edits / sizeof *edits; e++)

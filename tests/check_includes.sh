@@ -6,7 +6,7 @@ rules='
 runtime/forge.h                 *
 runtime/abi.h                   runtime/* codegen/*
 runtime/plan.h                  runtime/* passes/place.c tests/unit/* tests/*
-runtime/rt.h                    runtime/* codegen/compile.c tools/* tests/*
+runtime/rt.h                    runtime/* codegen/compile.c codegen/differ.c tools/* tests/*
 runtime/artifact.h              runtime/* codegen/save.h tools/dump_artifact.c tests/unit/*
 runtime/isa.h                   runtime/* codegen/*
 runtime/link.h                  runtime/* codegen/cpu/cpu.c

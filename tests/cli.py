@@ -92,6 +92,26 @@ def decode(c, model):
     c.expect(len(line["lat_ms"]) == 40, "decode goes past the reset of its cache")
 
 
+def diff(c, model, data, folder):
+    out = os.path.join(folder, "reduced.fir")
+    c.expect("none is wrong" in c.run(0, "diff", model, "--test-data=" + data), "diff finds nothing")
+    found = json.loads(c.run(0, "diff", model, "--random=1", "--json"))
+    c.expect({"name", "type", "nodes", "differ", "ulp", "relative", "wrong"} <= set(found["registers"][0])
+             and "first_wrong" not in found, "diff --json lists the registers")
+    # Without tolerance, what rounds otherwise is wrong: a way to see the search at work.
+    exact = ["--atol=0", "--rtol=0", "--random=1"]
+    c.run(3, "diff", model, *exact, message="the passes change output")
+    c.run(3, "diff", model, *exact, "--bisect", "-o", out, message="pass ")
+    with open(out) as f:
+        c.expect(f.read().startswith("; RUN: --pass="), "the reduced test names its pass")
+    c.run(0, "opt", out)
+    c.run(3, "diff", out, *exact, "--passes=fuse_ops", message="the first that goes wrong")
+    c.run(1, "diff", model, message="has no data")
+    c.run(1, "diff", os.path.join(folder, "none.onnx"), message="none.onnx")
+    for argv in ([], [model, "-o", out], [model, "--fly"], ["x.forge"]):
+        c.run(2, "diff", *argv)
+
+
 def main():
     c, models = Checks(sys.argv[1]), sys.argv[2]
     model = os.path.join(models, "bert-ts17", "model.onnx")
@@ -100,6 +120,7 @@ def main():
         usage(c, model)
         faults(c, model, data, folder)
         results(c, model, data, folder)
+        diff(c, model, data, folder)
     for name in ("gpt2-kv-ts17", "llama-genai-gqa", "lfm2-kv-ts17", "llama-op23"):
         decode(c, os.path.join(models, name, "model.onnx"))
     c.run(1, "bench", model, "--task=decode", message="KV cache")

@@ -59,7 +59,7 @@ stage build-gcc build build
 stage includes sh tests/check_includes.sh
 stage readme sh tests/check_readme.sh build/forge
 stage text build/forge-test --run $texts
-for program in core plan runtime api artifact state text rules kernels; do
+for program in core plan runtime api artifact differ state text rules kernels; do
     stage "$program" "build/test-$program"
 done
 stage fuzz build/test-fuzz --seconds=15 --seed=1
@@ -86,7 +86,7 @@ if [ "$fast" != fast ]; then
     stage build-clang env CC=clang-19 sh -c 'meson setup build-clang && ninja -C build-clang'
     stage build-asan build build-asan -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Db_ndebug=false
     stage text-asan build-asan/forge-test $texts
-    for program in core plan runtime api artifact state text rules; do
+    for program in core plan runtime api artifact differ state text rules; do
         stage "$program-asan" "build-asan/test-$program"
     done
     stage fuzz-asan build-asan/test-fuzz --seconds=20 --seed=500000
