@@ -3,36 +3,21 @@
 
     attention.py build/forge [--filter REGEX] [--list]
 
-Each case is a graph as text, how many attentions must fuse, and for what must not, the reason that
-the report gives. Every graph runs on each of its sets of sizes.
+Each case says how many attentions must fuse, and for what must not, the reason that the report gives.
 """
-import argparse, itertools, json, os, re, subprocess, sys, tempfile
+import itertools, sys
 
 import numpy as np
-import onnx, onnx.helper, onnx.numpy_helper, onnx.parser
-import onnxruntime
 
-SIZES = [dict(B=2, S=7, T=9, P=2), dict(B=1, S=1, T=5, P=4), dict(B=3, S=33, T=40, P=7)]
-TOLERANCE = {"float": (2e-5, 1e-4), "double": (1e-9, 1e-9), "float16": (4e-3, 4e-3), "bfloat16": (0.04, 0.04)}
+import graphs
+from graphs import const
+
 CASES = {}
 
 
-def case(name, inputs, body, fused=1, output="y", reason=None, opset=17, tol=None, functions="", domains="", sizes=None):
-    """inputs: "float[B,4,S,8] q, .."; reason: a regular expression that one missed candidate must match."""
+def case(name, inputs, body, fused=1, **more):
     assert name not in CASES, name
-    CASES[name] = dict(inputs=inputs, body=body, fused=fused, output=output, reason=reason, opset=opset, tol=tol,
-                       functions=functions, domains=domains, sizes=sizes or SIZES)
-
-
-def const(name, value, kind="float"):
-    v = np.atleast_1d(value)
-    shape = "" if np.ndim(value) == 0 else "[" + ",".join(map(str, v.shape)) + "]"
-    text = {np.inf: "inf", -np.inf: "-inf"}
-    if any(float(x) in text for x in v.flat):           # the text format has no infinities
-        assert np.ndim(value) == 0
-        return f"{name}_1 = Constant <value = {kind} {{-1}}> ()\n{name}_0 = Constant <value = {kind} {{0}}> ()\n" \
-               f"{name} = Div({name}_1, {name}_0)\n"
-    return f"{name} = Constant <value = {kind}{shape} {{{','.join(str(x) for x in v.flat)}}}> ()\n"
+    CASES[name] = graphs.Case(inputs, body, {"attention": fused}, skip="fuse_ops", **more)
 
 
 QKV = "float[B,4,S,8] q, float[B,4,T,8] k, float[B,4,T,8] v"
@@ -278,112 +263,6 @@ case("near: the difference of maps goes on", QKV + ", float[B,4,S,8] r", QK + "p
 case("near: weights, not keys", "float[B,S,8] q", const("w", (np.arange(40).reshape(8, 5) / 40).round(3)) + "s = MatMul(q, w)\np = Softmax <axis = -1> (s)\n" +
      const("u", (np.arange(30).reshape(5, 6) / 30).round(3)) + "y = MatMul(p, u)\n", 0)
 
-# ---- running ---------------------------------------------------------------------------------------
-
-
-def model_of(c, kind=None):
-    inputs, body, functions = c["inputs"], c["body"], c["functions"]
-    if kind:            # the same graph in float
-        inputs = inputs.replace(kind, "float")
-    first = inputs.split("[")[0]
-    output = c["output"] if "[" in c["output"] or " " in c["output"] else f"{first}[] y"
-    text = f'<ir_version: {10 if c["opset"] > 20 else 8}, opset_import: ["" : {c["opset"]}{c["domains"]}]>\n' \
-           f"agraph ({inputs}) => ({output}) {{\n{body}}}\n{functions}"
-    model = onnx.parser.parse_model(text)
-    for o in model.graph.output:
-        if not re.search(r"\[.", c["output"]):
-            o.type.tensor_type.ClearField("shape")
-    return model
-
-
-def data_of(model, sizes, seed):
-    rng = np.random.default_rng(seed)
-    for i in model.graph.input:
-        t = i.type.tensor_type
-        shape = [d.dim_value if d.HasField("dim_value") else sizes[d.dim_param] for d in t.shape.dim]
-        if t.elem_type == onnx.TensorProto.BOOL:
-            a = rng.random(shape) < 0.6
-            if i.name == "any" and a.size > 1:          # one row without any key
-                a.reshape(-1, shape[-1])[0] = False
-            elif i.name != "any":
-                a[..., 0] = i.name == "keep"
-            yield a
-            continue
-        a = rng.standard_normal(shape)
-        if i.name == "mask":
-            a = np.where(rng.random(shape) < 0.3, -3.0, a / 2)
-        yield a.astype(onnx.helper.tensor_dtype_to_np_dtype(t.elem_type))
-
-
-def expected(c, model, data):
-    kind = "bfloat16" if c["tol"] == "bfloat16" else None
-    oracle = model_of(c, kind) if kind else model
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(oracle.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    given = [a.astype(np.float32) if kind and a.dtype != bool else a for a in data]
-    out = session.run(None, {i.name: a for i, a in zip(model.graph.input, given)})
-    return [o.astype(data[0].dtype) if kind else o for o in out]
-
-
-def save(folder, kind, k, array):
-    with open(os.path.join(folder, f"{kind}_{k}.pb"), "wb") as out:
-        out.write(onnx.numpy_helper.from_array(array).SerializeToString())
-
-
-def check(forge, name, c, folder):
-    """What is wrong with a case."""
-    model = model_of(c)
-    path, report = os.path.join(folder, "model.onnx"), os.path.join(folder, "report.json")
-    onnx.save(model, path)
-    atol, rtol = (0.02, 0.02) if c["tol"] == "grid" else TOLERANCE[c["tol"] or "float"]
-    for n, sizes in enumerate(c["sizes"]):
-        test = os.path.join(folder, f"set{n}")
-        os.makedirs(test)
-        data = list(data_of(model, sizes, n))
-        for k, array in enumerate(data):
-            save(test, "input", k, array)
-        for k, array in enumerate(expected(c, model, data)):
-            save(test, "output", k, array)
-        p = subprocess.run([forge, "run", path, "--test-data=" + test, "--report=" + report, f"--atol={atol}", f"--rtol={rtol}"],
-                           capture_output=True, text=True, timeout=120)
-        if p.returncode:
-            return f"{sizes}: exit {p.returncode}: {p.stderr.strip()[-300:]}"
-    with open(report) as f:
-        a = json.load(f)["attention"]
-    missed = "; ".join(f"{m['node']}: {m['reason']}" for m in a["missed"])
-    if a["fused"] != c["fused"]:
-        return f"{a['fused']} fused, not {c['fused']}: {missed}"
-    if c["reason"] and not re.search(c["reason"], missed):
-        return f"no reason like {c['reason']!r}: {missed}"
-    return None
-
-
-def main():
-    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("forge")
-    ap.add_argument("--filter", default="")
-    ap.add_argument("--list", action="store_true")
-    args = ap.parse_args()
-    onnxruntime.set_default_logger_severity(4)
-    passed = failed = 0
-    for name, c in CASES.items():
-        if not re.search(args.filter, name):
-            continue
-        if args.list:
-            print(name)
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                wrong = check(args.forge, name, c, folder)
-            except Exception as e:
-                wrong = f"{type(e).__name__}: {str(e)[:300]}"
-        passed, failed = passed + (not wrong), failed + bool(wrong)
-        if wrong:
-            print(f"{name}: {wrong}")
-    print(f"{passed} passed, {failed} failed")
-    return failed != 0
-
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(graphs.main(CASES, __doc__))

@@ -69,6 +69,7 @@ stage venv venv
 stage models .venv/bin/python tests/models.py build/forge tests/models examples --jobs 2
 stage flow .venv/bin/python tests/flow.py build/forge
 stage attention .venv/bin/python tests/attention.py build/forge
+stage idioms .venv/bin/python tests/idioms.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
 stage cache .venv/bin/python tests/cache.py build/forge tests/models
 stage artifact .venv/bin/python tests/artifact.py build/forge tests/models --jobs 2
