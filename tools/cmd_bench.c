@@ -9,6 +9,7 @@
 
 #include "runtime/rt.h"
 #include "tools/bench.h"
+#include "tools/progress.h"
 
 bool
 bench_fail(bench *b, const char *fmt, ...)
@@ -243,7 +244,10 @@ work(void *arg)
     if (!bench_compile(b) || !strcmp(b->task, "compile"))
         return;
     reset_peak();
-    if (!bench_first_run(b) || !bench_warm_up(b) || !measure(b))
+    tool_progress_begin("measuring", b->c.model);
+    bool ran = bench_first_run(b) && bench_warm_up(b) && measure(b);
+    tool_progress_end();
+    if (!ran)
         return;
     b->run_peak_kb = status_kb("VmHWM");
     b->threads = b->r->threads;

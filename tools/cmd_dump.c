@@ -13,6 +13,7 @@
 
 #include "tools/dump.h"
 #include "tools/page.h"
+#include "tools/progress.h"
 #include "tools/trace.h"
 
 typedef enum { IMPORT, OPT, FUSED, PLACED, LL, ASM, NONE } stage;
@@ -261,7 +262,10 @@ show(void *arg)
         dump_operations(&x->out);
     if (x->passes)
         dump_passes(&x->out);
-    if (x->c.model && (!compile(x) || !views(x) || !files(x)))
+    tool_progress_begin("compiling", x->c.model ? x->c.model : "");
+    bool ok = !x->c.model || compile(x);
+    tool_progress_end();
+    if (!ok || (x->c.model && (!views(x) || !files(x))))
         return;
     if (cJSON_GetArraySize(x->texts)) {
         cJSON_AddItemToObject(x->json, "modules", x->texts);

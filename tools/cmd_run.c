@@ -8,6 +8,7 @@
 #include "frontend/onnx.h"
 #include "runtime/rt.h"
 #include "tools/compare.h"
+#include "tools/progress.h"
 #include "tools/tool.h"
 
 typedef struct run {
@@ -240,7 +241,10 @@ run_model(run *x, forge_ctx *cx)
     }
     if ((x->code = tool_bind(x->cx, x->a, x->c.model, &x->in, cx, x->m, x->r)))
         return;
-    if (forge_execute(x->r)) {
+    tool_progress_begin("running", x->c.model);
+    forge_status s = forge_execute(x->r);
+    tool_progress_end();
+    if (s) {
         x->code = tool_fail_file(TOOL_FAILED, x->c.model, "%s", forge_message(cx));
         return;
     }

@@ -41,5 +41,8 @@ main(int argc, char **argv)
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (!strcmp(argv[1], verbs[i].name))
             return verbs[i].run(argc - 1, argv + 1);
-    return tool_fail(TOOL_USAGE, "no verb \"%s\"; see forge --help", argv[1]);
+    const char *near = fg_closest(argv[1], strlen(argv[1]), verbs,
+                                  sizeof verbs / sizeof *verbs, sizeof *verbs);
+    return tool_fail(TOOL_USAGE, "no verb \"%s\"%s%s; see forge --help", argv[1],
+                     near ? "; did you mean " : "", near ? near : "");
 }

@@ -2,6 +2,7 @@
 #include "tools/tool.h"
 
 #include "passes/pass.h"
+#include "tools/progress.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -29,6 +30,7 @@ put_line(const char *text)
             out[n++] = (char)*s;
     }
     out[n] = '\0';
+    tool_progress_end();
     fprintf(stderr, "forge: %s\n", out);
 }
 
@@ -136,8 +138,10 @@ parse_one(const tool_option *o, int argc, char **argv, int *at)
 }
 
 static void
-print_options(const tool_option *o)
+print_options(const char *title, const tool_option *o)
 {
+    if (o->name)
+        printf("\n%s\n", title);
     for (; o->name; o++) {
         char left[64];
         bool maybe = o->kind == TOOL_MAYBE;
@@ -145,6 +149,53 @@ print_options(const tool_option *o)
                  *o->arg && o->kind != TOOL_LEVEL ? "=" : "", o->arg, maybe ? "]" : "");
         printf("    %-24s %s\n", left, o->meaning);
     }
+}
+
+/* What the common options say, once all of them are known. */
+static int
+check_common(tool_common *c)
+{
+    if (c->o.opt > 3)
+        return tool_fail(TOOL_USAGE, "-O%d: expected -O0 to -O3", c->o.opt);
+    char *end = "";
+    if (c->budget && (!isdigit((unsigned char)c->budget[0]) ||
+                      !(c->mem_budget = strtoull(c->budget, &end, 10)) || *end))
+        return tool_fail(TOOL_USAGE, "--mem-budget=%s: expected a number of bytes",
+                         c->budget);
+    if (!(c->o.alpha >= 0 && c->o.alpha <= 1))
+        return tool_fail(TOOL_USAGE, "--alpha=%g: expected 0 to 1", c->o.alpha);
+    if (tool_check_passes("--passes", c->o.passes, true) ||
+        tool_check_passes("--skip", c->o.skip, false))
+        return TOOL_USAGE;
+    if (c->o.target && strcmp(c->o.target, "cpu"))
+        return tool_fail(TOOL_USAGE, "--target=%s: this build has cpu", c->o.target);
+    c->o.cache = !c->cache ? "" : strcmp(c->cache, "none") ? c->cache : NULL;
+    return TOOL_OK;
+}
+
+static int
+count_options(const tool_option *o)
+{
+    int n = 0;
+
+    while (o[n].name)
+        n++;
+    return n;
+}
+
+static int
+no_option(const char *verb, const char *given, const tool_option *own,
+          const tool_option *common)
+{
+    size_t len = strcspn(given, "=");
+    const char *near =
+        fg_closest(given, len, own, (size_t)count_options(own), sizeof *own);
+
+    if (!near)
+        near =
+            fg_closest(given, len, common, (size_t)count_options(common), sizeof *common);
+    return tool_fail(TOOL_USAGE, "no option %s%s%s; see forge %s --help", given,
+                     near ? "; did you mean " : "", near ? near : "", verb);
 }
 
 int
@@ -178,9 +229,14 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
         {"--no-compile", TOOL_FLAG, &c->o.no_compile, "",
          "run what is compiled already, or fail"},
         {"--help", TOOL_FLAG, &c->help, "", "this text"},
+        {"--version", TOOL_FLAG, &c->version, "", "the version of forge"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "-h")) {
+            c->help = 1;
+            continue;
+        }
         if (argv[i][0] != '-' || !argv[i][1]) {
             if (c->model)
                 return tool_fail(TOOL_USAGE, "one model at a time: %s or %s", c->model,
@@ -192,33 +248,18 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
         if (code < 0)
             code = parse_one(common, argc, argv, &i);
         if (code < 0)
-            return tool_fail(TOOL_USAGE, "no option %s; see forge %s --help", argv[i],
-                             argv[0]);
+            return no_option(argv[0], argv[i], own, common);
         if (code)
             return code;
     }
+    if (c->version)
+        printf("forge %s\n", forge_version());
     if (c->help) {
-        printf("%s\n\n", usage);
-        print_options(own);
-        print_options(common);
-        return -1;
+        printf("%s\n", usage);
+        print_options("Of this verb:", own);
+        print_options("Of every verb:", common);
     }
-    if (c->o.opt > 3)
-        return tool_fail(TOOL_USAGE, "-O%d: expected -O0 to -O3", c->o.opt);
-    char *end = "";
-    if (c->budget && (!isdigit((unsigned char)c->budget[0]) ||
-                      !(c->mem_budget = strtoull(c->budget, &end, 10)) || *end))
-        return tool_fail(TOOL_USAGE, "--mem-budget=%s: expected a number of bytes",
-                         c->budget);
-    if (!(c->o.alpha >= 0 && c->o.alpha <= 1))
-        return tool_fail(TOOL_USAGE, "--alpha=%g: expected 0 to 1", c->o.alpha);
-    if (tool_check_passes("--passes", c->o.passes, true) ||
-        tool_check_passes("--skip", c->o.skip, false))
-        return TOOL_USAGE;
-    if (c->o.target && strcmp(c->o.target, "cpu"))
-        return tool_fail(TOOL_USAGE, "--target=%s: this build has cpu", c->o.target);
-    c->o.cache = !c->cache ? "" : strcmp(c->cache, "none") ? c->cache : NULL;
-    return TOOL_OK;
+    return c->help || c->version ? -1 : check_common(c);
 }
 
 int
@@ -332,8 +373,11 @@ tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out)
     bool artifact = tool_is_artifact(c->model);
     if (artifact && fixed_options(c))
         return TOOL_USAGE;
-    if (artifact ? forge_load_file(cx, c->model, NULL, out)
-                 : forge_compile_file(cx, c->model, &c->o, out))
+    tool_progress_begin(artifact ? "loading" : "compiling", c->model);
+    forge_status s = artifact ? forge_load_file(cx, c->model, NULL, out)
+                              : forge_compile_file(cx, c->model, &c->o, out);
+    tool_progress_end();
+    if (s)
         return tool_fail_file(TOOL_FAILED, c->model, "%s", forge_message(cx));
     return write_report(c, *out);
 }

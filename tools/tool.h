@@ -53,7 +53,7 @@ typedef struct tool_common {
     const char *budget;
     size_t mem_budget; /* bytes; 0: not given */
     const char *cache; /* --cache-dir; NULL: not given */
-    int help;
+    int help, version;
     const char *model;
 } tool_common;
 void tool_common_init(tool_common *c);
