@@ -48,6 +48,7 @@ typedef struct fuser {
     fg_block *block;
     fg_inst *in[MAXREGION]; /* taken in so far, unordered */
     int nin, most;          /* and how many may be */
+    const char *why;        /* the last one was not taken in, when it is to be told */
     fg_reg *seen;           /* registers whose member is set */
     int nseen;
     size_t capseen;
@@ -253,32 +254,85 @@ anchor_fits(fuser *f, const fg_inst *i, const member *p)
            (after == FG_FUSE_FORWARD && p->way >= PATH_VIEWS);
 }
 
+/* Why the kernel ends here, kept when somebody asked. */
+static bool
+refuse(fuser *f, const char *fmt, ...)
+{
+    if (f->cx->report->explain) {
+        fg_text t = fg_text_new(f->cx->scratch);
+        va_list ap;
+        va_start(ap, fmt);
+        fg_vputf(&t, fmt, ap);
+        va_end(ap);
+        f->why = t.s;
+    }
+    return false;
+}
+
+static bool
+wants_anchor(fuser *f, const fg_inst *i, const member *p, bool alone)
+{
+    static const char *const way[] = {"", "at other places", "through views", "as it is"};
+    if (!alone)
+        return refuse(f, "%u of its %u readers are in this kernel",
+                      fg_bits_has(f->needed, i->out[0]) ? 0 : p->uses,
+                      f->uses[i->out[0]]);
+    if (anchor_fits(f, i, p))
+        return true;
+    if (f->anchor)
+        return refuse(f,
+                      "%s has a code generator of its own, like %s that is in the kernel",
+                      fg_op_info(i->op)->name, fg_op_info(f->anchor->op)->name);
+    return refuse(f, "the kernel reads the result of %s %s, which it cannot hand on so",
+                  fg_op_info(i->op)->name, way[p->way]);
+}
+
 static bool
 wants(fuser *f, fg_reg r)
 {
     fg_inst *i = f->def[r];
     const member *p = &f->member[r];
-    bool alone = p->uses == f->uses[r] && !fg_bits_has(f->needed, r);
-    if (!i || i->block != f->block || f->nin >= f->most)
+    bool needed = fg_bits_has(f->needed, r), alone = p->uses == f->uses[r] && !needed;
+    f->why = NULL;
+    if (!i || i->block != f->block || stays_outside(i))
         return false;
-    if (stays_outside(i) || p->limit == FG_FUSE_NONE)
-        return false;
+    if (f->nin >= f->most)
+        return refuse(f, "the kernel has %d instructions, the most it may", f->nin);
+    if (p->limit == FG_FUSE_NONE)
+        return refuse(f, "its reader wants this operand in memory");
     if (is_source(i))
         return true;
     /* Code is emitted once per index: chains that look aside twice at each step would
      * explode. */
     if (p->same + p->moved > MAXPLACES)
-        return false;
+        return refuse(f, "read at %d places, more than %d", p->same + p->moved,
+                      MAXPLACES);
+    if (fg_op_is(i->op, FG_T_VIEW) && needed)
+        return refuse(f, "it is in memory anyway, for another reader");
+    if (fg_op_is(i->op, FG_T_VIEW) && (f->anchor || p->way < PATH_VIEWS) &&
+        is_forwarded(f, r))
+        return refuse(f, "the kernel above stores through it");
     if (fg_op_is(i->op, FG_T_VIEW))
-        return !fg_bits_has(f->needed, r) &&
-               !((f->anchor || p->way < PATH_VIEWS) && is_forwarded(f, r));
+        return true;
     if (is_anchor(i))
-        return alone && anchor_fits(f, i, p);
-    if (i->nout != 1 || p->limit == FG_FUSE_VIEWS)
-        return false;
-    if (p->limit == FG_FUSE_CHEAP || !alone)
-        return is_trifle(f, i) && !fg_bits_has(f->needed, r);
-    return true;
+        return wants_anchor(f, i, p, alone);
+    if (i->nout != 1)
+        return refuse(f, "it has %d results", i->nout);
+    if (p->limit == FG_FUSE_VIEWS)
+        return refuse(f, "only views may stand before this operand of its reader");
+    if (alone && p->limit != FG_FUSE_CHEAP)
+        return true;
+    if (is_trifle(f, i) && !needed)
+        return true;
+    if (needed)
+        return refuse(f, "it is in memory anyway, for another reader");
+    return alone ? refuse(f,
+                          "its reader reads it again and again, which %s is too dear for",
+                          fg_op_info(i->op)->name)
+                 : refuse(f,
+                          "%u of its %u readers are in this kernel, and it is too dear "
+                          "to compute twice",
+                          p->uses, f->uses[r]);
 }
 
 /* The operand that stands last in the block among those not yet decided. */
@@ -309,6 +363,10 @@ grow(fuser *f, fg_inst *root)
         below = f->def[r]->mark;
         if (wants(f, r))
             take_in(f, f->def[r], f->member[r].limit, f->member[r].way);
+        else if (f->why)
+            fg_report_miss(f->cx->report, "fuse_ops", fg_inst_where(f->m, f->def[r]),
+                           fg_format(f->cx->scratch, "not in the kernel of %s: %s",
+                                     fg_inst_where(f->m, root), f->why));
     }
 }
 

@@ -46,6 +46,53 @@ def usage(c, model):
         c.run(2, *argv)
 
 
+def texts(c, model, data, folder):
+    """Text of any stage is a model; what is wrong with text or a list of passes has its place marked."""
+    home = os.path.dirname(model)
+    for stage in ("import", "opt", "fused", "placed"):
+        with tempfile.NamedTemporaryFile("w", suffix=".fir", dir=home) as f:  # weights are named relative to it
+            f.write(c.run(0, "dump", model, "--stage=" + stage))
+            f.flush()
+            c.expect("worst error" in c.run(0, "run", f.name, "--test-data=" + data), f"{stage} as text runs")
+            if stage in ("fused", "placed"):
+                c.run(1, "dump", f.name, "--passes=dce", message="passes:1:1: pass dce needs stage tensor")
+                c.run(1, "dump", f.name, "--stage=opt", message="stage opt is behind this text")
+    fir = os.path.join(folder, "bad.fir")
+    for text, place in (("func @main(%x: f32[2]) -> f32[2] {\n  %y = nag %x : f32[2]\n  ret %y\n}\n", ":2:8: "),
+                        ("func @main(%x: f32[2]) -> f32[2] {\n  %y = neg %z : f32[2]\n  ret %y\n}\n", ":2:12: "),
+                        ("func @main(%x: f32[2]) -> f32[2] {\n", ":2:1: "), ("\n\nfunk", ":3:1: ")):
+        with open(fir, "w") as f:
+            f.write(text)
+        for verb in ("opt", "dump", "run"):
+            c.run(1, verb, fir, message="bad.fir" + place)
+    for passes, message in (("dce,csee", "--passes:1:5: no pass is called \"csee\"; did you mean \"cse\"?"),
+                            ("dce;cse", "--passes:1:4: expected a comma"), ("fold{bites=1}", "--passes:1:6: "),
+                            ("fold{bytes=-1}", "--passes:1:12: bytes is a number from 0"), ("fold{bytes=1", "--passes:1:13: "),
+                            ("fuse_ops,dce", "--passes:1:10: pass dce needs stage tensor, but the module is at stage fused")):
+        for verb in ("run", "dump", "opt"):
+            c.run(2, verb, model, "--passes=" + passes, message=message)
+    c.run(2, "dump", model, "--skip=flod", message="--skip:1:1: no pass is called \"flod\"; did you mean \"fold\"?")
+    c.run(2, "dump", model, "--explain=fuse", message="--explain:1:1: ")
+
+
+def views(c, model):
+    explained = c.run(0, "dump", model, "--explain")
+    c.expect("fused: attention" in explained and "missed: fuse_ops: " in explained, "--explain names what was fused and what was not")
+    shown = json.loads(c.run(0, "dump", model, "--json", "--explain=fuse_ops"))["explain"]["missed"]
+    c.expect(shown and all(m["pass"] == "fuse_ops" and m["reason"] for m in shown), "--explain=PASS is of that pass")
+    node = shown[0]["node"].split('"')[1]
+    text = c.run(0, "dump", model, "--node=" + node)
+    c.expect(text.startswith(f'node "{node}"') and "import " in text and "kernel " in text and "buffer " in text and
+             "missed by fuse_ops" in text, "--node tells import, passes, kernel, buffer, misses")
+    c.run(1, "dump", model, "--node=nobody", message='no node is called "nobody"')
+    c.run(1, "dump", model, "--node=MatMul", message="nodes have \"MatMul\" in their name")
+    c.expect("--threads" in c.run(0, "dump", "-h"), "-h is --help")
+    c.expect(c.run(0, "bench", "--version") == c.run(0, "--version"), "every verb has --version")
+    c.run(2, "rnu", message="did you mean run")
+    c.run(2, "run", model, "--trheads=1", message="did you mean --threads")
+    c.run(2, "dump", model, "--stage=optt", message="did you mean opt")
+
+
 def faults(c, model, data, folder):
     c.run(1, "run", os.path.join(folder, "none.onnx"), message="none.onnx")
     c.run(1, "run", folder)
@@ -121,6 +168,8 @@ def main():
         faults(c, model, data, folder)
         results(c, model, data, folder)
         diff(c, model, data, folder)
+        texts(c, model, data, folder)
+        views(c, model)
     for name in ("gpt2-kv-ts17", "llama-genai-gqa", "lfm2-kv-ts17", "llama-op23"):
         decode(c, os.path.join(models, name, "model.onnx"))
     c.run(1, "bench", model, "--task=decode", message="KV cache")

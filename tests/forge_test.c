@@ -515,6 +515,7 @@ run_case(const char *file, int line, const char *text, size_t n, fg_text *out)
     run r = {.cx = fg_ctx_new(NULL), .file = file, .line = line};
     r.a = fg_arena_new(r.cx);
     r.report.a = r.a;
+    r.report.explain = true;
     fg_text t = fg_text_new(r.a);
     for (int k = 0; k < line; k++)
         fg_putc(&t, '\n');
