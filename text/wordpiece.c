@@ -18,7 +18,8 @@ match(const wordpiece *m, fg_work *w, fg_str word, size_t from, size_t *end)
     size_t head = from ? m->prefix.n : 0;
 
     for (*end = word.n; *end > from; *end = fg_utf8_back(word, *end)) {
-        memcpy(key, m->prefix.s, head);
+        if (head)
+            memcpy(key, m->prefix.s, head);
         memcpy(key + head, word.s + from, *end - from);
         int32_t id = fg_strmap_get(&m->base.vocab.ids, (fg_str){key, head + *end - from});
         if (id >= 0)

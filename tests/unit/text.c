@@ -276,6 +276,23 @@ test_bounds(void)
     fg_ctx_free(cx);
 }
 
+/* A WordPiece model need not mark what continues a word. */
+static void
+test_no_prefix(void)
+{
+    fg_ctx *cx = fg_ctx_new(NULL);
+    fg_tokenizer *t =
+        parse(cx, "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0,\"b\":1}}}");
+    fg_ids ids = {0};
+
+    expect(
+        t && fg_tokenizer_encode(t, cx, fg_arena_new(cx), fg_str_of("ab"), true, &ids) &&
+            ids.n == 2 && ids.v[0] == 0 && ids.v[1] == 1,
+        "pieces without a prefix");
+    fg_tokenizer_free(t);
+    fg_ctx_free(cx);
+}
+
 /* Characters cut in the middle, bytes that never become one, numbers of no token. */
 static void
 test_stream(void)
@@ -313,6 +330,7 @@ main(void)
     test_nucleus();
     test_hostile();
     test_bounds();
+    test_no_prefix();
     test_stream();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
