@@ -225,8 +225,9 @@ fg_tensor_grow(forge_run *r, uint32_t t)
     return s ? s : fg_tensor_room(r, t, r->value[r->p->tensor[t].bytes], 0);
 }
 
+/* Offsets of intermediate tensors and scratch per worker, for the sizes as they are. */
 static forge_status
-place(forge_run *r)
+plan_memory(forge_run *r, int64_t *scratch)
 {
     const fg_program *p = r->p;
 
@@ -234,37 +235,71 @@ place(forge_run *r)
         const fg_tensordef *x = &p->tensor[r->item_tensor[i]];
         r->item[i] = (fg_planitem){r->value[x->bytes], x->first, x->last, 0};
     }
-    if (!fg_plan(r->item, (int)r->nitem, r->plan_scratch, &r->plan) ||
-        !fg_memory_reserve(r->cx, &r->arena, r->plan.planned, 0))
+    if (!fg_plan(r->item, (int)r->nitem, r->plan_scratch, &r->plan))
+        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY,
+                       "out of memory: intermediate tensors of that size");
+    *scratch = 0;
+    for (uint32_t i = 0; i < p->nstep; i++) {
+        int64_t n = fg_val(r, p->step[i].scratch);
+        *scratch = n > *scratch ? n : *scratch;
+    }
+    if (*scratch > INT64_MAX - FG_ALIGN)
+        *scratch = INT64_MAX - FG_ALIGN;
+    *scratch = (*scratch + FG_ALIGN - 1) & -(int64_t)FG_ALIGN;
+    return FORGE_OK;
+}
+
+static forge_status
+reserve(forge_run *r, int64_t scratch)
+{
+    int64_t bytes;
+
+    if (!fg_memory_reserve(r->cx, &r->arena, r->plan.planned, 0))
         return fg_fail(r->cx, FORGE_OUT_OF_MEMORY,
                        "out of memory: %lld bytes for intermediate tensors",
                        (long long)r->plan.planned);
+    if (__builtin_mul_overflow(scratch, (int64_t)r->threads, &bytes) ||
+        !fg_memory_reserve(r->cx, &r->scratch, bytes, 0))
+        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: %lld bytes per thread",
+                       (long long)scratch);
+    return FORGE_OK;
+}
+
+/* Memory that grows with the length of an attached state grows at once to what its
+ * capacity will need, so that the steps to come allocate nothing. There being less
+ * is no failure: then it grows as it must. */
+static forge_status
+reserve_ahead(forge_run *r, int64_t *scratch)
+{
+    forge_status s;
+
+    if (r->ahead == r->state->capacity && r->plan.planned <= (int64_t)r->arena.cap &&
+        *scratch <= (int64_t)r->scratch.cap / r->threads)
+        return FORGE_OK;
+    r->ahead = r->state->capacity;
+    fg_state_stretch(r);
+    if (!plan_memory(r, scratch))
+        reserve(r, *scratch);
+    if ((s = solve(r)))
+        return s;
+    return plan_memory(r, scratch);
+}
+
+static forge_status
+place(forge_run *r)
+{
+    const fg_program *p = r->p;
+    int64_t scratch;
+    forge_status s = plan_memory(r, &scratch);
+
+    if (s || (r->state && (s = reserve_ahead(r, &scratch))) || (s = reserve(r, scratch)))
+        return s;
+    r->scratch_each = (size_t)scratch;
     for (uint32_t i = 0; i < r->nitem; i++)
         r->addr[r->item_tensor[i]] = (char *)r->arena.p + r->item[i].offset;
     for (uint32_t t = 0; t < p->ntensor; t++)
         if (p->tensor[t].storage == FG_ST_CONST)
             r->addr[t] = (void *)(uintptr_t)p->tensor[t].data;
-    return FORGE_OK;
-}
-
-static forge_status
-reserve_scratch(forge_run *r)
-{
-    int64_t most = 0, bytes;
-
-    for (uint32_t i = 0; i < r->p->nstep; i++) {
-        int64_t n = fg_val(r, r->p->step[i].scratch);
-        if (n > most)
-            most = n;
-    }
-    if (most > INT64_MAX - FG_ALIGN)
-        most = INT64_MAX - FG_ALIGN;
-    most = (most + FG_ALIGN - 1) & -(int64_t)FG_ALIGN;
-    if (__builtin_mul_overflow(most, (int64_t)r->threads, &bytes) ||
-        !fg_memory_reserve(r->cx, &r->scratch, bytes, 0))
-        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: %lld bytes per thread",
-                       (long long)most);
-    r->scratch_each = (size_t)most;
     return FORGE_OK;
 }
 
@@ -283,7 +318,7 @@ fg_prepare(forge_run *r)
     for (uint32_t t = 0; t < p->ntensor; t++)
         if (known_before(p, t) && (s = check_tensor(r, t)))
             return s;
-    if ((s = place(r)) || (s = reserve_scratch(r)))
+    if ((s = place(r)))
         return s;
     r->parallel = 0;
     for (uint32_t i = 0; i < p->nstep; i++)

@@ -86,6 +86,7 @@ struct forge_run {
     int threads;
     fg_pool *pool;
     forge_state *state; /* attached, or NULL */
+    int64_t ahead;      /* capacity that memory is reserved for */
     fg_stephook *hook;
     void *hook_user;
 };
@@ -121,6 +122,8 @@ const int64_t *fg_state_dims(const forge_run *r, uint32_t input);
 int64_t fg_state_next(const forge_run *r, const fg_statedef *s);
 /* Sizes are known: makes room in the attached state for what the run appends. */
 forge_status fg_state_room(forge_run *r, int64_t next);
+/* Values as they will be when the attached state is full. */
+void fg_state_stretch(forge_run *r);
 /* Addresses of the states' tensors; pasts that the host bound go to where they grow. */
 forge_status fg_state_place(forge_run *r);
 /* The run is over: what it made is what the next one begins with. */

@@ -320,6 +320,7 @@ forge_run_attach(forge_run *r, forge_state *s)
     if (s && s->p != r->p)
         return fg_fail(r->cx, FORGE_USAGE, "the state is of another model");
     r->state = s;
+    r->ahead = 0;
     r->stale = 1;
     r->ran = 0;
     return FORGE_OK;
@@ -357,6 +358,24 @@ fg_state_room(forge_run *r, int64_t next)
         return FORGE_OK;
     capacity = capacity > s->limit / 2 ? s->limit : capacity * 2;
     return set_capacity(s, next > capacity ? next : capacity);
+}
+
+void
+fg_state_stretch(forge_run *r)
+{
+    const fg_program *p = r->p;
+
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *s = &p->state[k];
+        const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
+        const fg_value *v = s->axis < 0 ? NULL : &p->value[x->dim[s->axis]];
+        if (!v || v->op != FG_V_SYM)
+            continue;
+        int64_t more = fg_state_next(r, s) - r->state->buf[k].dim[s->axis];
+        int64_t full = r->state->capacity - more, hi = p->symbol[v->a].hi;
+        r->sym[v->a] = full < hi ? full : hi;
+    }
+    fg_values(p, r->sym, r->value, 0, p->nvalue);
 }
 
 forge_status

@@ -13,7 +13,7 @@
 
 #include "runtime/forge.h"
 
-enum { TOKENS = 7, MAXPORT = 16, MAXDIM = 12 };
+enum { TOKENS = 7, STEPS = 40, MAXPORT = 16, MAXDIM = 12 };
 
 static int passed, failed;
 static const char *model;
@@ -54,7 +54,7 @@ typedef struct host {
     forge_run *r;
     long allocs;
     past past[MAXPORT];
-    int64_t ids[TOKENS], ones[TOKENS], position[TOKENS];
+    int64_t ids[STEPS], ones[STEPS], position[STEPS];
 } host;
 
 static size_t
@@ -289,6 +289,31 @@ cut_and_fork(host *h, const float *want, size_t vocab)
     free(other);
 }
 
+/* Steps inside the capacity allocate nothing. */
+static void
+steady(host *h, size_t vocab)
+{
+    float *now = malloc(vocab * sizeof *now);
+    forge_state *s;
+    long before = 0;
+
+    for (int threads = 1; threads <= 2; threads++) {
+        forge_run_threads(h->r, threads);
+        forge_state_new(h->cx, h->m, 1, 4096, 0, &s);
+        forge_run_attach(h->r, s);
+        for (int t = 0; t < STEPS; t++) {
+            if (feed(h, t, t + 1))
+                step(h, now);
+            before = t ? before : h->allocs;
+        }
+        expect(h->allocs == before, "steps", "allocated");
+        forge_run_attach(h->r, NULL);
+        forge_state_free(s);
+    }
+    forge_run_threads(h->r, 1);
+    free(now);
+}
+
 static void
 limits(host *h, size_t vocab)
 {
@@ -328,7 +353,7 @@ test_model(const char *path)
     size_t vocab;
 
     model = path;
-    for (int t = 0; t < TOKENS; t++) {
+    for (int t = 0; t < STEPS; t++) {
         h.ids[t] = 3 + t * 7 % 50;
         h.ones[t] = 1;
         h.position[t] = t;
@@ -343,6 +368,7 @@ test_model(const char *path)
         if (want) {
             both_ways(&h, want, vocab);
             cut_and_fork(&h, want, vocab);
+            steady(&h, vocab);
             limits(&h, vocab);
         }
         free(want);
