@@ -45,13 +45,13 @@ const char *bench_model_name(const bench *b);
 /* Compiles at the alphas of b->alphas, measures them in turn, prints. */
 void bench_alpha_sweep(bench *b);
 
-/* Finds which output feeds which input, runs the prefill of b->past tokens and keeps
- * its state. */
+/* Runs the prefill of b->past tokens into a state. */
 bool bench_decode_begin(bench *b);
-/* Untimed: binds token and state of the next step; after 32 tokens starts over. */
+/* Untimed: binds the token of the next step; after 32 tokens starts over. */
 bool bench_decode_bind(bench *b);
 /* To be called after each step that ran. */
-bool bench_decode_next(bench *b);
+void bench_decode_next(bench *b);
+void bench_decode_end(bench *b); /* before the model is freed */
 
 /* The tensor of batch 0 (decode: of its last row only) as float32 .npy. */
 bool bench_write_out(bench *b, int output, bool last_row);

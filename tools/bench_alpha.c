@@ -186,6 +186,7 @@ bench_alpha_sweep(bench *b)
     else if (b->code == TOOL_OK)
         print_table(s);
     for (int k = 0; k < s->n; k++) {
+        bench_decode_end(&s->at[k].b);
         forge_run_free(s->at[k].b.r);
         forge_model_free(s->at[k].b.m);
     }

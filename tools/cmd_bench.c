@@ -81,10 +81,11 @@ step(bench *b)
     return true;
 }
 
-static bool
+static void
 after(bench *b)
 {
-    return !b->decode || bench_decode_next(b);
+    if (b->decode)
+        bench_decode_next(b);
 }
 
 static void
@@ -102,8 +103,9 @@ bench_warm_up(bench *b)
     double end = tool_now_ms() + b->duration * 1e3 * 0.2;
 
     for (int i = 0; i < b->warmup; i++) {
-        if (!before(b) || !step(b) || !after(b))
+        if (!before(b) || !step(b))
             return false;
+        after(b);
         if (tool_now_ms() > end)
             break;
     }
@@ -122,7 +124,8 @@ bench_step(bench *b)
         return false;
     b->lat[b->nlat++] = tool_now_ms() - start;
     b->cpu_s += cpu_seconds() - cpu;
-    return after(b);
+    after(b);
+    return true;
 }
 
 static bool
@@ -229,7 +232,10 @@ bench_first_run(bench *b)
     if (!step(b))
         return false;
     b->first_ms = tool_now_ms() - start;
-    return (!b->out || bench_write_out(b, 0, decode)) && after(b);
+    if (b->out && !bench_write_out(b, 0, decode))
+        return false;
+    after(b);
+    return true;
 }
 
 static void
@@ -424,6 +430,7 @@ cmd_bench(int argc, char **argv)
         bench_fail(&b, "out of memory");
     if (b.code == TOOL_OK && !b.alphas)
         (b.json ? print_json : print_text)(&b);
+    bench_decode_end(&b);
     forge_run_free(b.r);
     forge_model_free(b.m);
     forge_close(b.fcx);
