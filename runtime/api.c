@@ -292,6 +292,7 @@ forge_run_free(forge_run *r)
 {
     if (!r)
         return;
+    fg_async_free(r);
     fg_pool_free(r->pool);
     for (uint32_t t = 0; t < r->p->ntensor; t++)
         fg_memory_free(r->cx, &r->own[t]);
@@ -333,6 +334,23 @@ forge_run_threads(forge_run *r, int n)
     r->pool = fg_pool_new(n, r->cx->alloc, r->cx->release, r->cx->user);
     r->threads = fg_pool_threads(r->pool);
     r->stale = 1; /* scratch is one block per thread */
+    return FORGE_OK;
+}
+
+forge_status
+forge_run_parallel(forge_run *r, int n, forge_parallel *parallel, void *host)
+{
+    if (n < 1 || n > 4096 || !parallel)
+        return fg_fail(r->cx, FORGE_USAGE, "%d threads of the host: expected 1 to 4096",
+                       n);
+    fg_pool *p =
+        fg_pool_borrow(n, parallel, host, r->cx->alloc, r->cx->release, r->cx->user);
+    if (!p)
+        return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory");
+    fg_pool_free(r->pool);
+    r->pool = p;
+    r->threads = n;
+    r->stale = 1;
     return FORGE_OK;
 }
 

@@ -14,8 +14,9 @@
  *             the matching _free (forge_close for a context); every _free takes NULL.
  *             Pointers handed in are read during the call only, unless the comment says
  *             "borrowed until".
- * Threads     No global state. A forge_model is immutable and may be shared; a forge_ctx or
- *             forge_run belongs to one thread at a time.
+ * Threads     No global state. A forge_model is immutable and may be shared, after the
+ *             context that made it is closed too; a forge_ctx or forge_run belongs to one
+ *             thread at a time. Several runs at once: a context for each thread.
  * Errors      FORGE_OK or a code; on failure out pointers are untouched and forge_message()
  *             tells the whole story in one line, ONNX node included.
  * Shapes      int64 dims, row-major and packed; sizes in bytes.
@@ -103,14 +104,15 @@ typedef struct forge_options {
     /* Folder of compiled models, shared by processes and kept below 512 MiB; "": the user's,
      * $XDG_CACHE_HOME/forge; NULL: none. What is in it is trusted like a .forge file. */
     const char *cache;
-    int no_compile; /* 1: from the cache or not at all                  */
+    int no_compile; /* 1: from the cache or not at all */
 } forge_options;
 
 typedef struct forge_save_options {
     size_t size;      /* sizeof(forge_save_options), set by forge_save_options_init */
     const char *cpus; /* one variant each: "x86-64-v3,x86-64-v4", "native" */
-    int borrow; /* 1: weights stay in the model's files, which must lie in the folder of the
-                       * .forge file whenever it is loaded */
+    /* 1: weights stay in the model's files, which must lie in the folder of the .forge file
+     * whenever it is loaded. */
+    int borrow;
 } forge_save_options;
 
 /* How well an artifact and this machine suit each other. */
@@ -174,6 +176,12 @@ FORGE_API forge_status forge_run_new(forge_ctx *cx, const forge_model *m,
                                      forge_run **out);
 FORGE_API void forge_run_free(forge_run *r);
 FORGE_API forge_status forge_run_threads(forge_run *r, int n); /* 1..; 0: one per core */
+/* The host's threads instead of the run's own: `parallel` calls work(arg, i) once for each i below
+ * its n, at the same time or one after another, and returns when all are done. n here is
+ * the most that it will be asked for. The result does not depend on it. */
+typedef void forge_parallel(void *host, int n, void (*work)(void *arg, int i), void *arg);
+FORGE_API forge_status forge_run_parallel(forge_run *r, int n, forge_parallel *parallel,
+                                          void *host);
 /* What tensors may take whose sizes are found while running (NonZero, loops that grow a value); beyond it
  * execute fails with FORGE_INVALID. In bytes; default 512 MiB. */
 FORGE_API forge_status forge_run_memory(forge_run *r, size_t bytes);
@@ -184,6 +192,12 @@ FORGE_API forge_status forge_bind_input(forge_run *r, const char *name, forge_dt
 FORGE_API forge_status forge_bind_output(forge_run *r, const char *name, void *data,
                                          size_t capacity);
 FORGE_API forge_status forge_execute(forge_run *r);
+/* The same in the background. `done` (may be NULL) is called there when it is over; until forge_wait
+ * returned, nothing else may be called for this run. The message of a failure is the
+ * callback's argument and, after forge_wait, forge_message. */
+typedef void forge_done(void *user, forge_status s, const char *message);
+FORGE_API forge_status forge_execute_async(forge_run *r, forge_done *done, void *user);
+FORGE_API forge_status forge_wait(forge_run *r); /* how the last one ended */
 /* Valid until the next execute. Any of the out pointers may be NULL; dims points into the run. */
 FORGE_API const void *forge_output(const forge_run *r, const char *name, forge_dtype *t,
                                    int *rank, const int64_t **dims);

@@ -43,6 +43,10 @@ struct fg_pool {
     fg_sharehook *hook;
     void *hook_user;
 
+    forge_parallel *parallel; /* of the host; NULL: workers of our own */
+    void *host;
+    int nhost;
+
     int nworker;
     void (*release)(void *, void *);
     void *user, *raw;
@@ -157,13 +161,11 @@ worker_main(void *arg)
     return NULL;
 }
 
-fg_pool *
-fg_pool_new(int threads, void *(*alloc)(void *, size_t), void (*release)(void *, void *),
-            void *user)
+static fg_pool *
+new_pool(int workers, void *(*alloc)(void *, size_t), void (*release)(void *, void *),
+         void *user)
 {
-    if (threads < 2)
-        return NULL;
-    size_t bytes = sizeof(fg_pool) + (size_t)(threads - 1) * sizeof(struct worker);
+    size_t bytes = sizeof(fg_pool) + (size_t)workers * sizeof(struct worker);
     void *raw = alloc(user, bytes + LINE);
     if (!raw)
         return NULL;
@@ -172,6 +174,32 @@ fg_pool_new(int threads, void *(*alloc)(void *, size_t), void (*release)(void *,
     p->raw = raw;
     p->release = release;
     p->user = user;
+    return p;
+}
+
+fg_pool *
+fg_pool_borrow(int n, forge_parallel *parallel, void *host,
+               void *(*alloc)(void *, size_t), void (*release)(void *, void *),
+               void *user)
+{
+    fg_pool *p = new_pool(0, alloc, release, user);
+
+    if (p) {
+        p->parallel = parallel;
+        p->host = host;
+        p->nhost = n;
+    }
+    return p;
+}
+
+fg_pool *
+fg_pool_new(int threads, void *(*alloc)(void *, size_t), void (*release)(void *, void *),
+            void *user)
+{
+    fg_pool *p = threads < 2 ? NULL : new_pool(threads - 1, alloc, release, user);
+
+    if (!p)
+        return NULL;
     for (int i = 0; i < threads - 1; i++) {
         p->worker[i].pool = p;
         p->worker[i].index = i + 1;
@@ -197,7 +225,7 @@ fg_pool_free(fg_pool *p)
 int
 fg_pool_threads(const fg_pool *p)
 {
-    return p ? p->nworker + 1 : 1;
+    return !p ? 1 : p->parallel ? p->nhost : p->nworker + 1;
 }
 
 void
@@ -226,15 +254,29 @@ fg_pool_end(fg_pool *p)
         atomic_store(&p->running, 0);
 }
 
+/* Share i of the job, on a thread of the host's. */
+static void
+host_share(void *arg, int i)
+{
+    fg_pool *p = arg;
+    int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
+    int64_t begin = i * each + (i < rest ? i : rest), end = begin + each + (i < rest);
+    int64_t start = p->hook ? now_ns() : 0;
+
+    p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)i);
+    if (p->hook)
+        p->hook(p->hook_user, i, start, now_ns());
+}
+
 void
 fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *arg,
                int64_t chunks, char *scratch, size_t stride)
 {
-    if (!p || !p->nworker || chunks < 2) {
+    if (!p || fg_pool_threads(p) < 2 || chunks < 2) {
         fn(buf, arg, 0, chunks, scratch);
         return;
     }
-    int64_t most = (int64_t)fg_pool_threads(p) * SHARES_PER_THREAD;
+    int64_t most = (int64_t)fg_pool_threads(p) * (p->parallel ? 1 : SHARES_PER_THREAD);
     uint64_t job = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
 
     p->fn = fn;
@@ -244,6 +286,10 @@ fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *ar
     p->shares = chunks < most ? chunks : most;
     p->scratch = scratch;
     p->stride = stride;
+    if (p->parallel) {
+        p->parallel(p->host, (int)p->shares, host_share, p);
+        return;
+    }
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     atomic_store(&p->ticket, job << 32 | (uint64_t)p->shares);
     if (atomic_load(&p->sleepers))

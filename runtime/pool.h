@@ -3,6 +3,7 @@
 #define FG_RUNTIME_POOL_H
 
 #include "runtime/abi.h"
+#include "runtime/forge.h"
 
 typedef struct fg_pool fg_pool;
 
@@ -11,6 +12,10 @@ typedef struct fg_pool fg_pool;
  * caller. */
 fg_pool *fg_pool_new(int threads, void *(*alloc)(void *, size_t),
                      void (*release)(void *, void *), void *user);
+/* Threads of the host's instead, n at a time at most; NULL: out of memory. */
+fg_pool *fg_pool_borrow(int n, forge_parallel *parallel, void *host,
+                        void *(*alloc)(void *, size_t), void (*release)(void *, void *),
+                        void *user);
 void fg_pool_free(fg_pool *p);         /* takes NULL */
 int fg_pool_threads(const fg_pool *p); /* caller included */
 

@@ -85,8 +85,9 @@ struct forge_run {
     uint8_t parallel; /* some kernel is worth waking workers for */
     int threads;
     fg_pool *pool;
-    forge_state *state; /* attached, or NULL */
-    int64_t ahead;      /* capacity that memory is reserved for */
+    forge_state *state;     /* attached, or NULL */
+    int64_t ahead;          /* capacity that memory is reserved for */
+    struct fg_async *async; /* runs in the background; NULL: there was none yet */
     fg_stephook *hook;
     void *hook_user;
 };
@@ -116,6 +117,9 @@ forge_status fg_prepare(forge_run *r);
  * keeping the first ones. */
 forge_status fg_tensor_grow(forge_run *r, uint32_t t);
 forge_status fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep);
+/* async.c */
+typedef struct fg_async fg_async;
+void fg_async_free(forge_run *r); /* waits */
 /* state.c: dims of a past that the attached state holds; its memory. */
 const int64_t *fg_state_dims(const forge_run *r, uint32_t input);
 /* Size of the present along the axis that grows; 0 when none does. */
