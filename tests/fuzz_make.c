@@ -416,6 +416,115 @@ attended(maker *k)
                           false, false);
 }
 
+/* The same as one instruction. */
+static fg_reg
+attention(maker *k)
+{
+    fg_reg q = pick(k, any_float, 0);
+    if (!q || type(k, q)->rank != 4)
+        return 0;
+    fg_reg in[3] = {q, pick(k, same_type, q), pick(k, same_type, q)};
+    fg_inst *i = fg_inst_begin(&k->b, FG_OP_attention, 3, in);
+    FG_SET(i, attention, scale).f = 0.5;
+    FG_SET(i, attention, causal).i = (int64_t)below(k, 2);
+    FG_SET(i, attention, left).i = below(k, 4) ? -1 : 1;
+    return fg_inst_finish(&k->b, i, NULL, 0) ? i->out[0] : 0;
+}
+
+static fg_reg
+rotated(maker *k)
+{
+    fg_reg x = pick(k, any_float, 0);
+    int64_t v;
+    if (!x || type(k, x)->rank < 2 ||
+        !fg_e_const(k->m->ex, type(k, x)->dim[type(k, x)->rank - 1], &v) || v % 2 ||
+        v == 0)
+        return 0;
+    v /= 2;
+    fg_dtype d = (fg_dtype)type(k, x)->dtype;
+    fg_reg cos = weight(k, d, 1, &v), sin = weight(k, d, 1, &v);
+    return fg_emit3(&k->b, FG_OP_rope, x, cos, sin);
+}
+
+static fg_reg
+convolved(maker *k)
+{
+    fg_reg x = pick(k, any_float, 0);
+    int64_t dim[3] = {1 + (int64_t)below(k, 4), 0, 3}, one = 1;
+    if (!x || type(k, x)->rank != 3 ||
+        !fg_e_const(k->m->ex, type(k, x)->dim[1], &dim[1]) || dim[1] < 1)
+        return 0;
+    fg_reg in[2] = {x, weight(k, (fg_dtype)type(k, x)->dtype, 3, dim)};
+    fg_inst *i = fg_inst_begin(&k->b, FG_OP_conv, 2, in);
+    fg_set_ints(k->m, &FG_SET(i, conv, stride), 1, &one);
+    fg_set_ints(k->m, &FG_SET(i, conv, dilation), 1, &one);
+    fg_set_ints(k->m, &FG_SET(i, conv, before), 1, &one);
+    fg_set_ints(k->m, &FG_SET(i, conv, after), 1, &one);
+    return fg_inst_finish(&k->b, i, NULL, 0) ? i->out[0] : 0;
+}
+
+/* Values through 8 bits and back, or bytes taken for values. */
+static fg_reg
+quantised(maker *k)
+{
+    fg_reg x = pick(k, NULL, 0), s = fg_emit_f(&k->b, FG_f32, below(k, 2) ? 0.0625 : 0.3);
+    fg_reg in[3] = {x, s, fg_emit_f(&k->b, FG_u8, (double)below(k, 9))};
+    if (x && type(k, x)->dtype == FG_f32) {
+        fg_inst *i = fg_inst_begin(&k->b, FG_OP_quantize, 3, in);
+        return fg_inst_finish(&k->b, i, NULL, 0) ? i->out[0] : 0;
+    }
+    fg_inst *i = fg_inst_begin(&k->b, FG_OP_dequantize, 3, in);
+    return x && type(k, x)->dtype == FG_u8 && fg_inst_finish(&k->b, i, NULL, 0)
+               ? i->out[0]
+               : 0;
+}
+
+/* By constant positions along one axis of x, whose sizes are known. */
+static fg_reg
+picked(maker *k)
+{
+    fg_reg x = pick(k, numbers_with_axes, 0);
+    int64_t dim[FG_MAXRANK];
+    fg_tensor at;
+    if (!x || !fg_type_static(k->m->ex, type(k, x), dim))
+        return 0;
+    int rank = type(k, x)->rank, axis = (int)below(k, (uint64_t)rank);
+    int64_t n = dim[axis];
+    dim[axis] = 1 + (int64_t)below(k, 3);
+    if (n < 1 || dim[axis] > n || !fg_tensor_new(k->m->a, &at, FG_i64, rank, dim))
+        return 0;
+    bool scatter = below(k, 2);
+    for (int64_t j = 0, inner = 1; j < at.count; j++) { /* no place is written twice */
+        for (int d = axis + 1; j == 0 && d < rank; d++)
+            inner *= dim[d];
+        fg_tensor_set_i64(&at, j, n - 1 - j / inner % dim[axis]);
+    }
+    fg_reg index = fg_emit_const(&k->b, FG_i64, rank, dim, at.data);
+    fg_dtype d = (fg_dtype)type(k, x)->dtype;
+    fg_reg in[3] = {x, index, scatter ? weight(k, d, rank, dim) : 0};
+    fg_inst *i = fg_inst_begin(
+        &k->b, scatter ? FG_OP_scatter_elements : FG_OP_gather_elements, 2 + scatter, in);
+    (scatter ? &FG_SET(i, scatter_elements, axis) : &FG_SET(i, gather_elements, axis))
+        ->i = axis;
+    return fg_inst_finish(&k->b, i, NULL, 0) ? i->out[0] : 0;
+}
+
+static fg_reg
+ranked(maker *k)
+{
+    fg_reg x = pick(k, numbers_with_axes, 0);
+    if (!x)
+        return 0;
+    int axis = (int)below(k, type(k, x)->rank);
+    int64_t n = fg_e_lo(k->m->ex, type(k, x)->dim[axis]);
+    fg_inst *i = fg_inst_begin(&k->b, FG_OP_topk, 1, &x);
+    FG_SET(i, topk, axis).i = axis;
+    FG_SET(i, topk, k).e =
+        fg_ec(k->m->ex, 1 + (int64_t)below(k, n > 3 ? 3 : (uint64_t)n));
+    FG_SET(i, topk, largest).i = (int64_t)below(k, 2);
+    return n > 0 && fg_inst_finish(&k->b, i, NULL, 0) ? i->out[below(k, 2)] : 0;
+}
+
 static fg_reg
 started(maker *k)
 {
@@ -479,6 +588,41 @@ branched(maker *k)
                : 0;
 }
 
+/* A value carried through a few iterations, of one type all the way. */
+static fg_reg
+looped(maker *k)
+{
+    fg_reg x = pick(k, NULL, 0);
+    fg_build outer = k->b;
+    if (k->depth > 1)
+        return 0;
+    fg_reg in[3] = {fg_emit_f(&k->b, FG_i64, (double)below(k, 4)),
+                    fg_emit_f(&k->b, FG_bool, 1), x};
+    fg_inst *i = fg_inst_begin(&k->b, FG_OP_loop, 3, in);
+    fg_type t = *type(k, x);
+    int n = k->nreg;
+    FG_SET(i, loop, carried).i = 1;
+    i->nregion = 1;
+    i->region = FG_NEWN(k->m->a, fg_block *, 1);
+    i->block = outer.block;
+    fg_block *b = i->region[0] = fg_block_new(k->m, i, outer.block);
+    fg_reg step = fg_param(k->m, b, fg_type_scalar(FG_i64), NULL);
+    fg_reg on = fg_param(k->m, b, fg_type_scalar(FG_bool), NULL);
+    fg_reg carried = fg_param(k->m, b, t, NULL);
+    FG_PUSH(k->m->a, k->reg, k->nreg, k->capreg) = step;
+    FG_PUSH(k->m->a, k->reg, k->nreg, k->capreg) = carried;
+    k->b = fg_build_end(b);
+    k->depth++;
+    add_instructions(k, 1 + (int)below(k, 4));
+    fg_reg out[2] = {on, pick(k, same_type, carried)};
+    fg_inst *yield = fg_inst_begin(&k->b, FG_OP_yield, 2, out);
+    bool ok = out[1] && fg_inst_finish(&k->b, yield, NULL, 0);
+    k->depth--;
+    k->nreg = n;
+    k->b = outer;
+    return ok && fg_inst_finish(&k->b, i, &t, 1) ? i->out[0] : 0;
+}
+
 /* ---- the program ------------------------------------------------------------------- */
 
 /* Tensors that stay small, so that the evaluator is quick. */
@@ -507,7 +651,9 @@ add_instructions(maker *k, int n)
         elementwise, elementwise, elementwise, elementwise, elementwise, elementwise,
         reshaped,    reshaped,    transposed,  transposed,  expanded,    sliced,
         joined,      padded,      gathered,    reduced,     reduced,     along_axis,
-        normed,      multiplied,  multiplied,  attended,    started,     branched};
+        normed,      multiplied,  multiplied,  attended,    started,     branched,
+        attention,   rotated,     convolved,   quantised,   picked,      ranked,
+        looped};
     for (int tries = 0; n > 0 && tries < 200; tries++) {
         fg_diagmark mark = fg_diag_mark(k->m->cx);
         fg_reg r = makers[below(k, sizeof makers / sizeof *makers)](k);

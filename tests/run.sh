@@ -80,6 +80,7 @@ stage page .venv/bin/python tests/page.py build/forge tests/models
 stage contrib .venv/bin/python tests/contrib.py build/forge
 if [ "$fast" != fast ]; then
     stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models
+    stage diff-on-models sh tests/check_diff.sh build/forge $models
     stage stages-as-text sh tests/check_stages.sh build/forge $models
     stage cases make_cases
     stage conformance .venv/bin/python tests/conformance/run_cases.py --forge build/forge --cases "$cases" \
