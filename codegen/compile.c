@@ -193,6 +193,7 @@ destroy(forge_model *m)
 {
     job *j = (job *)m;
 
+    fg_model_done(m);
     fg_compiled_free(&j->c);
     j->release(j->user, j);
 }
@@ -246,6 +247,7 @@ forge_compile_file(forge_ctx *cx, const char *path, const forge_options *o,
                .cache = cached ? &cache : NULL,
                .release = cx->release,
                .user = cx->user};
+    fg_model_init(&j->base, cx);
     j->c.cx = fg_ctx_new(&host);
     if (!j->c.cx) {
         cx->release(cx->user, j);

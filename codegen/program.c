@@ -29,6 +29,7 @@ typedef struct lower {
     fg_step *step;
     fg_blockdef *block;
     uint32_t ntensor, nstep, nblock;
+    struct steps *once; /* what runs before the first run */
     size_t captensor, capstep, capblock;
     bool failed;
 } lower;
@@ -89,7 +90,7 @@ tensor(lower *l, fg_reg r)
         [FG_MEM_INPUT] = FG_ST_INPUT, [FG_MEM_OUTPUT] = FG_ST_OUTPUT,
         [FG_MEM_CONST] = FG_ST_CONST, [FG_MEM_ARENA] = FG_ST_ARENA,
         [FG_MEM_ALIAS] = FG_ST_ALIAS, [FG_MEM_DYNAMIC] = FG_ST_DYNAMIC,
-        [FG_MEM_STATE] = FG_ST_STATE};
+        [FG_MEM_STATE] = FG_ST_STATE, [FG_MEM_ONCE] = FG_ST_ONCE};
     const fg_reginfo *i = fg_ri(l->m, r);
 
     if (!r)
@@ -105,8 +106,10 @@ tensor(lower *l, fg_reg r)
         port = output_port(l, r);
     t = new_tensor(l, r, storage[i->mem]);
     l->tensor[t].port = port;
-    if (i->mem == FG_MEM_CONST)
+    if (i->mem == FG_MEM_CONST) {
         l->tensor[t].data = fg_reg_weight(l->m, r)->data;
+        l->tensor[t].mapped = fg_reg_weight(l->m, r)->mapped;
+    }
     l->tensor_of[r] = t + 1;
     return t;
 }
@@ -439,7 +442,7 @@ lower_insts(lower *l, steps *list, fg_block *b)
             tensor(l, i->out[0]);
             break;
         case FG_OP_kernel:
-            lower_kernel(l, list, i);
+            lower_kernel(l, fg_kernel_once(l->m, i) && !b->owner ? l->once : list, i);
             break;
         case FG_OP_readsym:
             lower_readsym(l, list, i);
@@ -583,8 +586,9 @@ fg_program_make(fg_module *m, fg_arena *a, fg_kcode *kc, int nkc,
     fg_portdef *in = FG_NEWN(a, fg_portdef, (size_t)m->ninput + 1);
     fg_portdef *out = FG_NEWN(a, fg_portdef, (size_t)m->noutput + 1);
     fg_bits found = fg_bits_new(a, fg_sym_count(m->ex) + 1);
-    steps list = {0};
+    steps list = {0}, once = {0};
 
+    l.once = &once;
     p->solve = fg_solve_rows(m, a, l.values, &p->nsolve, found);
     uint32_t main_block = open_block(&l);
     lower_inputs(&l, in);
@@ -593,6 +597,8 @@ fg_program_make(fg_module *m, fg_arena *a, fg_kcode *kc, int nkc,
     close_block(&l, main_block, &list);
     p->state = lower_states(&l, found);
     p->nstate = (uint32_t)m->nstate;
+    if (once.n)
+        close_block(&l, p->once = open_block(&l), &once);
     extend_lifetimes(&l);
     p->nsymbol = fg_sym_count(m->ex);
     p->symbol = lower_symbols(&l);

@@ -18,6 +18,9 @@ typedef struct fg_kcode {
     fg_expr flops, bytes; /* FG_E_BAD when unknown */
 } fg_kcode;
 
+/* Columns of the panels that weights are cut into: the widest register tile. */
+enum { FG_PANEL = 64 };
+
 /* Options of the CPU target. */
 typedef struct fg_cpu_options {
     const char *cpu;   /* NULL or "native": this machine; else an LLVM CPU name */

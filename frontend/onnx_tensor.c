@@ -133,6 +133,7 @@ typed_data(fg_onnx_file *f, fg_arena *a, const char *what, const Onnx__TensorPro
     if (t->n_chunk == 1 && t->chunk[0]->packed && width && have == w->bytes) {
         w->data = f->map.data + t->chunk[0]->offset;
         w->file = f->map.local;
+        w->mapped = true;
         w->file_offset = t->chunk[0]->offset;
         return true;
     }
@@ -211,6 +212,7 @@ external_data(fg_onnx_file *f, const char *what, const Onnx__TensorProto *t, fg_
             fg_printable(f->a, map->name, strlen(map->name), 200), map->size);
     w->data = map->data + offset;
     w->file = map->local;
+    w->mapped = true;
     w->file_offset = offset;
     return true;
 }
@@ -278,6 +280,7 @@ inline_data(fg_onnx_file *f, fg_arena *a, const char *what, const Onnx__TensorPr
                 what, (unsigned long long)last->length, w->bytes);
     w->data = f->map.data + last->offset;
     w->file = f->map.local;
+    w->mapped = true;
     w->file_offset = last->offset;
     return true;
 }
@@ -297,6 +300,7 @@ normalise_bools(fg_arena *a, fg_weight *w)
         to[i] = from[i] != 0;
     w->data = to;
     w->file = NULL;
+    w->mapped = false;
     w->file_offset = 0;
 }
 

@@ -131,6 +131,46 @@ fg_eval_matmul_int(fg_evalcall *c)
     return product(c, false, false, 0, zx, zy);
 }
 
+/* ---- panels ------------------------------------------------------------------------ */
+
+bool
+fg_eval_panels(fg_evalcall *c)
+{
+    const fg_tensor *x = &c->in[0];
+    fg_tensor *o = &c->out[0];
+    bool trans = FG_GET(c->i, panels, trans).i;
+    int64_t depth = o->dim[1], width = o->dim[2], n = x->dim[trans ? 0 : 1];
+
+    for (int64_t i = 0; i < o->count; i++) {
+        int64_t col = i / (depth * width) * width + i % width, k = i / width % depth;
+        if (col < n)
+            fg_tensor_move(o, i, x, trans ? col * depth + k : k * n + col);
+        else
+            fg_num_put(o, i, (fg_num){0});
+    }
+    return true;
+}
+
+bool
+fg_eval_matmul_panels(fg_evalcall *c)
+{
+    const fg_tensor *x = &c->in[0], *y = &c->in[1];
+    fg_tensor *o = &c->out[0];
+    int64_t depth = y->dim[1], width = y->dim[2], n = o->dim[o->rank - 1];
+
+    for (int64_t i = 0; i < o->count; i++) {
+        int64_t row = i / n, col = i % n;
+        int64_t at = col / width * depth * width + col % width;
+        fg_num acc = {0};
+        for (int64_t k = 0; k < depth; k++) {
+            fg_num v = fg_num_get(y, at + k * width);
+            fg_num_add_scaled(true, &acc, fg_num_get(x, row * depth + k), &v, 1, 1);
+        }
+        fg_num_put(o, i, acc);
+    }
+    return true;
+}
+
 /* ---- attention --------------------------------------------------------------------- */
 
 /* Where scores or weights may be: (integer - zero) scale. */

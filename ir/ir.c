@@ -408,6 +408,16 @@ fg_inst_count(const fg_block *b)
     return n;
 }
 
+bool
+fg_kernel_once(const fg_module *m, const fg_inst *i)
+{
+    if (i->op != FG_OP_kernel || i->nin != 1 || i->nout != 1)
+        return false;
+    const fg_block *b = i->region[0];
+    return fg_is_op(fg_def(m, i->in[0]), FG_OP_const) &&
+           fg_is_op(b->first, FG_OP_panels) && b->first->next == b->last;
+}
+
 const char *
 fg_inst_where(const fg_module *m, const fg_inst *i)
 {

@@ -57,7 +57,8 @@ typedef enum {
     FG_MEM_ARENA,
     FG_MEM_ALIAS,
     FG_MEM_DYNAMIC,
-    FG_MEM_STATE
+    FG_MEM_STATE,
+    FG_MEM_ONCE /* made from constants before the first run, and kept */
 } fg_memkind;
 
 typedef struct fg_reginfo {
@@ -88,7 +89,8 @@ typedef struct fg_weight {
     const char
         *file; /* that it is mapped from, relative to the model's folder; or NULL */
     uint64_t file_offset;
-    int uses; /* how many initializers shared it */
+    bool mapped; /* data lies in a read-only mapping of the file */
+    int uses;    /* how many initializers shared it */
 } fg_weight;
 
 typedef struct fg_origin { /* a node of the model file */
@@ -305,6 +307,9 @@ bool fg_unify(fg_module *m, fg_expr a, fg_expr b);
 /* Declares a <= b the same way, by a bound on a symbol; false when that cannot express it, and
  * in a branch, which must not bind the rest, when it cannot be proved. */
 bool fg_assume_le(fg_module *m, fg_expr a, fg_expr b);
+
+/* A kernel that lays out constants for other kernels: it runs once, not in every run. */
+bool fg_kernel_once(const fg_module *m, const fg_inst *i);
 
 /* Text for diagnostics: `MatMul "/layer.3/attn/MatMul"` from the instruction's nodes, or its op name and result. */
 const char *fg_inst_where(const fg_module *m, const fg_inst *i);

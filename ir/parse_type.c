@@ -150,7 +150,7 @@ storage(fg_parser *p, fg_typed *t)
     size_t n = 1;
     while (at[n] >= 'a' && at[n] <= 'z')
         n++;
-    for (int k = FG_MEM_INPUT; k <= FG_MEM_STATE; k++)
+    for (int k = FG_MEM_INPUT; k <= FG_MEM_ONCE; k++)
         if (strlen(fg_mem_text[k]) == n && !strncmp(at, fg_mem_text[k], n))
             t->mem = (fg_memkind)k;
     if (t->mem == FG_MEM_NONE)

@@ -30,8 +30,8 @@
 #include <inttypes.h>
 
 const char *const fg_stage_text[] = {"tensor", "fused", "placed"};
-const char *const fg_mem_text[] = {"",       "@in",    "@out",     "@const",
-                                   "@arena", "@alias", "@dynamic", "@state"};
+const char *const fg_mem_text[] = {"",       "@in",      "@out",   "@const", "@arena",
+                                   "@alias", "@dynamic", "@state", "@once"};
 
 #define MAX_LITERAL 64      /* bytes; larger weights stay in their file */
 #define MAX_INLINE_PARAMS 4 /* more go on lines of their own */

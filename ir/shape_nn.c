@@ -74,6 +74,51 @@ fg_shape_matmul(fg_infer *s)
     return true;
 }
 
+/* ---- panels ------------------------------------------------------------------------ */
+
+enum { WIDEST_PANEL = 4096 };
+
+bool
+fg_shape_panels(fg_infer *s)
+{
+    fg_exprs *ex = s->m->ex;
+    int64_t width = FG_GET(s->i, panels, width).i;
+    int trans = FG_GET(s->i, panels, trans).i != 0;
+    if (!fg_infer_rank(s, 0, 2, 2))
+        return false;
+    if (width < 1 || width > WIDEST_PANEL)
+        return fg_infer_error(s, "panels of %lld columns", (long long)width);
+    fg_expr over = fg_eadd(ex, s->in[0].dim[1 - trans], fg_ec(ex, width - 1));
+    s->out[0].dtype = s->in[0].dtype;
+    s->out[0].rank = 3;
+    s->out[0].dim[0] = fg_ediv(ex, over, fg_ec(ex, width));
+    s->out[0].dim[1] = s->in[0].dim[trans];
+    s->out[0].dim[2] = fg_ec(ex, width);
+    return true;
+}
+
+bool
+fg_shape_matmul_panels(fg_infer *s)
+{
+    fg_exprs *ex = s->m->ex;
+    const fg_type *x = &s->in[0], *y = &s->in[1];
+    fg_expr n = FG_GET(s->i, matmul_panels, n).e;
+    int64_t width;
+    if (!fg_infer_rank(s, 0, 2, FG_MAXRANK) || !fg_infer_rank(s, 1, 3, 3))
+        return false;
+    if (!fg_e_const(ex, y->dim[2], &width) || width < 1 || n == FG_E_BAD)
+        return fg_infer_error(s, "%s cannot be panels of a matrix",
+                              fg_type_text(s->m, y));
+    fg_expr over = fg_eadd(ex, n, fg_ec(ex, width - 1));
+    if (!fg_infer_equal(s, x->dim[x->rank - 1], y->dim[1], "inner sizes") ||
+        !fg_infer_equal(s, fg_ediv(ex, over, fg_ec(ex, width)), y->dim[0],
+                        "numbers of panels"))
+        return false;
+    s->out[0] = *x;
+    s->out[0].dim[x->rank - 1] = n;
+    return true;
+}
+
 /* The mask broadcasts to [B,H,S,T]; only its last axis may be a constant too short. */
 static bool
 check_mask(fg_infer *s)

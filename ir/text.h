@@ -6,7 +6,7 @@
 
 /* Spelling of the stages and of the places a register can live in. */
 extern const char *const fg_stage_text[FG_STAGE_PLACED + 1];
-extern const char *const fg_mem_text[FG_MEM_STATE + 1];
+extern const char *const fg_mem_text[FG_MEM_ONCE + 1];
 
 /* May stand in a name without quotes. */
 static inline bool

@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 const fg_passinfo fg_passes[] = {
-#define PASS(name, from, to, meaning)                                                    \
-    {#name, meaning, fg_pass_##name, FG_STAGE_##from, FG_STAGE_##to},
+#define PASS(name, from, to, again, meaning)                                             \
+    {#name, meaning, fg_pass_##name, FG_STAGE_##from, FG_STAGE_##to, FG_##again},
 #include "passes/passes.def"
 };
 const int fg_npasses = sizeof fg_passes / sizeof *fg_passes;
@@ -32,7 +32,7 @@ const fg_paraminfo fg_params[] = {
  * others leave some; layout runs on what attention has not taken. */
 static const char *const pipelines[] = {
     "states,fuse_ops",
-    "dce,cse,fold,fuse_attention,layout,dce,states,fuse_ops",
+    "dce,cse,fold,fuse_attention,layout,dce,states,pack,fuse_ops",
 };
 
 enum { DEFAULT_ROUNDS = 2 };
@@ -407,7 +407,7 @@ static bool
 run_list(manager *g, const item *it, int n)
 {
     int loop = 0, rounds = g->p->rounds > 0 ? g->p->rounds : DEFAULT_ROUNDS;
-    while (loop < n && it[loop].pass->to == FG_STAGE_TENSOR)
+    while (loop < n && it[loop].pass->again)
         loop++;
     bool changed = true;
     for (int round = 1; round <= rounds && changed; round++) {

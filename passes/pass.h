@@ -101,7 +101,8 @@ typedef fg_progress fg_passfn(fg_module *m, fg_passctx *cx);
 typedef struct fg_passinfo {
     const char *name, *meaning;
     fg_passfn *run;
-    fg_stage from, to; /* stage it needs, stage it leaves */
+    fg_stage from, to;                /* stage it needs, stage it leaves */
+    enum { FG_ONCE, FG_AGAIN } again; /* part of a fixpoint; leaves the stage as it is */
 } fg_passinfo;
 extern const fg_passinfo fg_passes[];
 extern const int fg_npasses;

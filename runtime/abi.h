@@ -44,14 +44,17 @@ typedef struct fg_symbol {
 typedef struct fg_solve { uint32_t sym, input, axis, rest; int64_t coef; } fg_solve;
 
 typedef enum { FG_ST_INPUT, FG_ST_OUTPUT, FG_ST_CONST, FG_ST_ARENA, FG_ST_ALIAS,
-               FG_ST_DYNAMIC /* size known only while running: own growing buffer */,
-               FG_ST_STATE /* storage of a state that grows in place */ } fg_storage;
+               FG_ST_DYNAMIC, /* size known only while running: own growing buffer */
+               FG_ST_STATE,   /* storage of a state that grows in place */
+               FG_ST_ONCE     /* made by the block `once`, shared by all runs of the model */
+} fg_storage;
 
 typedef struct fg_tensordef {
     const char *name;           /* register name, for people */
     uint8_t     dtype;          /* FG_DTYPES order, ir/type.h; forge_dtype in forge.h */
     uint8_t     storage;        /* fg_storage */
     uint8_t     rank;
+    uint8_t     mapped;         /* CONST: in a read-only mapping of a file */
     uint32_t    dim[12];        /* values */
     uint32_t    bytes;          /* value: size */
     uint32_t    port;           /* INPUT, OUTPUT, STATE: which; ALIAS: the tensor it shares */
@@ -138,6 +141,8 @@ typedef struct fg_program {
     const fg_tensordef *tensor;
     const fg_step      *step;
     const fg_blockdef  *block;  /* [0]: the main program */
+    uint32_t            once;   /* block of kernels that make ONCE tensors from constants,
+                                 * run before the first run; 0: there are none */
     const fg_portdef   *input, *output;
     const fg_statedef  *state;
 } fg_program;

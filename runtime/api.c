@@ -266,6 +266,7 @@ forge_run_new(forge_ctx *cx, const forge_model *m, forge_run **out)
     carve(r, p, (char *)r + head);
     r->cx = cx;
     r->p = p;
+    r->model = (forge_model *)(uintptr_t)m;
     r->budget = (size_t)512 << 20;
     r->stale = 1;
     for (uint32_t i = 0; i < p->nsymbol; i++)

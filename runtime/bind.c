@@ -318,7 +318,7 @@ fg_prepare(forge_run *r)
     for (uint32_t t = 0; t < p->ntensor; t++)
         if (known_before(p, t) && (s = check_tensor(r, t)))
             return s;
-    if ((s = place(r)))
+    if ((s = place(r)) || (s = fg_once_place(r)))
         return s;
     r->parallel = 0;
     for (uint32_t i = 0; i < p->nstep; i++)

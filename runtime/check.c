@@ -119,7 +119,7 @@ check_tensor(checker *c, uint32_t i, const int64_t *value)
     const fg_program *p = c->p;
     const fg_tensordef *t = &p->tensor[i];
 
-    if (t->dtype == FORGE_NONE || t->dtype > FORGE_BOOL || t->storage > FG_ST_STATE)
+    if (t->dtype == FORGE_NONE || t->dtype > FORGE_BOOL || t->storage > FG_ST_ONCE)
         return bad(c, "a tensor's type is not known");
     for (int k = 0; k < t->rank; k++)
         if (!value_ok(c, t->dim[k]))
@@ -143,6 +143,8 @@ check_tensor(checker *c, uint32_t i, const int64_t *value)
     case FG_ST_STATE:
         return (t->port < p->nstate && p->state[t->port].tensor == i) ||
                bad(c, "a state's tensor is not its own");
+    case FG_ST_ONCE:
+        return value[t->bytes] >= 0 || bad(c, "a packed weight has no fixed size");
     case FG_ST_DYNAMIC:
         break;
     }
@@ -337,6 +339,26 @@ check_blocks(checker *c, uint16_t *depth)
     return true;
 }
 
+/* What runs before the first run is kernels from constants to packed weights. */
+static bool
+check_once(checker *c)
+{
+    const fg_program *p = c->p;
+
+    if (p->once >= p->nblock && p->once)
+        return bad(c, "a block is out of its table");
+    for (uint32_t i = 0; p->once && i < p->block[p->once].count; i++) {
+        const fg_step *s = &p->step[p->block[p->once].first + i];
+        bool ok = s->kind == FG_STEP_KERNEL && s->nbuf >= 2;
+        for (uint32_t k = 0; ok && k < s->nbuf; k++)
+            ok = p->tensor[s->buf[k]].storage ==
+                 (k + 1 < s->nbuf ? FG_ST_CONST : FG_ST_ONCE);
+        if (!ok)
+            return bad(c, "weights are packed by something else than kernels");
+    }
+    return true;
+}
+
 const char *
 fg_program_check(const fg_program *p, uint32_t nfn, const fg_blob *weight,
                  uint32_t nweight, fg_pile *scratch)
@@ -361,6 +383,7 @@ fg_program_check(const fg_program *p, uint32_t nfn, const fg_blob *weight,
     for (uint32_t k = 0; k < p->nstep; k++)
         if (!check_step(&c, &p->step[k]))
             return c.why;
-    check_blocks(&c, depth);
+    if (check_blocks(&c, depth))
+        check_once(&c);
     return c.why;
 }

@@ -310,6 +310,7 @@ destroy(forge_model *m)
     loaded *l = (loaded *)m;
     fg_artifact *a = l->a;
 
+    fg_model_done(m);
     fg_unlink(&l->image);
     for (uint32_t k = 0; l->source && k < a->info.nsource; k++)
         fg_unmap_file(&l->source[k]);
@@ -479,6 +480,7 @@ fg_artifact_model(fg_artifact *a, const char *folder, int verify, forge_model **
     }
     l->a = a;
     l->base.destroy = destroy;
+    fg_model_init(&l->base, a->cx);
     forge_status s = load(l, folder, verify);
     if (!s) {
         a->cx = NULL; /* the model may outlive it */

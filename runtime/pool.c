@@ -37,7 +37,7 @@ struct fg_pool {
     _Alignas(LINE) fg_kernel_fn *fn;
     void *const *buf;
     const int64_t *arg;
-    int64_t chunks, shares;
+    int64_t first, chunks, shares;
     char *scratch;
     size_t stride;
     fg_sharehook *hook;
@@ -87,7 +87,7 @@ work(fg_pool *p, int thread)
             continue;
         int64_t share = p->shares - (uint32_t)t;
         int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
-        int64_t begin = share * each + (share < rest ? share : rest);
+        int64_t begin = p->first + share * each + (share < rest ? share : rest);
         int64_t end = begin + each + (share < rest);
         int64_t start = p->hook ? now_ns() : 0;
         p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)thread);
@@ -260,7 +260,8 @@ host_share(void *arg, int i)
 {
     fg_pool *p = arg;
     int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
-    int64_t begin = i * each + (i < rest ? i : rest), end = begin + each + (i < rest);
+    int64_t begin = p->first + i * each + (i < rest ? i : rest);
+    int64_t end = begin + each + (i < rest);
     int64_t start = p->hook ? now_ns() : 0;
 
     p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)i);
@@ -270,10 +271,12 @@ host_share(void *arg, int i)
 
 void
 fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *arg,
-               int64_t chunks, char *scratch, size_t stride)
+               int64_t begin, int64_t end, char *scratch, size_t stride)
 {
+    int64_t chunks = end - begin;
+
     if (!p || fg_pool_threads(p) < 2 || chunks < 2) {
-        fn(buf, arg, 0, chunks, scratch);
+        fn(buf, arg, begin, end, scratch);
         return;
     }
     int64_t most = (int64_t)fg_pool_threads(p) * (p->parallel ? 1 : SHARES_PER_THREAD);
@@ -282,6 +285,7 @@ fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *ar
     p->fn = fn;
     p->buf = buf;
     p->arg = arg;
+    p->first = begin;
     p->chunks = chunks;
     p->shares = chunks < most ? chunks : most;
     p->scratch = scratch;

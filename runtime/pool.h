@@ -23,10 +23,10 @@ int fg_pool_threads(const fg_pool *p); /* caller included */
 void fg_pool_begin(fg_pool *p);
 void fg_pool_end(fg_pool *p);
 
-/* fn over all chunks; scratch: one block of `stride` bytes per thread, the caller's
+/* fn over chunks [begin, end); scratch: one block of `stride` bytes per thread, the caller's
  * first. */
 void fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *arg,
-                    int64_t chunks, char *scratch, size_t stride);
+                    int64_t begin, int64_t end, char *scratch, size_t stride);
 
 /* While set, called by the thread that ran it after each share of a kernel: thread 0 is the
  * caller. Times in nanoseconds of the monotonic clock. */

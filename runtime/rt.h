@@ -8,6 +8,9 @@
 #include "runtime/plan.h"
 #include "runtime/pool.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 struct forge_ctx {
     void *(*alloc)(void *user, size_t bytes);
     void (*release)(void *user, void *p);
@@ -16,9 +19,20 @@ struct forge_ctx {
     char message[1024];
 };
 
+/* What a model's runs share and the first of them makes (once.c). */
+typedef struct fg_once {
+    pthread_mutex_t lock;
+    atomic_int made;
+    void *p, *raw;
+    void *(*alloc)(void *user, size_t bytes);
+    void (*release)(void *user, void *p);
+    void *user;
+} fg_once;
+
 struct forge_model {
     const fg_program *program;
     const char *report;
+    fg_once once;
     /* Whoever made the model frees what is behind it. */
     void (*destroy)(forge_model *m);
 };
@@ -60,6 +74,7 @@ typedef void fg_stephook(void *user, uint32_t step, int64_t ns);
 struct forge_run {
     forge_ctx *cx;
     const fg_program *p;
+    forge_model *model;   /* immutable but for what it makes once */
     int64_t *sym, *value; /* [nsymbol], [nvalue] */
     uint32_t *run_value;  /* values that depend on run-time symbols */
     uint32_t nrun_value;
@@ -136,5 +151,13 @@ void fg_state_advance(forge_run *r);
 int fg_step_small(const forge_run *r, const fg_step *s);
 const char *fg_dtype_text(int dtype);
 int64_t fg_packed_bytes(int dtype, int64_t count);
+
+/* once.c: whoever makes a model calls init first and done last. */
+void fg_model_init(forge_model *m, forge_ctx *cx);
+void fg_model_done(forge_model *m);
+forge_status fg_once_place(forge_run *r); /* sizes are known: memory and addresses */
+forge_status fg_once_run(forge_run *r);   /* makes what is not made yet */
+/* run.c: chunks [begin, end) of a kernel. */
+forge_status fg_kernel_run(forge_run *r, const fg_step *s, int64_t begin, int64_t end);
 
 #endif

@@ -93,8 +93,8 @@ more_scratch(forge_run *r, const fg_step *s)
     return FORGE_OK;
 }
 
-static forge_status
-run_kernel(forge_run *r, const fg_step *s)
+forge_status
+fg_kernel_run(forge_run *r, const fg_step *s, int64_t begin, int64_t end)
 {
     forge_status e = fill_buffers(r, s);
 
@@ -105,17 +105,22 @@ run_kernel(forge_run *r, const fg_step *s)
         if (r->arg[k] == FG_UNKNOWN)
             return overflowed(r, s);
     }
-    int64_t chunks = r->value[s->chunks];
-    if (chunks == FG_UNKNOWN)
-        return overflowed(r, s);
-    if (chunks <= 0)
-        return FORGE_OK;
     if (!r->pool || fg_step_small(r, s))
-        s->fn(r->buf, r->arg, 0, chunks, r->scratch.p);
+        s->fn(r->buf, r->arg, begin, end, r->scratch.p);
     else
-        fg_pool_kernel(r->pool, s->fn, r->buf, r->arg, chunks, r->scratch.p,
+        fg_pool_kernel(r->pool, s->fn, r->buf, r->arg, begin, end, r->scratch.p,
                        r->scratch_each);
     return FORGE_OK;
+}
+
+static forge_status
+run_kernel(forge_run *r, const fg_step *s)
+{
+    int64_t chunks = r->value[s->chunks];
+
+    if (chunks == FG_UNKNOWN)
+        return overflowed(r, s);
+    return chunks > 0 ? fg_kernel_run(r, s, 0, chunks) : FORGE_OK;
 }
 
 static forge_status
@@ -413,7 +418,8 @@ forge_execute(forge_run *r)
         return e;
     if (r->parallel)
         fg_pool_begin(r->pool);
-    e = run_block(r, 0);
+    if (!(e = fg_once_run(r)))
+        e = run_block(r, 0);
     fg_pool_end(r->pool);
     if (e)
         return e;

@@ -281,8 +281,10 @@ io_tensor(fg_tables *x, fg_tensordef *t, uint32_t index)
     /* A constant has no port: the place holds its weight once read. */
     uint32_t w = io_weight(x, &t->data, t->storage == FG_ST_CONST, index);
     fg_io_u32(x, &t->port);
-    if (!x->writing && t->storage == FG_ST_CONST)
+    if (!x->writing && t->storage == FG_ST_CONST) {
         t->port = w;
+        t->mapped = 1;
+    }
     io_i32(x, &t->first);
     io_i32(x, &t->last);
 }
@@ -368,6 +370,7 @@ fg_io_program(fg_tables *x, fg_program *p)
         fg_io_u32(x, &b->first);
         fg_io_u32(x, &b->count);
     }
+    fg_io_u32(x, &p->once);
     EACH(p->input, p->ninput, fg_portdef, i)
     {
         io_port(x, i, p);

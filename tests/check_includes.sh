@@ -31,7 +31,7 @@ passes/rewrite.h                passes/* tests/rules.c
 passes/*                        passes/*
 llvm-c/*                        codegen/cpu/*
 codegen/cpu/*                   codegen/cpu/*
-codegen/target.h                passes/fuse_ops.c codegen/* tools/* tests/*
+codegen/target.h                passes/fuse_ops.c passes/pack.c codegen/* tools/* tests/*
 codegen/*                       codegen/* tools/* tests/*
 text/tok.h                      text/*
 text/map.h                      text/*

@@ -240,12 +240,16 @@ run_compiled(run *r, int level, const fg_tensor *in, fg_tensor *out)
     o.passes = c.m && c.m->stage != FG_STAGE_TENSOR ? "" : NULL;
     bool ok = c.m && fg_compile_module(&c, &o) && !forge_open(NULL, &cx);
     forge_model model = {.program = c.program};
+    bool ready = ok;
+    if (ready)
+        fg_model_init(&model, cx);
     if (ok && forge_run_new(cx, &model, &fr))
         ok = fail(r, "%s", forge_message(cx));
     ok = ok && execute(r, cx, c.m, fr, in, out);
     forge_run_free(fr);
-    if (cx)
-        forge_close(cx);
+    if (ready)
+        fg_model_done(&model);
+    forge_close(cx);
     fg_cpu_free(c.code);
     return ok;
 }

@@ -341,6 +341,7 @@ run_once(attempt *t, int threads, fg_tensor *got)
 {
     forge_model model = {.program = t->c.program};
     forge_run *r = NULL;
+    fg_model_init(&model, t->host);
     bool ok = !forge_run_new(t->host, &model, &r) && !forge_run_threads(r, threads);
 
     for (int p = 0; ok && p < t->c.m->ninput; p++) {
@@ -365,6 +366,7 @@ run_once(attempt *t, int threads, fg_tensor *got)
     if (!ok)
         snprintf(t->why, sizeof t->why, "%s", forge_message(t->host));
     forge_run_free(r);
+    fg_model_done(&model);
     return ok;
 }
 

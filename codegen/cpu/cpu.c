@@ -40,6 +40,8 @@ static const struct {
     {FG_OP_attention, fg_attention_takes, fg_gen_attention, 16},
     {FG_OP_matmul, fg_matmul_takes, fg_gen_matmul, 8},
     {FG_OP_matmul_int, fg_matmul_takes, fg_gen_matmul, 8},
+    {FG_OP_matmul_panels, NULL, fg_gen_matmul, 8},
+    {FG_OP_panels, NULL, fg_gen_panels, 4},
     {FG_OP_conv, fg_conv_takes, fg_gen_conv, 8},
     {FG_OP_append, fg_appends_in_place, fg_gen_loops, 1},
     {FG_OP_softmax, NULL, fg_gen_rows, 3},
@@ -135,10 +137,12 @@ fg_fuse
 fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
 {
     fg_genfn *gen = emitter_of(m, anchor);
-    if (gen == fg_gen_library || gen == fg_gen_attention_plain)
+    if (gen == fg_gen_library || gen == fg_gen_attention_plain || gen == fg_gen_panels)
         return FG_FUSE_NONE;
     if (anchor->op == FG_OP_append) /* a state is read by nobody while it is written */
         return operand == 0 ? FG_FUSE_NONE : FG_FUSE_ALL;
+    if (anchor->op == FG_OP_matmul_panels)
+        return operand == 0 ? FG_FUSE_VIEWS : FG_FUSE_NONE;
     if (gen == fg_gen_rows)
         return operand == 0 ? FG_FUSE_ALL : FG_FUSE_CHEAP;
     /* The second operand of a product is packed once; the first is read for every
@@ -157,11 +161,10 @@ fg_fuse
 fg_cpu_after(fg_module *m, const fg_inst *anchor)
 {
     fg_genfn *gen = emitter_of(m, anchor);
-    return gen == fg_gen_library || gen == fg_gen_attention_plain ||
-                   anchor->op == FG_OP_append
-               ? FG_FUSE_NONE
-           : gen == fg_gen_rows ? FG_FUSE_ELEM
-                                : FG_FUSE_FORWARD;
+    if (gen == fg_gen_library || gen == fg_gen_attention_plain || gen == fg_gen_panels ||
+        anchor->op == FG_OP_append)
+        return FG_FUSE_NONE;
+    return gen == fg_gen_rows ? FG_FUSE_ELEM : FG_FUSE_FORWARD;
 }
 
 bool

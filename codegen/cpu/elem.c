@@ -441,6 +441,7 @@ static fg_pullrule *const rules[FG_NOPS] = {
     [FG_OP_quantize] = fg_pull_quantize,
     [FG_OP_dequantize] = fg_pull_dequantize,
     [FG_OP_matmul] = fg_pull_matmul,
+    [FG_OP_matmul_panels] = fg_pull_matmul_panels,
     [FG_OP_matmul_int] = fg_pull_matmul_int,
     [FG_OP_conv] = fg_pull_conv,
     [FG_OP_conv_transpose] = fg_pull_conv_transpose,

@@ -185,6 +185,7 @@ bool fg_gen_loops(fg_em *e, fg_inst *anchor);     /* one index space; loops.c */
 bool fg_gen_rows(fg_em *e, fg_inst *anchor);      /* reductions over rows; rows.c */
 bool fg_gen_library(fg_em *e, fg_inst *anchor);   /* sequential operations; library.c */
 bool fg_gen_matmul(fg_em *e, fg_inst *anchor);    /* gemm.c */
+bool fg_gen_panels(fg_em *e, fg_inst *anchor);    /* panels.c */
 bool fg_gen_attention(fg_em *e, fg_inst *anchor); /* attention.c */
 bool fg_gen_attention_plain(fg_em *e, fg_inst *anchor); /* attention_plain.c */
 bool fg_gen_conv(fg_em *e, fg_inst *anchor);            /* conv.c */

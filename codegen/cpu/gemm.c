@@ -28,6 +28,7 @@ fg_tile_of(fg_ll *g, fg_t elem)
     t.NV = g->t->nvec >= 32 ? 4 : 2;
     t.NR = t.NV * t.W;
     t.MR = 6;
+    t.ld = t.NR;
     return t;
 }
 
@@ -73,11 +74,15 @@ fg_helper_end(fg_ll *g, ll_place back)
 /* ---- micro-kernel --------------------------------------------------------------- */
 
 enum { ARG_A, ARG_LDA, ARG_SKA, ARG_K, ARG_B, ARG_C, ARG_NEXT, ARG_LDNEXT, NARG };
-enum { AHEAD = 8 }; /* rows of an unpacked panel fetched ahead of use */
+enum {
+    AHEAD = 8,          /* rows of an unpacked panel fetched ahead of use */
+    STREAM_AHEAD = 4096 /* bytes of a panel in memory */
+};
 
 static void
-kernel_body(fg_ll *g, const fg_tile *t, int n, bool pack)
+kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 {
+    bool pack = kind == FG_TILE_PACK;
     fg_t vec = ll_vec(t->elem, t->W);
     fg_v arg[NARG], phi[LL_MAXPHI], b[8];
     int acc = n * t->NV;
@@ -99,7 +104,7 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, bool pack)
     for (int j = 0; j < t->NV; j++) {
         fg_v p = ll_atc(g, panel, t->elem, j * t->W);
         if (!pack) {
-            b[j] = ll_load_aligned(g, vec, p, t->W * t->size);
+            b[j] = ll_load(g, vec, p);
             continue;
         }
         b[j] = ll_load(g, vec, ll_atc(g, next, t->elem, j * t->W));
@@ -108,6 +113,9 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, bool pack)
     if (pack)
         for (int byte = 0; byte < t->NR * t->size; byte += LINE)
             ll_prefetch(g, ll_atc(g, at_bytes(g, next, ahead), g->i8, byte));
+    else if (kind == FG_TILE_STREAM)
+        for (int byte = 0; byte < t->NR * t->size; byte += LINE)
+            ll_prefetch(g, ll_atc(g, panel, g->i8, STREAM_AHEAD + byte));
     else
         ll_prefetch(g, next);
     for (int i = 0; i < n; i++) {
@@ -117,7 +125,7 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, bool pack)
             phi[i * t->NV + j] = ll_fma(g, x, b[j], l.phi[i * t->NV + j]);
     }
     phi[acc] = at_bytes(g, a, arg[ARG_SKA]);
-    phi[acc + 1] = ll_atc(g, panel, t->elem, t->NR);
+    phi[acc + 1] = ll_atc(g, panel, t->elem, t->ld);
     phi[acc + 2] = at_bytes(g, next, arg[ARG_LDNEXT]);
     ll_next(g, &l, phi);
 
@@ -127,16 +135,17 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, bool pack)
 }
 
 fg_v
-fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, bool pack)
+fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 {
+    static const char *const what[] = {"", "_pack", "_stream"};
     fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr, g->ptr, g->ptr, g->i64};
-    char name[24];
-    snprintf(name, sizeof name, "tile%d%s", n, pack ? "_pack" : "");
+    char name[40];
+    snprintf(name, sizeof name, "tile%dx%d%s", n, t->ld, what[kind]);
     ll_place back;
     fg_v fn;
     if (!fg_helper_begin(g, name, t, NARG, param, &back, &fn))
         return fn;
-    kernel_body(g, t, n, pack);
+    kernel_body(g, t, n, kind);
     fg_helper_end(g, back);
     return fn;
 }
@@ -184,13 +193,13 @@ tile_sizes(const fg_panel *p, bool first)
 
 /* Which of the micro-kernels serves n rows. */
 static fg_v
-choose(fg_ll *g, const fg_tile *t, fg_v n, unsigned sizes, bool pack)
+choose(fg_ll *g, const fg_tile *t, fg_v n, unsigned sizes, fg_tilekind kind)
 {
     fg_v fn = NULL;
     for (int i = 1; i <= t->MR; i++) {
         if (!(sizes >> i & 1))
             continue;
-        fg_v k = fg_tile_kernel(g, t, i, pack);
+        fg_v k = fg_tile_kernel(g, t, i, kind);
         fn = fn ? ll_sel(g, ll_cmp(g, LL_EQ, n, ll_i(g, i)), k, fn) : k;
     }
     return fn;
@@ -208,7 +217,7 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     fg_v row = l.i, n = next_tile_at_run(g, t, ll_sub(g, p->rows, row));
     if (!(any & (any - 1)))
         n = ll_i(g, __builtin_ctz(any));
-    fg_v arg[NARG], fn = choose(g, t, n, any, false);
+    fg_v arg[NARG], fn = choose(g, t, n, any, FG_TILE_PLAIN);
     arg[ARG_A] = p->a(p->user, row, n);
     arg[ARG_LDA] = p->lda;
     arg[ARG_SKA] = p->ska;
@@ -223,14 +232,22 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
         fg_v mine = ll_ucmp(g, LL_LT, before, ll_i(g, lines));
         fg_v line = ll_add(g, ll_mul(g, before, ll_i(g, LINE)), ll_i(g, t->NR * t->size));
         fg_v packs = ll_and(g, ll_cmp(g, LL_EQ, row, zero), p->fuse);
-        fn = ll_sel(g, packs, choose(g, t, n, tile_sizes(p, true), true), fn);
+        fn = ll_sel(g, packs, choose(g, t, n, tile_sizes(p, true), FG_TILE_PACK), fn);
         line = ll_sel(g, packs, zero, line);
         mine = ll_or(g, mine, packs);
         arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->src, line), arg[ARG_NEXT]);
         arg[ARG_LDNEXT] = ll_sel(g, mine, p->ldsrc, arg[ARG_LDNEXT]);
     }
+    if (p->next) {
+        fg_v first = ll_cmp(g, LL_EQ, row, zero);
+        fg_v done = ll_mul(g, ll_sub(g, l.phi[0], one), ll_mul(g, p->k, ll_i(g, LINE)));
+        fn = ll_sel(g, first, choose(g, t, n, tile_sizes(p, true), FG_TILE_STREAM), fn);
+        fg_v mine = ll_ucmp(g, LL_LT, ll_sub(g, l.phi[0], one), ll_i(g, lines));
+        arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->next, done), arg[ARG_NEXT]);
+        arg[ARG_LDNEXT] = ll_sel(g, mine, ll_i(g, LINE), arg[ARG_LDNEXT]);
+    }
     LLVMTypeRef type =
-        LLVMGlobalGetValueType(fg_tile_kernel(g, t, __builtin_ctz(any), false));
+        LLVMGlobalGetValueType(fg_tile_kernel(g, t, __builtin_ctz(any), FG_TILE_PLAIN));
     LLVMBuildCall2(g->b, type, fn, arg, NARG, "");
     if (p->done)
         p->done(p->user, row, n);
@@ -311,11 +328,10 @@ pack_rows_body(fg_ll *g, const fg_tile *t)
     for (int j = 0; j < t->NV; j++) {
         fg_v p = ll_atc(g, l.phi[0], t->elem, j * t->W);
         ll_prefetch(g, at_bytes(g, p, ahead));
-        ll_store_aligned(g, ll_mload(g, vec, p, mask[j]),
-                         ll_atc(g, l.phi[1], t->elem, j * t->W), t->W * t->size);
+        ll_store(g, ll_mload(g, vec, p, mask[j]), ll_atc(g, l.phi[1], t->elem, j * t->W));
     }
     ll_next(g, &l,
-            (fg_v[]){at_bytes(g, l.phi[0], ld), ll_atc(g, l.phi[1], t->elem, t->NR)});
+            (fg_v[]){at_bytes(g, l.phi[0], ld), ll_atc(g, l.phi[1], t->elem, t->ld)});
 }
 
 void
@@ -324,7 +340,9 @@ fg_pack_rows(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v n, fg_v
     fg_t param[5] = {g->ptr, g->i64, g->i64, g->i64, g->ptr};
     ll_place back;
     fg_v fn;
-    if (fg_helper_begin(g, "pack_rows", t, 5, param, &back, &fn)) {
+    char name[32];
+    snprintf(name, sizeof name, "pack_rows%d", t->ld);
+    if (fg_helper_begin(g, name, t, 5, param, &back, &fn)) {
         pack_rows_body(g, t);
         fg_helper_end(g, back);
     }
@@ -352,9 +370,9 @@ pack_columns_body(fg_ll *g, const fg_tile *t)
     }
     fg_transpose_regs(g, r, t->W, t->size);
     fg_v dst = ll_at(g, ll_param(g, 4), t->elem,
-                     ll_add(g, ll_mul(g, l.i, ll_i(g, t->NR)), group.i));
+                     ll_add(g, ll_mul(g, l.i, ll_i(g, t->ld)), group.i));
     for (int i = 0; i < t->W; i++)
-        ll_store_aligned(g, r[i], ll_atc(g, dst, t->elem, i * t->NR), t->W * t->size);
+        ll_store(g, r[i], ll_atc(g, dst, t->elem, i * t->ld));
     ll_next(g, &l, NULL);
     ll_next(g, &group, NULL);
 }
@@ -365,7 +383,9 @@ fg_pack_columns(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v n, f
     fg_t param[5] = {g->ptr, g->i64, g->i64, g->i64, g->ptr};
     ll_place back;
     fg_v fn;
-    if (fg_helper_begin(g, "pack_columns", t, 5, param, &back, &fn)) {
+    char name[32];
+    snprintf(name, sizeof name, "pack_columns%d", t->ld);
+    if (fg_helper_begin(g, name, t, 5, param, &back, &fn)) {
         pack_columns_body(g, t);
         fg_helper_end(g, back);
     }

@@ -18,16 +18,18 @@ typedef struct fg_tile {
     int W;      /* lanes of a vector register */
     int NV, NR; /* vectors, columns of a panel */
     int MR;     /* rows of a full tile */
+    int ld;     /* from one row of a panel to the next, in elements */
 } fg_tile;
 
 fg_tile fg_tile_of(fg_ll *g, fg_t elem);
 
 /* c[n][NR] = A[n][K] B[K][NR], n = 1..MR rows. One function per n:
  *     (a, lda, ska, k, b, c, next, ldnext)
- * Strides are in bytes. `pack` false: b is a packed panel, and one line of memory at
- * next + i ldnext is prefetched per turn. True: the panel is read at next, rows ldnext
- * apart, and packed to b on the way. */
-fg_v fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, bool pack);
+ * Strides are in bytes. b is a packed panel, and one line of memory at next + i ldnext is
+ * prefetched per turn. PACK: the panel is read at next, rows ldnext apart, and packed to b
+ * on the way. STREAM: b comes from memory, and is prefetched itself. */
+typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_STREAM } fg_tilekind;
+fg_v fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind);
 
 /* One panel times all rows. */
 typedef struct fg_panel {
@@ -39,6 +41,9 @@ typedef struct fg_panel {
     /* Unpacked panel and bytes between its rows, to be packed on the way if `fuse`
      * holds (i1); the one after it is prefetched. NULL: b is packed already. */
     fg_v src, ldsrc, fuse;
+    /* b is a panel of many that lie one behind the other: the first tile streams it from
+     * memory, the others prefetch the next one, which starts here. NULL: it is not. */
+    fg_v next;
     fg_v c;     /* [MR][NR], the tile just computed, 64-byte aligned */
     bool stack; /* c is [rows][NR]: tiles stay, one below the other */
     /* Where the rows [row, row + n) of A are; and what to do with those rows of C (may

@@ -283,6 +283,17 @@ panel_of_b(fg_product *p, fg_v col)
     return side_at(q, &q->b, ll_i(p->e->g, 0), col);
 }
 
+static fg_v
+panel_cut(fg_product *p, fg_v at)
+{
+    matmul *q = p->user;
+    fg_em *e = p->e;
+    fg_ll *g = e->g;
+    fg_v size = ll_mul(g, p->vk, ll_i(g, FG_PANEL));
+    fg_v b = fg_em_buf(e, fg_em_param(e, q->anchor->in[1]));
+    return ll_at(g, b, p->tile.elem, ll_mul(g, at, size));
+}
+
 /* Blocks of B in natural order, each pulled and multiplied at once. */
 static void
 few_pulled(matmul *q, fg_few *f, fg_v col, fg_v n)
@@ -468,11 +479,14 @@ same_dims(const fg_module *m, fg_reg a, fg_reg b)
 bool
 fg_matmul_twins(const fg_module *m, const fg_inst *a, const fg_inst *b)
 {
-    return a != b && a->op == FG_OP_matmul && b->op == FG_OP_matmul &&
-           a->in[0] == b->in[0] && same_dims(m, a->out[0], b->out[0]) &&
-           fg_rt(m, a->out[0])->dtype == fg_rt(m, b->out[0])->dtype &&
-           FG_GET(a, matmul, trans_a).i == FG_GET(b, matmul, trans_a).i &&
-           fg_rt(m, a->in[1])->rank == fg_rt(m, b->in[1])->rank;
+    if (a == b || a->op != b->op || a->in[0] != b->in[0] ||
+        !same_dims(m, a->out[0], b->out[0]) ||
+        fg_rt(m, a->out[0])->dtype != fg_rt(m, b->out[0])->dtype)
+        return false;
+    return a->op == FG_OP_matmul_panels ||
+           (a->op == FG_OP_matmul &&
+            FG_GET(a, matmul, trans_a).i == FG_GET(b, matmul, trans_a).i &&
+            fg_rt(m, a->in[1])->rank == fg_rt(m, b->in[1])->rank);
 }
 
 enum { BESIDE = 1, MET = 2 }; /* of a register: what is known of how it is made */
@@ -512,6 +526,39 @@ find_twin(const matmul *q)
     return NULL;
 }
 
+static bool
+panels_setup(matmul *q)
+{
+    fg_product *p = &q->p;
+    fg_em *e = p->e;
+    const fg_type *y = fg_rt(e->m, q->anchor->in[1]);
+    if (fg_em_param(e, q->anchor->in[1]) < 0 || y->dtype != p->acc ||
+        !fg_e_is(e->m->ex, y->dim[2], FG_PANEL) || FG_PANEL % p->tile.NR)
+        return fg_error(e->m->cx,
+                        "%s: the second operand is not panels of %d numbers that are "
+                        "added up as they are",
+                        fg_inst_where(e->m, q->anchor), FG_PANEL);
+    p->tile.ld = FG_PANEL;
+    p->cut = panel_cut;
+    return true;
+}
+
+/* What is right of the product sign. */
+static bool
+right_setup(matmul *q)
+{
+    fg_product *p = &q->p;
+    if (q->anchor->op == FG_OP_matmul_panels)
+        return panels_setup(q);
+    b_setup(q, q->anchor->op == FG_OP_matmul && FG_GET(q->anchor, matmul, trans_b).i);
+    if (!q->b.direct && !q->block)
+        q->block = fg_em_scratch(p->e, fg_ec(p->e->m->ex, BLOCK * p->tile.size));
+    p->pack = pack;
+    p->b = q->b.direct && !q->b.across ? panel_of_b : NULL;
+    p->few = few;
+    return true;
+}
+
 bool
 fg_gen_matmul(fg_em *e, fg_inst *anchor)
 {
@@ -519,7 +566,6 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
     const fg_type *x = fg_rt(e->m, anchor->in[0]), *y = fg_rt(e->m, anchor->in[1]);
     const fg_type *out = fg_rt(e->m, anchor->out[0]);
     bool ta = anchor->op == FG_OP_matmul && FG_GET(anchor, matmul, trans_a).i;
-    bool tb = anchor->op == FG_OP_matmul && FG_GET(anchor, matmul, trans_b).i;
     matmul *q = FG_NEW(e->a, matmul);
     fg_product *p = &q->p;
     p->e = e;
@@ -530,7 +576,8 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
     q->anchor = anchor;
     q->lead = out->rank - 2;
     /* One B for all: the leading axes are more rows, when A has them all. */
-    q->flat = !ta && fg_e_is(t, product_of(t, y->rank - 2, y->dim), 1);
+    bool cut = anchor->op == FG_OP_matmul_panels;
+    q->flat = cut || (!ta && fg_e_is(t, product_of(t, y->rank - 2, y->dim), 1));
     fg_expr lead = product_of(t, q->lead, out->dim), m = out->dim[q->lead];
     p->batch = q->flat ? fg_ec(t, 1) : lead;
     p->rows = q->flat ? fg_emul(t, lead, m) : m;
@@ -539,25 +586,19 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
     q->round = anchor->op == FG_OP_matmul ? FG_GET(anchor, matmul, round).i : 0;
     q->quant = anchor->op == FG_OP_matmul ? fg_quant_of(e, anchor) : NULL;
     a_setup(q, ta);
-    b_setup(q, tb);
-    if (!q->b.direct)
-        q->block = fg_em_scratch(e, fg_ec(t, BLOCK * p->tile.size));
     p->begin = begin;
     p->a = rows_of_a;
-    p->pack = pack;
-    p->b = q->b.direct && !q->b.across ? panel_of_b : NULL;
-    p->few = few;
     p->index = index_of;
+    if (!right_setup(q))
+        return false;
     const fg_inst *other = find_twin(q);
     if (other) {
         matmul *twin = fg_dup(e->a, q, sizeof *q);
         twin->anchor = other;
         twin->p.user = twin;
         twin->p.out = other->out[0];
-        b_setup(twin, FG_GET(other, matmul, trans_b).i);
-        if (!twin->b.direct && !twin->block)
-            twin->block = fg_em_scratch(e, fg_ec(t, BLOCK * p->tile.size));
-        twin->p.b = twin->b.direct && !twin->b.across ? panel_of_b : NULL;
+        if (!right_setup(twin))
+            return false;
         p->twin = &twin->p;
     }
     return fg_product_emit(p);

@@ -230,6 +230,24 @@ fg_pull_matmul(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     return finish(e, t->dtype, acc);
 }
 
+/* Columns of a panel lie side by side. */
+fg_v
+fg_pull_matmul_panels(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
+{
+    const fg_type *t = fg_rt(e->m, r), *tb = fg_rt(e->m, i->in[1]);
+    fg_index at[FG_MAXRANK], n = ix[t->rank - 1];
+    fg_v acc = wide_zero(e, t->dtype), size = fg_em_expr(e, tb->dim[1]);
+    fg_nest s;
+    fg_nest_open(e, &s, 1, &size, 1, &acc);
+    fg_index k = fg_ix(e, s.l[0].i);
+    memcpy(at, ix, sizeof *at * t->rank);
+    at[t->rank - 1] = k;
+    fg_index bt[] = {fg_ix_div(e, n, tb->dim[2]), k, fg_ix_mod(e, n, tb->dim[2])};
+    acc = accumulate(e, acc, fg_pull(e, i->in[0], at), fg_pull(e, i->in[1], bt));
+    fg_nest_close(e, &s, 1, &acc);
+    return finish(e, t->dtype, acc);
+}
+
 /* Zero point of a row or column; 0 when absent. */
 static fg_v
 zero_point(fg_em *e, fg_inst *i, int which, fg_reg r, const fg_index *ix)

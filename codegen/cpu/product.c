@@ -146,7 +146,12 @@ multiply(fg_product *p, fg_panel q, fg_v col, fg_v cols, bool whole)
 {
     fg_em *e = p->e;
     fg_ll *g = e->g;
-    if (!p->b) {
+    if (p->cut) {
+        fg_v panel = ll_udiv(g, col, ll_i(g, FG_PANEL));
+        q.b =
+            ll_at(g, p->cut(p, panel), p->tile.elem, ll_urem(g, col, ll_i(g, FG_PANEL)));
+        q.next = p->cut(p, ll_add(g, panel, ll_i(g, 1)));
+    } else if (!p->b) {
         p->pack(p, col, cols);
     } else {
         q.src = p->b(p, col);
@@ -227,7 +232,8 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
     fg_exprs *t = e->m->ex;
     fg_expr room = fg_emul(t, fg_eadd(t, p->k, fg_ec(t, p->tile.W)),
                            fg_ec(t, p->tile.NR * p->tile.size));
-    p->panel = fg_em_scratch(e, room);
+    if (!p->cut)
+        p->panel = fg_em_scratch(e, room);
     p->c = fg_em_scratch(e, fg_ec(t, p->tile.MR * p->tile.NR * p->tile.size));
     if (p->twin) {
         fg_expr over = fg_esub(t, blocks, fg_ec(t, 1));

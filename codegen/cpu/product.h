@@ -37,6 +37,8 @@ struct fg_product {
      * apart; else NULL. */
     fg_v (*b)(fg_product *p, fg_v col);
     fg_v ldb;
+    /* B is cut into panels FG_PANEL columns wide: the address of panel `at`. NULL: not. */
+    fg_v (*cut)(fg_product *p, fg_v at);
     /* Adds the product of all rows (at most FG_FEW_ROWS) and columns [col, col + n) to
      * y[rows][p->ldy]. NULL: there is no such path. */
     void (*few)(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy);

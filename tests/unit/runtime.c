@@ -359,7 +359,7 @@ test_pool(void)
             fg_pool_begin(pool);
             for (int chunks = 1 + run; chunks < MOST; chunks += 97) {
                 memset(seen, 0, sizeof seen);
-                fg_pool_kernel(pool, count_chunks, buf, NULL, chunks, scratch, 64);
+                fg_pool_kernel(pool, count_chunks, buf, NULL, 0, chunks, scratch, 64);
                 for (int i = 0; i < MOST; i++)
                     once = once && seen[i] == (i < chunks);
             }
