@@ -21,6 +21,7 @@
 #include "codegen/target.h"
 #include "passes/fuse_siblings.h"
 #include "passes/raise.h"
+#include "passes/split_gates.h"
 #include "passes/unfuse.h"
 
 #define MAXREGION 64 /* instructions of one kernel */
@@ -518,9 +519,11 @@ fg_progress
 fg_pass_fuse_ops(fg_module *m, fg_passctx *cx)
 {
     fuser f = {.m = m, .cx = cx, .most = (int)cx->param[FG_PARAM_fuse_ops_size]};
-    /* What idioms were raised from still reads their operands, and a dead reader is a
-     * reader. */
+    /* What instructions were made from still reads their operands, and a dead reader is
+     * a reader. */
     if (cx->opt >= 1 && fg_raise_idioms(m, cx))
+        fg_pass_dce(m, cx);
+    if (cx->opt >= 1 && fg_split_gates(m, cx))
         fg_pass_dce(m, cx);
     if (!fg_unfuse_attention(m))
         return FG_FAILED;
