@@ -22,7 +22,43 @@ check_options(fg_ctx *cx, const forge_options *o)
         return fg_error(cx, "optimisation level %d: expected 0 to 3", o->opt);
     if (!(o->alpha >= 0 && o->alpha <= 1))
         return fg_error(cx, "alpha %g: expected 0 to 1", o->alpha);
-    return true;
+    fg_pipeline p;
+    const char *why = fg_parse_precision(o, &p);
+    return !why || fg_error(cx, "%s", why);
+}
+
+const char *
+fg_parse_precision(const forge_options *o, fg_pipeline *p)
+{
+    static const struct {
+        const char *name;
+        int bits, group;
+    } known[] = {
+        {"f32", 0, 32},     {"bf16", 16, 32},     {"int8", 8, 32}, {"int8:32", 8, 32},
+        {"int8:64", 8, 64}, {"int8:128", 8, 128}, {"int4", 4, 32}, {"int4:32", 4, 32},
+        {"int4:64", 4, 64}, {"int4:128", 4, 128},
+    };
+    static const struct {
+        const char *name;
+        int round;
+    } how[] = {{"model", -1}, {"strict", 0}, {"fast", 1}};
+    const char *precision = o->precision ? o->precision : "f32";
+    const char *accuracy = o->accuracy ? o->accuracy : "model";
+    size_t k = 0, j = 0;
+
+    while (k < sizeof known / sizeof *known && strcmp(precision, known[k].name) != 0)
+        k++;
+    while (j < sizeof how / sizeof *how && strcmp(accuracy, how[j].name) != 0)
+        j++;
+    if (k == sizeof known / sizeof *known)
+        return "precision: expected f32, bf16, int8 or int4, or with a group int4:64 "
+               "(32, 64, 128)";
+    if (j == sizeof how / sizeof *how)
+        return "accuracy: expected strict, model or fast";
+    p->bits = known[k].bits;
+    p->group = known[k].group;
+    p->round = how[j].round;
+    return NULL;
 }
 
 /* ---- the way ---------------------------------------------------------------------- */
@@ -60,6 +96,7 @@ fg_compile_passes(fg_compiled *c, const forge_options *o)
                      .observe = c->observe,
                      .user = c->user};
 
+    fg_parse_precision(o, &p);
     c->report.nodes_imported = fg_inst_count(c->m->body);
     if ((c->m->stage == FG_STAGE_TENSOR || o->passes) &&
         !fg_run_passes(c->m, &p, &c->report))

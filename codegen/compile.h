@@ -36,6 +36,8 @@ fg_module *fg_load(fg_compiled *c, const char *path, const char *dims);
 bool fg_compile(fg_compiled *c, const char *path, const forge_options *o);
 /* Its steps, each from whatever stage the one before left the module in. */
 bool fg_compile_load(fg_compiled *c, const char *path, const forge_options *o);
+/* What precision and accuracy mean for the passes; what is wrong with them, or NULL. */
+const char *fg_parse_precision(const forge_options *o, fg_pipeline *p);
 bool fg_compile_passes(fg_compiled *c, const forge_options *o); /* to FUSED at least */
 bool fg_compile_code(fg_compiled *c, const forge_options *o, bool keep_text);
 bool fg_compile_place(fg_compiled *c, const forge_options *o);

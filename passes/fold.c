@@ -19,6 +19,7 @@
 enum {
     VIEW_BYTES =
         1 << 16, /* rearranged constants; larger ones are read through the view */
+    DEQUANTIZED_BYTES = 1 << 10,
     INPUT_BYTES = 1 << 26, /* operands of elementwise operations worth evaluating */
     STEPS_EACH = 64        /* rule applications, on average over the instructions */
 };
@@ -155,6 +156,10 @@ worth_evaluating(const folder *f, const fg_inst *i)
     if (fg_op_is(i->op, FG_T_VIEW))
         return out <= VIEW_BYTES && (i->op != FG_OP_expand || out <= in || out <= 64);
     if (out > f->bytes && out > in)
+        return false;
+    /* Numbers in few bits are widened where they are used: that is what they are for. */
+    if ((i->op == FG_OP_dequantize && out > DEQUANTIZED_BYTES) ||
+        (i->op == FG_OP_cast && out > in && out > VIEW_BYTES))
         return false;
     if (!fg_op_is(i->op, FG_T_ANCHOR))
         return in <= INPUT_BYTES;

@@ -31,8 +31,8 @@ const fg_paraminfo fg_params[] = {
 /* By -O level. Dead code goes first, so that nothing works on it, and last, because the
  * others leave some; layout runs on what attention has not taken. */
 static const char *const pipelines[] = {
-    "states,fuse_ops",
-    "dce,cse,fold,fuse_attention,layout,dce,states,pack,fuse_ops",
+    "quantize,states,fuse_ops",
+    "dce,cse,fold,fuse_attention,layout,quantize,dce,states,pack,fuse_ops",
 };
 
 enum { DEFAULT_ROUNDS = 2 };
@@ -339,6 +339,11 @@ read_list(reader r, fg_arena *a, const fg_pipeline *p, int start, item **out, in
         for (int k = 0; k < FG_NPARAMS; k++)
             it.param[k] = fg_params[k].dflt;
         it.param[FG_PARAM_fuse_attention_alpha] = p->alpha;
+        if (p->group) {
+            it.param[FG_PARAM_quantize_bits] = p->bits;
+            it.param[FG_PARAM_quantize_group] = p->group;
+            it.param[FG_PARAM_quantize_round] = p->round;
+        }
         reader before = r;
         if (!read_item(&r, &it))
             return false;

@@ -118,8 +118,9 @@ typedef struct fg_pipeline {
     const char *skip; /* comma list of names never run; NULL: none */
     int opt, check;   /* check: 0 none, 1 verify, 2 also honesty */
     int rounds; /* the list's TENSOR part runs to a fixpoint, at most this often; 0: 2 */
-    double alpha;     /* of fuse_attention, where the list does not say */
-    bool tensor_only; /* stop before the first pass that leaves stage TENSOR */
+    double alpha;           /* of fuse_attention, where the list does not say */
+    int bits, group, round; /* of quantize, likewise; all 0: its defaults */
+    bool tensor_only;       /* stop before the first pass that leaves stage TENSOR */
     fg_observe *observe;
     void *user;
 } fg_pipeline;

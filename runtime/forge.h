@@ -105,6 +105,11 @@ typedef struct forge_options {
      * $XDG_CACHE_HOME/forge; NULL: none. What is in it is trusted like a .forge file. */
     const char *cache;
     int no_compile; /* 1: from the cache or not at all */
+    /* Weights of products: "f32" (NULL: as the model has them), "bf16", "int8", "int4"; integers
+     * share a scale by groups of 32, or "int4:64", "int4:128". Activations that meet packed
+     * weights: "strict" (f32), "model" (NULL: 8 bits where the model's accuracy_level
+     * allows it or precision is int8 or int4), "fast" (always 8 bits). */
+    const char *precision, *accuracy;
 } forge_options;
 
 typedef struct forge_save_options {

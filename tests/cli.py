@@ -40,6 +40,7 @@ def usage(c, model):
     c.expect("run" in c.run(0, "--help") and "--threads" in c.run(0, "run", "--help"), "help names verbs and options")
     c.run(0, "--version")
     for argv in ([], ["fly"], ["run"], ["run", model, "--fly"], ["run", model, "-O9"], ["run", model, model],
+                 ["run", model, "--precision=int9"], ["run", model, "--accuracy=none"],
                  ["run", model, "--threads=two"], ["run", model, "--alpha=2"], ["run", model, "--target=moon"],
                  ["bench", model, "--task=sleep"], ["compile"],
                  ["compile", model, "--weights=moon"]):

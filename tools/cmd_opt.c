@@ -23,6 +23,7 @@ optimise(void *arg)
                      .alpha = x->c.o.alpha,
                      .rounds = x->c.o.rounds};
 
+    fg_parse_precision(&x->c.o, &p);
     if (!fg_compile_load(c, x->c.model, &x->c.o) ||
         (p.passes && !fg_run_passes(c->m, &p, &c->report)))
         return;

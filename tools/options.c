@@ -1,6 +1,7 @@
 /* options.c - command lines, messages and files: what every verb needs before it starts. */
 #include "tools/tool.h"
 
+#include "codegen/compile.h"
 #include "passes/pass.h"
 #include "tools/progress.h"
 
@@ -167,6 +168,10 @@ check_common(tool_common *c)
     if (tool_check_passes("--passes", c->o.passes, true) ||
         tool_check_passes("--skip", c->o.skip, false))
         return TOOL_USAGE;
+    fg_pipeline ignored;
+    const char *why = fg_parse_precision(&c->o, &ignored);
+    if (why)
+        return tool_fail(TOOL_USAGE, "--%s", why);
     if (c->o.target && strcmp(c->o.target, "cpu"))
         return tool_fail(TOOL_USAGE, "--target=%s: this build has cpu", c->o.target);
     c->o.cache = !c->cache ? "" : strcmp(c->cache, "none") ? c->cache : NULL;
@@ -219,6 +224,10 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
         {"--rounds", TOOL_INT, &c->o.rounds, "N",
          "how often they run while something changes; default 2"},
         {"--skip", TOOL_TEXT, &c->o.skip, "P,..", "passes to leave out"},
+        {"--precision", TOOL_TEXT, &c->o.precision, "TYPE",
+         "weights of products in bf16, int8 or int4 (int4:64: groups of 64)"},
+        {"--accuracy", TOOL_TEXT, &c->o.accuracy, "HOW",
+         "of packed weights' activations: strict (f32), model (default), fast (8 bits)"},
         {"--alpha", TOOL_DOUBLE, &c->o.alpha, "0..1", "how eagerly attention is fused"},
         {"--check", TOOL_INT, &c->o.check, "0..2",
          "1: verify after each pass; 2: test passes' honesty too"},
