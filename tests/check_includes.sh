@@ -30,6 +30,7 @@ passes/algebra.h                passes/* tests/rules.c
 passes/rewrite.h                passes/* tests/rules.c
 passes/*                        passes/*
 llvm-c/*                        codegen/cpu/*
+llvm_calls.h                    codegen/cpu/llvm.c
 codegen/cpu/*                   codegen/cpu/*
 codegen/target.h                passes/fuse_ops.c passes/pack.c codegen/* tools/* tests/*
 codegen/*                       codegen/* tools/* tests/*

@@ -9,6 +9,8 @@
 #include <llvm-c/Target.h>
 #include <pthread.h>
 
+#include "codegen/cpu/llvm.h"
+
 /* ---- the machine ---------------------------------------------------------------- */
 
 /* Target registration and code generator switches are global to the process and happen
@@ -20,8 +22,17 @@ init_once(void)
     static const char *const argv[] = {"forge", "-disable-lsr", "-disable-cgp",
                                        "-enable-misched=false", "-disable-post-ra"};
     LLVMParseCommandLineOptions((int)(sizeof argv / sizeof *argv), argv, "");
-    LLVMInitializeNativeTarget();
-    LLVMInitializeNativeAsmPrinter();
+#if defined(__aarch64__)
+    LLVMInitializeAArch64TargetInfo();
+    LLVMInitializeAArch64Target();
+    LLVMInitializeAArch64TargetMC();
+    LLVMInitializeAArch64AsmPrinter();
+#else
+    LLVMInitializeX86TargetInfo();
+    LLVMInitializeX86Target();
+    LLVMInitializeX86TargetMC();
+    LLVMInitializeX86AsmPrinter();
+#endif
 }
 
 /* What LLVM's C API does not tell about a CPU named by the user, and it must be told no other
@@ -114,6 +125,8 @@ fg_machine *
 ll_machine_new(const char *cpu, const char **why)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    if (!fg_llvm_open(why))
+        return NULL;
     pthread_once(&once, init_once);
     bool native = !cpu || !*cpu || !strcmp(cpu, "native");
     fg_machine *t = calloc(1, sizeof *t);
