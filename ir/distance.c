@@ -11,19 +11,18 @@
 static int64_t
 rank_of(fg_dtype d, double v)
 {
-    int64_t bits, sign = (int64_t)1 << (fg_dtypes[d].bits - 1);
+    int64_t bits, sign = (int64_t)1 << 31;
     float f = (float)v;
     uint32_t single;
     memcpy(&single, &f, sizeof single);
     memcpy(&bits, &v, sizeof bits);
-    if (d == FG_f32)
-        bits = single;
-    else if (d == FG_f16)
-        bits = fg_f32_to_f16(f);
-    else if (d == FG_bf16)
-        bits = fg_f32_to_bf16(f);
     if (d == FG_f64)
         return bits < 0 ? (int64_t)((uint64_t)INT64_MIN - (uint64_t)bits) - 1 : bits;
+    bits = single;
+    if (d != FG_f32) {
+        bits = d == FG_f16 ? fg_f32_to_f16(f) : fg_f32_to_bf16(f);
+        sign = 1 << 15;
+    }
     return bits & sign ? -(bits ^ sign) - 1 : bits;
 }
 
