@@ -339,7 +339,7 @@ elements_read(fg_em *e, fg_reg param)
     fg_expr whole = fg_type_count(x, fg_rt(e->m, param)), found = fg_ec(x, 0);
     fg_each_inst(e->region, i)
         for (int k = 0; k < i->nin; k++) {
-            if (i->in[k] != param)
+            if (i->in[k] != param || (k == 0 && fg_appends_in_place(e->m, i)))
                 continue;
             bool part = i->op == FG_OP_slice ||
                         (k == 0 && (i->op == FG_OP_gather || i->op == FG_OP_gather_nd ||
@@ -349,6 +349,16 @@ elements_read(fg_em *e, fg_reg param)
             found = fg_eadd(x, found, fg_type_count(x, fg_rt(e->m, i->out[0])));
         }
     return fg_emin(x, whole, found);
+}
+
+/* Elements of a result that are written: of a state, those appended. */
+static fg_expr
+elements_written(fg_em *e, int result)
+{
+    fg_inst *i = fg_def(e->m, e->region->last->in[result]);
+    bool in_place = i && fg_appends_in_place(e->m, i);
+    return fg_type_count(e->m->ex,
+                         fg_rt(e->m, in_place ? i->in[1] : e->kernel->out[result]));
 }
 
 /* Bytes that move if every operand is read and every result written once; operations:
@@ -365,7 +375,7 @@ estimate(fg_em *e)
             continue;
         const fg_type *t = fg_rt(e->m, r);
         fg_expr count = k < e->kernel->nin ? elements_read(e, e->region->param[k])
-                                           : fg_type_count(x, t);
+                                           : elements_written(e, k - e->kernel->nin);
         fg_expr bits = fg_emul(x, count, fg_ec(x, fg_dtypes[t->dtype].bits));
         bytes = fg_eadd(x, bytes, fg_ediv(x, bits, fg_ec(x, 8)));
     }
