@@ -2,32 +2,30 @@
  *
  *     textgen MODEL.onnx PROMPT N [SEED]
  *
- * The model takes input_ids, attention_mask, position_ids and past_key_values.L.key/.value
- * and gives logits and present.L.key/.value, the naming of most exporters. Each step feeds
- * the presents back as pasts; with a seed the next byte is drawn at temperature 0.6, else the likeliest is taken.
+ * The model takes input_ids, attention_mask, position_ids and a cache of past keys and values, and gives logits:
+ * what most exporters write. The cache stays in a forge_state: a step sees the new bytes only, and nothing is
+ * copied. With a seed the next byte is drawn at temperature 0.6, else the likeliest is taken.
  */
 #include <forge.h>
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAXLEN = 256, VOCAB = 256 };
 
-typedef struct state {
+typedef struct generator {
     forge_ctx *cx;
     forge_model *model;
     forge_run *run;
+    forge_state *cache;
     int64_t ids[MAXLEN], mask[MAXLEN], position[MAXLEN];
-    int npast;       /* tensors of the cache */
-    char *past[128]; /* copies: an output is valid until the next run only */
     unsigned seed;
-} state;
+} generator;
 
 static void
-check(state *s, forge_status st)
+check(generator *s, forge_status st)
 {
     if (st != FORGE_OK) {
         fprintf(stderr, "textgen: %s\n", forge_message(s->cx));
@@ -35,65 +33,8 @@ check(state *s, forge_status st)
     }
 }
 
-static bool
-is_past(const char *name)
-{
-    return strncmp(name, "past_key_values.", 16) == 0;
-}
-
-/* Before the first step: every past has length 0. */
-static void
-empty_cache(state *s)
-{
-    for (int i = 0; i < forge_model_inputs(s->model); i++) {
-        forge_dtype t;
-        int rank;
-        int64_t dims[8];
-        const char *name = forge_model_input(s->model, i, &t, &rank);
-        if (!is_past(name))
-            continue;
-        for (int a = 0; a < rank && a < 8; a++) {
-            dims[a] = forge_model_input_dim(s->model, i, a, NULL);
-            if (dims[a] < 0)
-                dims[a] = a == 0 ? 1 : 0; /* batch 1, past length 0 */
-        }
-        check(s, forge_bind_input(s->run, name, t, rank, dims, ""));
-    }
-}
-
-static void
-feed_back(state *s)
-{
-    int k = 0;
-    for (int i = 0; i < forge_model_inputs(s->model); i++) {
-        forge_dtype t;
-        int rank;
-        const int64_t *dims;
-        char present[128];
-        const char *name = forge_model_input(s->model, i, &t, &rank);
-        if (!is_past(name) || k == 128)
-            continue;
-        snprintf(present, sizeof present, "present.%s", name + 16);
-        const void *data = forge_output(s->run, present, &t, &rank, &dims);
-        size_t bytes = sizeof(float);
-        for (int a = 0; data && a < rank; a++)
-            bytes *= (size_t)dims[a];
-        char *copy = data ? malloc(bytes) : NULL;
-        if (!copy) {
-            fprintf(stderr, "textgen: no output %s\n", present);
-            exit(1);
-        }
-        memcpy(copy, data, bytes);
-        int64_t shape[8];
-        memcpy(shape, dims, (size_t)rank * sizeof *shape);
-        check(s, forge_bind_input(s->run, name, t, rank, shape, copy));
-        free(s->past[k]);
-        s->past[k++] = copy;
-    }
-}
-
 static int
-pick(state *s, const float *logit)
+pick(generator *s, const float *logit)
 {
     int best = 0;
     double p[VOCAB], sum = 0;
@@ -113,7 +54,7 @@ pick(state *s, const float *logit)
 
 /* Runs tokens [from, to) and returns the next one. */
 static int
-step(state *s, int from, int to)
+step(generator *s, int from, int to)
 {
     const int64_t *dims;
     int64_t now[] = {1, to - from}, all[] = {1, to};
@@ -123,9 +64,7 @@ step(state *s, int from, int to)
                               s->position + from));
     check(s, forge_execute(s->run));
     const float *logits = forge_output(s->run, "logits", NULL, NULL, &dims);
-    int next = logits ? pick(s, logits + (dims[1] - 1) * VOCAB) : 0;
-    feed_back(s);
-    return next;
+    return logits ? pick(s, logits + (dims[1] - 1) * VOCAB) : 0;
 }
 
 int
@@ -135,11 +74,13 @@ main(int argc, char **argv)
         fprintf(stderr, "usage: textgen MODEL.onnx PROMPT N [SEED]\n");
         return 2;
     }
-    state s = {.seed = argc > 4 ? (unsigned)atoi(argv[4]) : 7};
+    generator s = {.seed = argc > 4 ? (unsigned)atoi(argv[4]) : 7};
     if (forge_open(NULL, &s.cx) != FORGE_OK)
         return 1;
     check(&s, forge_compile_file(s.cx, argv[1], NULL, &s.model));
     check(&s, forge_run_new(s.cx, s.model, &s.run));
+    check(&s, forge_state_new(s.cx, s.model, 1, MAXLEN, MAXLEN, &s.cache));
+    check(&s, forge_run_attach(s.run, s.cache));
     int n = (int)strlen(argv[2]), end = n + atoi(argv[3]);
     if (n == 0 || n >= MAXLEN)
         return 2;
@@ -149,7 +90,6 @@ main(int argc, char **argv)
         s.mask[i] = 1;
         s.position[i] = i;
     }
-    empty_cache(&s);
     fputs(argv[2], stdout);
     for (int at = 0, to = n; to < end; at = to, to++) {
         s.ids[to] = step(&s, at, to);
@@ -157,9 +97,8 @@ main(int argc, char **argv)
         fflush(stdout);
     }
     putchar('\n');
-    for (int k = 0; k < 128; k++)
-        free(s.past[k]);
     forge_run_free(s.run);
+    forge_state_free(s.cache);
     forge_model_free(s.model);
     forge_close(s.cx);
     return 0;
