@@ -17,7 +17,7 @@ CASES = {}
 
 def case(name, inputs, body, fused=1, **more):
     assert name not in CASES, name
-    CASES[name] = graphs.Case(inputs, body, {"attention": fused}, skip="fuse_ops", **more)
+    CASES[name] = graphs.Case(inputs, body, {"attention": fused}, about=("fuse_attention", ""), **more)
 
 
 QKV = "float[B,4,S,8] q, float[B,4,T,8] k, float[B,4,T,8] v"

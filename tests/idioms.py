@@ -19,7 +19,7 @@ def case(name, body, rule=None, inputs="float[B,S,16] x", **more):
     assert name not in CASES, name
     rules = [rule] if isinstance(rule, str) else rule or []
     counts = {r: 0 for r in ("gelu", "gelu_tanh", "silu", "rope", "layernorm", "rmsnorm")} | {r: rules.count(r) for r in rules}
-    CASES[name] = graphs.Case(inputs, body, counts, skip="fuse_attention", **more)
+    CASES[name] = graphs.Case(inputs, body, counts, about=("fuse_ops", "(gelu|gelu_tanh|silu|norm|rope): "), **more)
 
 
 def c(**values):

@@ -137,7 +137,7 @@ fg_fuse
 fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
 {
     fg_genfn *gen = emitter_of(m, anchor);
-    if (gen == fg_gen_library || gen == fg_gen_attention_plain || gen == fg_gen_panels)
+    if (gen == fg_gen_library || gen == fg_gen_panels)
         return FG_FUSE_NONE;
     if (anchor->op == FG_OP_append) /* a state is read by nobody while it is written */
         return operand == 0 ? FG_FUSE_NONE : FG_FUSE_ALL;
@@ -161,8 +161,7 @@ fg_fuse
 fg_cpu_after(fg_module *m, const fg_inst *anchor)
 {
     fg_genfn *gen = emitter_of(m, anchor);
-    if (gen == fg_gen_library || gen == fg_gen_attention_plain || gen == fg_gen_panels ||
-        anchor->op == FG_OP_append)
+    if (gen == fg_gen_library || gen == fg_gen_panels || anchor->op == FG_OP_append)
         return FG_FUSE_NONE;
     return gen == fg_gen_rows ? FG_FUSE_ELEM : FG_FUSE_FORWARD;
 }

@@ -187,8 +187,7 @@ bool fg_gen_library(fg_em *e, fg_inst *anchor);   /* sequential operations; libr
 bool fg_gen_matmul(fg_em *e, fg_inst *anchor);    /* gemm.c */
 bool fg_gen_panels(fg_em *e, fg_inst *anchor);    /* panels.c */
 bool fg_gen_attention(fg_em *e, fg_inst *anchor); /* attention.c */
-bool fg_gen_attention_plain(fg_em *e, fg_inst *anchor); /* attention_plain.c */
-bool fg_gen_conv(fg_em *e, fg_inst *anchor);            /* conv.c */
+bool fg_gen_conv(fg_em *e, fg_inst *anchor);      /* conv.c */
 /* Whether the fast emitter takes this instruction (types, shapes); else loops do. */
 bool fg_rows_takes(fg_module *m, const fg_inst *anchor);
 bool fg_matmul_takes(fg_module *m, const fg_inst *anchor);
