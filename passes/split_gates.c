@@ -55,18 +55,64 @@ same_dims(const fg_type *a, const fg_type *b)
     return a->rank == b->rank && !memcmp(a->dim, b->dim, a->rank * sizeof *a->dim);
 }
 
+static fg_expr
+first_column(const fg_inst *slice)
+{
+    const fg_attr *start = &FG_GET(slice, slice, start);
+    return start->es[start->n - 1];
+}
+
+static fg_expr
+columns(const splitter *s, const fg_inst *slice)
+{
+    const fg_type *t = fg_rt(s->m, slice->out[0]);
+    return t->dim[t->rank - 1];
+}
+
+/* The right side can be had without the other columns: of a matrix any, of panels whole
+ * ones. */
+static bool
+can_split(const splitter *s, const fg_inst *product, const fg_inst *slice)
+{
+    const fg_type *w = fg_rt(s->m, product->in[1]);
+    fg_exprs *ex = s->m->ex;
+    int64_t width;
+    if (product->op == FG_OP_matmul)
+        return w->rank == 2;
+    return product->op == FG_OP_matmul_panels && fg_e_const(ex, w->dim[2], &width) &&
+           fg_e_divides(ex, width, first_column(slice)) &&
+           fg_e_divides(ex, width, columns(s, slice));
+}
+
+static fg_reg
+product_of_columns(fg_build *b, const fg_inst *product, fg_expr from, fg_expr n)
+{
+    fg_exprs *ex = b->m->ex;
+    fg_reg in[2] = {product->in[0]};
+    if (product->op == FG_OP_matmul) {
+        bool trans_a = FG_GET(product, matmul, trans_a).i;
+        bool trans_b = FG_GET(product, matmul, trans_b).i;
+        in[1] = fg_emit_slice_axis(b, product->in[1], trans_b ? 0 : 1, from, n);
+        return fg_emit_matmul(b, in[0], in[1], trans_a, trans_b);
+    }
+    fg_expr width = fg_rt(b->m, product->in[1])->dim[2];
+    in[1] = fg_emit_slice_axis(b, product->in[1], 0, fg_ediv(ex, from, width),
+                               fg_ediv(ex, n, width));
+    fg_inst *y = in[1] ? fg_inst_begin(b, FG_OP_matmul_panels, 2, in) : NULL;
+    if (!y)
+        return 0;
+    FG_SET(y, matmul_panels, n).e = n;
+    y = fg_inst_finish(b, y, NULL, 0);
+    return y ? y->out[0] : 0;
+}
+
 /* The product of these columns only, in place of the slice. */
 static void
 split(splitter *s, fg_inst *slice, const fg_inst *product)
 {
     fg_build b = fg_build_before(slice);
-    const fg_type *t = fg_rt(s->m, slice->out[0]);
-    bool trans_a = FG_GET(product, matmul, trans_a).i;
-    bool trans_b = FG_GET(product, matmul, trans_b).i;
     fg_build_add_nodes(&b, product);
-    fg_expr from = FG_GET(slice, slice, start).es[t->rank - 1], n = t->dim[t->rank - 1];
-    fg_reg w = fg_emit_slice_axis(&b, product->in[1], trans_b ? 0 : 1, from, n);
-    fg_reg y = fg_emit_matmul(&b, product->in[0], w, trans_a, trans_b);
+    fg_reg y = product_of_columns(&b, product, first_column(slice), columns(s, slice));
     if (y)
         fg_replace_uses(slice->block, slice->out[0], y);
 }
@@ -76,10 +122,10 @@ try_split(splitter *s, fg_inst *i)
 {
     fg_inst *g = slice_behind(s, i->in[0]), *v = slice_behind(s, i->in[1]);
     fg_inst *p = g && v && g != v && g->in[0] == v->in[0] ? fg_def(s->m, g->in[0]) : NULL;
-    if (!fg_is_op(p, FG_OP_matmul) || p->out[0] >= s->nuses || s->uses[p->out[0]] != 2 ||
-        p->block != i->block || g->block != i->block || v->block != i->block)
+    if (!p || p->out[0] >= s->nuses || s->uses[p->out[0]] != 2 || p->block != i->block ||
+        g->block != i->block || v->block != i->block)
         return;
-    if (fg_rt(s->m, p->in[1])->rank != 2 || !takes_columns(s, g) ||
+    if (!can_split(s, p, g) || !can_split(s, p, v) || !takes_columns(s, g) ||
         !takes_columns(s, v) ||
         !same_dims(fg_rt(s->m, g->out[0]), fg_rt(s->m, v->out[0])))
         return;

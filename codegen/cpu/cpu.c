@@ -133,6 +133,20 @@ emitter_of(fg_module *m, const fg_inst *i)
     return fg_gen_loops;
 }
 
+/* A run of panels of something in memory: they are where they were. */
+static bool
+whole_panels(fg_module *m, fg_reg r)
+{
+    const fg_inst *i = fg_def(m, r);
+    if (!fg_is_op(i, FG_OP_slice))
+        return false;
+    const fg_inst *d = fg_def(m, i->in[0]);
+    const fg_type *from = fg_rt(m, i->in[0]), *to = fg_rt(m, r);
+    return (!d || fg_is_op(d, FG_OP_panels) || fg_is_op(d, FG_OP_const)) &&
+           FG_GET(i, slice, step).is[0] == 1 && to->dim[1] == from->dim[1] &&
+           to->dim[2] == from->dim[2];
+}
+
 fg_fuse
 fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
 {
@@ -142,7 +156,8 @@ fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
     if (anchor->op == FG_OP_append) /* a state is read by nobody while it is written */
         return operand == 0 ? FG_FUSE_NONE : FG_FUSE_ALL;
     if (anchor->op == FG_OP_matmul_panels)
-        return operand == 0 ? FG_FUSE_VIEWS : FG_FUSE_NONE;
+        return operand == 0 || whole_panels(m, anchor->in[1]) ? FG_FUSE_VIEWS
+                                                              : FG_FUSE_NONE;
     if (gen == fg_gen_rows)
         return operand == 0 ? FG_FUSE_ALL : FG_FUSE_CHEAP;
     /* The second operand of a product is packed once; the first is read for every

@@ -290,8 +290,8 @@ panel_cut(fg_product *p, fg_v at)
     fg_em *e = p->e;
     fg_ll *g = e->g;
     fg_v size = ll_mul(g, p->vk, ll_i(g, FG_PANEL));
-    fg_v b = fg_em_buf(e, fg_em_param(e, q->anchor->in[1]));
-    return ll_at(g, b, p->tile.elem, ll_mul(g, at, size));
+    fg_v b = fg_em_buf(e, q->b.view.param), from = fg_em_expr(e, q->b.view.offset);
+    return ll_at(g, b, p->tile.elem, ll_add(g, from, ll_mul(g, at, size)));
 }
 
 /* Blocks of B in natural order, each pulled and multiplied at once. */
@@ -531,9 +531,12 @@ panels_setup(matmul *q)
 {
     fg_product *p = &q->p;
     fg_em *e = p->e;
-    const fg_type *y = fg_rt(e->m, q->anchor->in[1]);
-    if (fg_em_param(e, q->anchor->in[1]) < 0 || y->dtype != p->acc ||
-        !fg_e_is(e->m->ex, y->dim[2], FG_PANEL) || FG_PANEL % p->tile.NR)
+    fg_exprs *t = e->m->ex;
+    fg_strided *v = &q->b.view;
+    if (!fg_strided_of(e, q->anchor->in[1], v) || v->dtype != p->acc ||
+        !fg_e_is(t, v->dim[2], FG_PANEL) || !fg_e_is(t, v->stride[2], 1) ||
+        v->stride[1] != v->dim[2] || v->stride[0] != fg_emul(t, v->dim[1], v->dim[2]) ||
+        FG_PANEL % p->tile.NR)
         return fg_error(e->m->cx,
                         "%s: the second operand is not panels of %d numbers that are "
                         "added up as they are",
