@@ -120,7 +120,8 @@ run_kernel(forge_run *r, const fg_step *s)
 
     if (chunks == FG_UNKNOWN)
         return overflowed(r, s);
-    return chunks > 0 ? fg_kernel_run(r, s, 0, chunks) : FORGE_OK;
+    /* Without work, too, results of sizes found while running get them, and are refused. */
+    return chunks > 0 ? fg_kernel_run(r, s, 0, chunks) : fill_buffers(r, s);
 }
 
 static forge_status
