@@ -104,12 +104,16 @@ pack_rows(const packing *p, int64_t n0, int64_t n1)
         }
 }
 
+/* The same to bf16. */
 static void
-narrow_elements(const packing *p, int64_t from, int64_t to)
+narrow_rows(const packing *p, int64_t n0, int64_t n1)
 {
+    enum { TILE = 64 };
     uint16_t *out = (uint16_t *)p->to;
-    for (int64_t i = from; i < to; i++)
-        out[i] = fg_f32_to_bf16(p->from[i]);
+    for (int64_t k0 = 0; k0 < p->k; k0 += TILE)
+        for (int64_t n = n0; n < n1; n++)
+            for (int64_t k = k0; k < p->k && k < k0 + TILE; k++)
+                out[n * p->k + k] = fg_f32_to_bf16(p->from[n * p->down + k * p->along]);
 }
 
 /* ---- threads -------------------------------------------------------------------- */
@@ -124,13 +128,13 @@ work(void *arg)
 {
     const share *s = arg;
     if (s->p->bits == 16)
-        narrow_elements(s->p, s->from, s->to);
+        narrow_rows(s->p, s->from, s->to);
     else
         pack_rows(s->p, s->from, s->to);
     return NULL;
 }
 
-/* Rows (or elements) in as many shares as there are processors; a thread that cannot be
+/* Rows in as many shares as there are processors; a thread that cannot be
  * had is done without. */
 static void
 pack_all(const packing *p)
@@ -138,7 +142,7 @@ pack_all(const packing *p)
     pthread_t thread[MOSTTHREADS];
     share s[MOSTTHREADS];
     bool beside[MOSTTHREADS] = {false};
-    int64_t total = p->bits == 16 ? p->n * p->k : p->n;
+    int64_t total = p->n;
     long have = sysconf(_SC_NPROCESSORS_ONLN);
     int n = have < 1 ? 1 : have > MOSTTHREADS ? MOSTTHREADS : (int)have;
     for (int t = 0; t < n; t++)
@@ -202,8 +206,8 @@ pack_weight(quantizer *z, fg_reg r, const fg_weight *w, bool trans, int bits)
     fg_build b = fg_build_before(fg_def(z->m, r));
     packed *d = &z->done[r];
     packing p = {.from = w->data, .bits = bits, .group = z->group};
-    p.n = w->dim[bits == 16 || trans ? 0 : 1];
-    p.k = w->dim[bits == 16 || trans ? 1 : 0];
+    p.n = w->dim[trans ? 0 : 1];
+    p.k = w->dim[trans ? 1 : 0];
     p.down = trans ? p.k : 1;
     p.along = trans ? 1 : p.n;
     p.groups = (p.k + z->group - 1) / z->group;
@@ -261,17 +265,17 @@ packed_product(quantizer *z, fg_inst *i)
     int bits = z->bits;
     if (bits == 4 && (fg_bits_has(z->looked, r) || makes_logits(m, i)))
         bits = 8;
-    if (bits < 16 && w.dim[trans ? 1 : 0] % 8)
+    if (w.dim[trans ? 1 : 0] % 8)
         return false; /* rows must begin at whole words */
     packed *d = &z->done[r];
-    if (d->q && bits < 16 && d->trans != trans)
+    if (d->q && d->trans != trans)
         return false;
     if (!d->q && !pack_weight(z, r, &w, trans, bits))
         return false;
     fg_build b = fg_build_before(i);
     fg_reg y, x = i->in[0], fresh = m->nreg;
     if (bits == 16)
-        y = fg_emit_matmul_rounded(&b, x, fg_emit_cast(&b, d->q, FG_f32), false, trans,
+        y = fg_emit_matmul_rounded(&b, x, fg_emit_cast(&b, d->q, FG_f32), false, true,
                                    FG_GET(i, matmul, round).i);
     else
         y = fg_emit_matmul_rounded(&b, x, dequantize(&b, d->q, d->s, 1, z->group), false,
@@ -287,8 +291,7 @@ packed_lookup(quantizer *z, fg_inst *i)
 {
     fg_reg r = i->in[0];
     const packed *d = r < z->n ? &z->done[r] : NULL;
-    if (!d || !d->q || FG_GET(i, gather, axis).i ||
-        (fg_rt(z->m, d->q)->dtype != FG_bf16 && !d->trans))
+    if (!d || !d->q || FG_GET(i, gather, axis).i || !d->trans)
         return false;
     fg_build b = fg_build_before(i);
     fg_reg fresh = z->m->nreg, y, q = fg_emit_gather(&b, d->q, i->in[1], 0);

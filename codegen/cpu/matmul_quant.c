@@ -7,7 +7,7 @@
  *
  * Scales and zero points may be of any type and come from anywhere that can be pulled:
  * for some columns at a time they are written out as f32, which is little beside the
- * weights.
+ * weights. bf16 that is cast to f32 is taken the same way, without scales.
  */
 #include "codegen/cpu/quant.h"
 
@@ -53,10 +53,13 @@ weights_fit(fg_em *e, const fg_inst *d, fg_quant *q)
 {
     fg_exprs *t = e->m->ex;
     fg_dtype type = fg_rt(e->m, d->in[0])->dtype;
+    bool cast = d->op == FG_OP_cast;
     q->form.bits = fg_dtypes[type].bits;
     q->form.sign = fg_dtypes[type].cls == FG_CLASS_SINT;
-    if ((q->form.bits != 4 && q->form.bits != 8) || type == FG_bool ||
-        !fg_strided_of(e, d->in[0], &q->w))
+    if (cast ? type != FG_bf16
+             : (q->form.bits != 4 && q->form.bits != 8) || type == FG_bool)
+        return false;
+    if (!fg_strided_of(e, d->in[0], &q->w))
         return false;
     if (q->n_axis == 1)
         fg_strided_swap(&q->w, 0, 1);
@@ -132,14 +135,15 @@ fg_quant_of(fg_em *e, const fg_inst *matmul)
     if (x->dtype != FG_f32 || FG_GET(matmul, matmul, trans_a).i)
         return NULL;
     const fg_inst *d = behind_views(e, matmul->in[1], &turned);
-    if (!fg_is_op(d, FG_OP_dequantize))
+    bool cast = fg_is_op(d, FG_OP_cast);
+    if (!fg_is_op(d, FG_OP_dequantize) && !cast)
         return NULL;
     q->e = e;
     q->k = x->dim[x->rank - 1];
     q->n_axis = turned ? 0 : 1;
-    if (!weights_fit(e, d, q) || !scales_fit(e, d, q))
-        return NULL;
     q->form.round = FG_GET(matmul, matmul, round).i;
+    if (!weights_fit(e, d, q) || (cast ? q->form.round != 0 : !scales_fit(e, d, q)))
+        return NULL;
     if (q->form.round &&
         (!run_fits(e, &q->form, q->form.round) || q->form.round % e->g->W))
         return NULL;
@@ -229,7 +233,8 @@ fg_quant_few(fg_quant *q, const fg_few *f, fg_v col, fg_v n)
     ll_loop l;
     ll_for(g, &l, ll_i(g, 0), n, ll_i(g, GROUP), 0, NULL);
     fg_v at = ll_add(g, col, l.i), cols = ll_min(g, ll_sub(g, n, l.i), ll_i(g, GROUP));
-    write_scales(q, false, at, cols, q->scales);
+    if (q->form.bits < 16)
+        write_scales(q, false, at, cols, q->scales);
     if (q->form.zeros)
         write_scales(q, true, at, cols, q->zeros);
     fg_v w =

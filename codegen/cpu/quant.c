@@ -1,4 +1,4 @@
-/* quant.c - products of few rows with weights of 4 or 8 bits, at the speed of memory.
+/* quant.c - products of few rows with weights of 4, 8 or 16 bits, at the speed of memory.
  *
  *     weights        w0 w1 w2 w3 | w4 ..            a lane is 32 bits: 8 or 4 weights
  *     prepared x     what meets them in each lane: bytes of x as low and as high nibbles
@@ -10,7 +10,8 @@
  * because it is small. (w - zero) x = w x - zero sum(x), and the second part is known
  * before any weight is: it is where the sum starts. Without rounded activations the
  * same lanes are widened to f32: as a mantissa under the exponent of 2^23, an unsigned
- * number becomes a float by one subtraction, which takes the zero point off too.
+ * number becomes a float by one subtraction, which takes the zero point off too. The halves
+ * of a lane of bf16 are floats already.
  */
 #include "codegen/cpu/quant.h"
 
@@ -305,10 +306,13 @@ lane_sums(fg_ll *g, const step *s, fg_v w, fg_v x)
     }
     fg_v sum = NULL, mask = ll_ci(lanes, (1 << f->bits) - 1);
     for (int j = 0; j < n; j++) {
+        fg_v half = f->bits < 16 ? NULL
+                    : j          ? ll_and(g, w, ll_ci(lanes, (int32_t)0xffff0000))
+                                 : ll_shl(g, w, ll_ci(lanes, 16));
         fg_v b = j ? ll_shr(g, w, ll_ci(lanes, j * f->bits)) : w;
         b = ll_or(g, ll_and(g, b, mask), ll_ci(lanes, 0x4b000000));
         fg_v v = ll_load_aligned(g, vec, ll_atc(g, x, g->i8, j * vb), vb);
-        b = ll_sub(g, ll_bits(g, b, vec), s->base);
+        b = half ? ll_bits(g, half, vec) : ll_sub(g, ll_bits(g, b, vec), s->base);
         sum = sum ? ll_fma(g, b, v, sum) : ll_mul(g, b, v);
     }
     return sum;
@@ -387,7 +391,7 @@ columns_sum(fg_ll *g, columns *q, const fg_v *acc, fg_v y)
 {
     for (int c = 0; c < COLUMNS; c++) {
         fg_v p = ll_atc(g, y, g->f32, c), sum = ll_hsum(g, acc[c]);
-        if (!q->s.f->block)
+        if (!q->s.f->block && q->s.f->bits < 16)
             sum = ll_mul(g, sum, ll_load(g, g->f32, q->scale[c]));
         ll_store(g, ll_add(g, ll_load(g, g->f32, p), sum), p);
     }

@@ -1,4 +1,4 @@
-/* quant.h - products with weights of 4 or 8 bits, read as they lie in the model file.
+/* quant.h - products with weights of 4, 8 or 16 bits, read as they lie in the model file.
  *
  *     %w = dequantize %q, %s, %z {axis=1, block=32} : f32[N,K]
  *     %y = matmul %x, %w {trans_b=1, round=32}
@@ -15,7 +15,7 @@
 
 /* What a kernel has to know when it is emitted. A lane is 32 bits of weights. */
 typedef struct fg_qform {
-    int bits;      /* of a weight: 4 or 8 */
+    int bits;      /* of a weight: 4 or 8; 16: bf16, which have no scales */
     bool sign;     /* two's complement; the kernels flip the top bit */
     bool zeros;    /* zero points differ, beside the one number that serves all */
     int64_t block; /* weights under one scale; 0: a whole row */
