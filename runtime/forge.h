@@ -156,6 +156,7 @@ FORGE_API forge_status forge_load_file(forge_ctx *cx, const char *path,
 FORGE_API forge_status forge_file_requirement(forge_ctx *cx, const char *path, char *out,
                                               size_t n);
 FORGE_API forge_fit forge_requirement_fit(const char *requirement);
+FORGE_API const char *forge_fit_text(forge_fit f);
 FORGE_API void forge_model_free(forge_model *m); /* after its runs and states */
 /* Compiles for several CPUs and writes one .forge file, whole or not at all; nothing in it
  * depends on when or where. options->cpu is not read. */

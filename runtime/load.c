@@ -274,6 +274,18 @@ forge_requirement_fit(const char *text)
     return fg_isa_beyond(host, best) ? FORGE_FIT_RECOMPILE : FORGE_FIT_OPTIMAL;
 }
 
+const char *
+forge_fit_text(forge_fit f)
+{
+    static const char *const text[] = {[FORGE_FIT_OPTIMAL] = "optimal here",
+                                       [FORGE_FIT_RECOMPILE] =
+                                           "runs here, better compiled again",
+                                       [FORGE_FIT_UNSUPPORTED] = "not supported here",
+                                       [FORGE_FIT_OTHER] = "for another kind of machine"};
+
+    return (unsigned)f < sizeof text / sizeof *text ? text[f] : "unknown";
+}
+
 forge_status
 forge_file_requirement(forge_ctx *cx, const char *path, char *out, size_t n)
 {

@@ -70,6 +70,10 @@ def damaged(args, folder, scratch):
         assert p.returncode == 1 and p.stderr.count("\n") == 1 or p.returncode == 0 and k % 2 == 0, \
             f"damage {k}: exit {p.returncode}: {p.stderr!r}"
     forge(args, "run", model.replace(".onnx", ".forge"), code=1)
+    forge(args, "check", path)
+    with open(bad, "wb") as f:
+        f.write(good[:-1] + bytes([good[-1] ^ 1]))      # a weight: nobody reads all of them just to run
+    assert "weight" in forge(args, "check", bad, code=1)
 
 
 def borrowed(args, folder, scratch):
@@ -125,7 +129,7 @@ def choices(args, folder, scratch):
     assert "x86-64-v2|x86-64-v3|x86-64-v4" in forge(args, "dump", out)
     forge(args, "compile", model, "-o", out, "--cpu=x86-64-v2")
     forge(args, "run", out, "--test-data=" + data)
-    assert "better compiled again" in forge(args, "dump", out)
+    assert "better compiled again" in forge(args, "dump", out) and "better" in forge(args, "check", out)
     for cpu in ("znver4", "abacus", ","):
         forge(args, "compile", model, "-o", out, "--cpu=" + cpu, code=1)
     forge(args, "run", out, "-O2", code=2)

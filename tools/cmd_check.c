@@ -1,5 +1,5 @@
 /* cmd_check.c - forge check: can this model be compiled? Every node that cannot, one
- * per line. */
+ * per line. Of a .forge file: can it run here, and is every byte as it was written? */
 #include <stdio.h>
 
 #include "codegen/compile.h"
@@ -47,6 +47,29 @@ compile(check *x)
     return code;
 }
 
+static int
+check_artifact(const char *path)
+{
+    forge_load_options o;
+    forge_ctx *cx;
+    forge_model *m = NULL;
+    char needs[1024];
+    int code = TOOL_OK;
+
+    forge_load_options_init(&o);
+    o.verify = 1;
+    if (!(cx = tool_open()))
+        return TOOL_FAILED;
+    if (forge_file_requirement(cx, path, needs, sizeof needs) ||
+        forge_load_file(cx, path, &o, &m))
+        code = tool_fail_file(TOOL_FAILED, path, "%s", forge_message(cx));
+    else
+        printf("%s: %s\n", forge_fit_text(forge_requirement_fit(needs)), needs);
+    forge_model_free(m);
+    forge_close(cx);
+    return code;
+}
+
 int
 cmd_check(int argc, char **argv)
 {
@@ -55,13 +78,17 @@ cmd_check(int argc, char **argv)
     int code;
 
     tool_common_init(&x.c);
-    code = tool_parse(&x.c, own,
-                      "forge check MODEL.onnx: list every node that is not supported",
-                      argc, argv);
+    code = tool_parse(
+        &x.c, own,
+        "forge check MODEL.onnx|FILE.forge: list every node that is not supported, "
+        "or verify the file",
+        argc, argv);
     if (code)
         return code < 0 ? TOOL_OK : code;
     if (!x.c.model)
         return tool_fail(TOOL_USAGE, "a model is missing");
+    if (tool_is_artifact(x.c.model))
+        return check_artifact(x.c.model);
     if (!(x.cx = fg_ctx_new(NULL)))
         return tool_fail(TOOL_FAILED, "out of memory");
     fg_raise raise = fg_protect(x.cx, import, &x);

@@ -8,15 +8,6 @@
 #include "tools/dump.h"
 #include "tools/tool.h"
 
-static const char *
-fit_text(forge_fit f)
-{
-    static const char *const text[] = {"optimal here", "runs here, better compiled again",
-                                       "not supported here",
-                                       "for another kind of machine"};
-    return text[f];
-}
-
 static void
 put_sections(fg_text *o, const fg_artifact *a)
 {
@@ -123,7 +114,7 @@ show(void *arg)
     const fg_artifact_info *i = &a->info;
     fg_putf(o, "model    %s, compiled by forge %s\n", i->model, i->compiler);
     fg_putf(o, "needs    %s\n", i->requirement);
-    fg_putf(o, "is       %s\n", fit_text(forge_requirement_fit(i->requirement)));
+    fg_putf(o, "is       %s\n", forge_fit_text(forge_requirement_fit(i->requirement)));
     put_weights(o, a);
     put_sections(&sections, a);
     if (fg_artifact_choose(a) < 0)
