@@ -486,6 +486,7 @@ fg_matmul_twins(const fg_module *m, const fg_inst *a, const fg_inst *b)
     return a->op == FG_OP_matmul_panels ||
            (a->op == FG_OP_matmul &&
             FG_GET(a, matmul, trans_a).i == FG_GET(b, matmul, trans_a).i &&
+            FG_GET(a, matmul, round).i == FG_GET(b, matmul, round).i &&
             fg_rt(m, a->in[1])->rank == fg_rt(m, b->in[1])->rank);
 }
 
@@ -553,6 +554,7 @@ right_setup(matmul *q)
     fg_product *p = &q->p;
     if (q->anchor->op == FG_OP_matmul_panels)
         return panels_setup(q);
+    q->quant = q->anchor->op == FG_OP_matmul ? fg_quant_of(p->e, q->anchor) : NULL;
     b_setup(q, q->anchor->op == FG_OP_matmul && FG_GET(q->anchor, matmul, trans_b).i);
     if (!q->b.direct && !q->block)
         q->block = fg_em_scratch(p->e, fg_ec(p->e->m->ex, BLOCK * p->tile.size));
@@ -587,7 +589,6 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
     p->n = out->dim[out->rank - 1];
     p->k = x->dim[x->rank - (ta ? 2 : 1)];
     q->round = anchor->op == FG_OP_matmul ? FG_GET(anchor, matmul, round).i : 0;
-    q->quant = anchor->op == FG_OP_matmul ? fg_quant_of(e, anchor) : NULL;
     a_setup(q, ta);
     p->begin = begin;
     p->a = rows_of_a;
