@@ -24,8 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BOUND ((uint64_t)512 << 20) /* bytes of all entries */
-#define MAXFILES 64                 /* behind one model, to be kept */
+#define BOUND ((uint64_t)2 << 30) /* bytes of all entries */
+#define MAXFILES 64               /* behind one model, to be kept */
 #define TICK 20000000u /* nanoseconds: coarser than any clock of a local disk */
 #define SECOND 1000000000u
 
@@ -320,7 +320,8 @@ store(void *arg)
                                 .source = source,
                                 .nsource = n,
                                 .keep_times = true,
-                                .transient = true};
+                                .transient = true,
+                                .limit = BOUND / 2};
     fg_diagmark mark = fg_diag_mark(made->cx);
     if (!fg_save(made->cx, &made, 1, &so)) {
         fg_log(c->cx, "cache: %s; going on without", fg_last_text(made->cx));

@@ -340,5 +340,6 @@ fg_save(fg_ctx *cx, fg_compiled *const *variant, int n, const fg_save_options *o
     if (strlen(s.info.requirement) >= 1024)
         return fg_error(cx, "too many CPUs for one file");
     write_info(&s);
-    return write_file(&s, lay_out(&s));
+    uint64_t bytes = lay_out(&s);
+    return (o->limit && bytes > o->limit) || write_file(&s, bytes);
 }

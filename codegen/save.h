@@ -14,6 +14,7 @@ typedef struct fg_save_options {
     int nsource;
     bool keep_times; /* leave timings in the report */
     bool transient;  /* may be lost when the machine stops */
+    uint64_t limit;  /* bytes: nothing is written when it would be more; 0: none */
 } fg_save_options;
 
 /* Variants of one model, compiled with keep_objects. False with a diagnostic. */

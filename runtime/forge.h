@@ -101,7 +101,7 @@ typedef struct forge_options {
     int check;          /* 0 none, 1 verify each pass, 2 also honesty       */
     double alpha;       /* 0..1: attention fusion                           */
     int rounds;         /* of the passes, at most; 0: 2                     */
-    /* Folder of compiled models, shared by processes and kept below 512 MiB; "": the user's,
+    /* Folder of compiled models, shared by processes and kept below 2 GiB; "": the user's,
      * $XDG_CACHE_HOME/forge; NULL: none. What is in it is trusted like a .forge file. */
     const char *cache;
     int no_compile; /* 1: from the cache or not at all */

@@ -132,7 +132,7 @@ def bounded(s):
     for k in range(3):
         path = os.path.join(s.cache, f"{k:032x}.forge")
         with open(path, "wb") as f:
-            f.truncate(300 << 20)
+            f.truncate(1200 << 20)
         os.utime(path, (time.time() - 1000 + k,) * 2)
     left = os.path.join(s.cache, "x.forge.1.0.tmp")
     open(left, "wb").close()

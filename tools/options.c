@@ -365,12 +365,23 @@ fixed_options(const tool_common *c)
     forge_options d;
 
     forge_options_init(&d);
-    if (c->o.opt != d.opt || c->o.cpu || c->o.passes || c->o.skip || c->o.dims ||
-        c->o.check || c->o.alpha < d.alpha)
-        return tool_fail(TOOL_USAGE,
-                         "%.400s is compiled: -O, --cpu, --dim, --passes, --skip, "
-                         "--alpha and --check are options of forge compile",
-                         c->model);
+    const struct {
+        const char *option;
+        bool given;
+    } row[] = {{"-O", c->o.opt != d.opt},
+               {"--cpu", c->o.cpu},
+               {"--passes", c->o.passes},
+               {"--skip", c->o.skip},
+               {"--dim", c->o.dims},
+               {"--check", c->o.check},
+               {"--alpha", c->o.alpha < d.alpha},
+               {"--rounds", c->o.rounds},
+               {"--precision", c->o.precision},
+               {"--accuracy", c->o.accuracy}};
+    for (size_t k = 0; k < sizeof row / sizeof *row; k++)
+        if (row[k].given)
+            return tool_fail(TOOL_USAGE, "%.400s is compiled: %s is for forge compile",
+                             c->model, row[k].option);
     return TOOL_OK;
 }
 
