@@ -115,7 +115,9 @@ fg_compile_passes(fg_compiled *c, const forge_options *o)
 bool
 fg_compile_code(fg_compiled *c, const forge_options *o, bool keep_text)
 {
+    /* Text is one module, so that other tools can read it. */
     fg_cpu_options cpu = {.cpu = o->cpu,
+                          .threads = keep_text,
                           .keep_text = keep_text,
                           .keep_objects = c->keep_objects,
                           .no_link = c->no_link};

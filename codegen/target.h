@@ -47,6 +47,11 @@ void fg_cpu_drop_objects(fg_cpu_code *c); /* once they are written */
 bool fg_cpu_isa(const fg_cpu_code *c, char *out, size_t n);
 void fg_cpu_free(fg_cpu_code *c); /* takes NULL */
 
+/* An object at `out` that holds the bytes of the .forge file `image` in a read-only section at a
+ * page boundary, and the function NAME_open, which calls forge_load_memory with them. */
+bool fg_cpu_embed(fg_ctx *cx, const char *image, uint64_t bytes, const char *name,
+                  const char *out);
+
 /* What may stand around an instruction that has a code generator of its own: of the
  * instructions that make its operand, and of those that its result goes through. */
 typedef enum {

@@ -89,6 +89,7 @@ typedef struct fg_artifact_info {
 typedef struct fg_filemap {
     const uint8_t *data;
     size_t size;
+    int borrowed; /* memory of the host's: not ours to unmap */
 } fg_filemap;
 
 typedef struct fg_artifact {
@@ -103,6 +104,9 @@ typedef struct fg_artifact {
 
 /* Maps and checks everything but weights. *out goes with fg_artifact_close. */
 forge_status fg_artifact_open(forge_ctx *cx, const char *path, fg_artifact **out);
+/* The same of one in memory, which is not copied. */
+forge_status fg_artifact_borrow(forge_ctx *cx, const void *data, size_t bytes,
+                                fg_artifact **out);
 void fg_artifact_close(fg_artifact *a); /* takes NULL */
 /* The n-th section of a kind and variant; NULL: there are fewer. */
 const fg_section *fg_artifact_section(const fg_artifact *a, fg_sectionkind kind,

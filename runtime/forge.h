@@ -131,6 +131,9 @@ typedef enum {
 typedef struct forge_load_options {
     size_t size; /* sizeof(forge_load_options), set by forge_load_options_init */
     int verify;  /* 1: read all weights and compare them with their digests */
+    /* Of the files that hold weights that are not in the artifact itself; NULL: the folder of the
+     * .forge file, or of one in memory the current one. */
+    const char *folder;
 } forge_load_options;
 
 /* ---- open ------------------------------------------------------------------------- */
@@ -152,6 +155,12 @@ FORGE_API forge_status forge_compile_file(forge_ctx *cx, const char *path,
 FORGE_API void forge_load_options_init(forge_load_options *o);
 FORGE_API forge_status forge_load_file(forge_ctx *cx, const char *path,
                                        const forge_load_options *o, forge_model **out);
+/* The same for the bytes of a .forge file that are in memory, such as those that forge compile
+ * --emit=obj and lib put into a program. Nothing is copied: data is borrowed until the
+ * model is freed, must not change, and begins at a multiple of 64 bytes, better of a
+ * page; any number of models may share it, in any thread. Otherwise FORGE_USAGE. */
+FORGE_API forge_status forge_load_memory(forge_ctx *cx, const void *data, size_t bytes,
+                                         const forge_load_options *o, forge_model **out);
 /* What a .forge file needs, as text of under 1 KiB, and whether that is here: no device is opened. */
 FORGE_API forge_status forge_file_requirement(forge_ctx *cx, const char *path, char *out,
                                               size_t n);

@@ -169,8 +169,10 @@ read_info(fg_artifact *a)
     return FORGE_OK;
 }
 
-forge_status
-fg_artifact_open(forge_ctx *cx, const char *path, fg_artifact **out)
+/* The file at path; from memory when `memory` is given, and path is a name for messages. */
+static forge_status
+open_artifact(forge_ctx *cx, const char *path, const fg_filemap *memory,
+              fg_artifact **out)
 {
     fg_pile pile = {cx->alloc, cx->release, cx->user, NULL};
     fg_artifact *a = cx->alloc(cx->user, sizeof *a);
@@ -182,9 +184,11 @@ fg_artifact_open(forge_ctx *cx, const char *path, fg_artifact **out)
     *a = (fg_artifact){.cx = cx, .pile = pile};
     char *kept = fg_pile_get(&a->pile, strlen(path) + 1, 1);
     a->path = kept ? memcpy(kept, path, strlen(path) + 1) : "";
+    if (memory)
+        a->map = *memory;
     if (!kept)
         s = fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory");
-    else if (!fg_map_file(path, &a->map, &why))
+    else if (!memory && !fg_map_file(path, &a->map, &why))
         s = fail_file(a, FORGE_IO, why);
     if (!s)
         s = read_header(a);
@@ -195,6 +199,20 @@ fg_artifact_open(forge_ctx *cx, const char *path, fg_artifact **out)
     else
         fg_artifact_close(a);
     return s;
+}
+
+forge_status
+fg_artifact_open(forge_ctx *cx, const char *path, fg_artifact **out)
+{
+    return open_artifact(cx, path, NULL, out);
+}
+
+forge_status
+fg_artifact_borrow(forge_ctx *cx, const void *data, size_t bytes, fg_artifact **out)
+{
+    fg_filemap memory = {data, bytes, 1};
+
+    return open_artifact(cx, "model in memory", &memory, out);
 }
 
 void
@@ -509,16 +527,39 @@ forge_load_options_init(forge_load_options *o)
     *o = (forge_load_options){.size = sizeof *o};
 }
 
-forge_status
-forge_load_file(forge_ctx *cx, const char *path, const forge_load_options *o,
-                forge_model **out)
+static forge_load_options
+given(const forge_load_options *o)
 {
     forge_load_options own;
-    fg_artifact *a;
 
     forge_load_options_init(&own);
     if (o)
         memcpy(&own, o, o->size < sizeof own ? o->size : sizeof own);
+    return own;
+}
+
+forge_status
+forge_load_file(forge_ctx *cx, const char *path, const forge_load_options *o,
+                forge_model **out)
+{
+    forge_load_options own = given(o);
+    fg_artifact *a;
     forge_status s = fg_artifact_open(cx, path, &a);
-    return s ? s : fg_artifact_model(a, NULL, own.verify, out);
+
+    return s ? s : fg_artifact_model(a, own.folder, own.verify, out);
+}
+
+forge_status
+forge_load_memory(forge_ctx *cx, const void *data, size_t bytes,
+                  const forge_load_options *o, forge_model **out)
+{
+    forge_load_options own = given(o);
+    fg_artifact *a;
+
+    if (!data || (uintptr_t)data % FG_ARTIFACT_ALIGN)
+        return fg_fail(cx, FORGE_USAGE,
+                       "a model in memory must begin at a multiple of %d bytes",
+                       FG_ARTIFACT_ALIGN);
+    forge_status s = fg_artifact_borrow(cx, data, bytes, &a);
+    return s ? s : fg_artifact_model(a, own.folder, own.verify, out);
 }

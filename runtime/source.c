@@ -50,7 +50,7 @@ fg_map_file(const char *path, fg_filemap *map, const char **why)
             close(fd);
             return 0;
         }
-        *map = (fg_filemap){p, (size_t)st.st_size};
+        *map = (fg_filemap){p, (size_t)st.st_size, 0};
     }
     close(fd);
     return 1;
@@ -59,7 +59,7 @@ fg_map_file(const char *path, fg_filemap *map, const char **why)
 void
 fg_unmap_file(fg_filemap *map)
 {
-    if (map->data)
+    if (map->data && !map->borrowed)
         munmap((void *)(uintptr_t)map->data, map->size);
     *map = (fg_filemap){0};
 }

@@ -1,29 +1,52 @@
-/* cmd_compile.c - forge compile: a model to a .forge file. */
+/* cmd_compile.c - forge compile: a model to a .forge file, or to what --emit says. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
-#include "tools/tool.h"
+#include "tools/emit.h"
 
 typedef struct compile {
     tool_common c;
-    const char *out, *weights;
+    const char *out, *weights, *emit, *symbol;
     forge_save_options save;
 } compile;
 
-/* "dir/bert.onnx" becomes "bert.forge" in the folder we are in. */
+/* "dir/bert.onnx" becomes "bert.forge" in the folder we are in, or "libbert.so". */
 static const char *
-default_output(const char *model)
+default_output(const compile *x)
 {
     static char name[4096];
-    const char *base = strrchr(model, '/');
+    const char *base = strrchr(x->c.model, '/');
 
-    base = base ? base + 1 : model;
+    base = base ? base + 1 : x->c.model;
     size_t n = strlen(base);
     if (n > 5 && !strcmp(base + n - 5, ".onnx"))
         n -= 5;
-    snprintf(name, sizeof name, "%.*s.forge", (int)n, base);
+    snprintf(name, sizeof name, "%s%.*s%s", strcmp(x->emit, "lib") ? "" : "lib", (int)n,
+             base, emit_suffix(x->emit));
     return name;
+}
+
+static int
+check_emit(compile *x)
+{
+    int k = 0;
+
+    while (emit_kinds[k] && strcmp(emit_kinds[k], x->emit))
+        k++;
+    if (!emit_kinds[k])
+        return tool_fail(TOOL_USAGE, "--emit=%.100s: expected forge, obj, lib, ll or asm",
+                         x->emit);
+    bool text = !strcmp(x->emit, "ll") || !strcmp(x->emit, "asm");
+    if (!x->save.cpus)
+        x->save.cpus = text ? "native" : "x86-64-v3,x86-64-v4";
+    if (text && strchr(x->save.cpus, ','))
+        return tool_fail(TOOL_USAGE, "--emit=%s is for one CPU; --cpu=%.100s names more",
+                         x->emit, x->save.cpus);
+    if (strcmp(x->emit, "forge") && x->c.report)
+        return tool_fail(TOOL_USAGE, "--report goes with --emit=forge");
+    return TOOL_OK;
 }
 
 static int
@@ -36,8 +59,11 @@ check_usage(compile *x)
     if (x->weights && strcmp(x->weights, "embed") && strcmp(x->weights, "model"))
         return tool_fail(TOOL_USAGE, "--weights=%.100s: expected embed or model",
                          x->weights);
+    int code = check_emit(x);
+    if (code)
+        return code;
     if (!x->out)
-        x->out = default_output(x->c.model);
+        x->out = default_output(x);
     if (!stat(x->c.model, &model) && !stat(x->out, &out) && model.st_ino == out.st_ino &&
         model.st_dev == out.st_dev)
         return tool_fail(TOOL_USAGE, "%.400s: the output would replace the model",
@@ -48,11 +74,16 @@ check_usage(compile *x)
 int
 cmd_compile(int argc, char **argv)
 {
-    compile x = {.out = NULL};
+    compile x = {.emit = "forge"};
+    char symbol[256];
     forge_ctx *cx;
     const tool_option own[] = {
         {"-o", TOOL_TEXT, &x.out, "FILE",
          "the result; default: the model's name, .forge"},
+        {"--emit", TOOL_TEXT, &x.emit, "KIND",
+         "forge (default); obj, lib: to link with libforge_rt; ll, asm: kernels as text"},
+        {"--symbol", TOOL_TEXT, &x.symbol, "NAME",
+         "obj, lib: the function is NAME_open, the header NAME.h; default: FILE's name"},
         {"--cpu", TOOL_TEXT, &x.save.cpus, "NAME,..",
          "one variant each, the best is chosen when loaded; default x86-64-v3,x86-64-v4"},
         {"--weights", TOOL_TEXT, &x.weights, "WHERE",
@@ -61,6 +92,7 @@ cmd_compile(int argc, char **argv)
 
     tool_common_init(&x.c);
     forge_save_options_init(&x.save);
+    x.save.cpus = NULL;
     int code = tool_parse(
         &x.c, own, "forge compile MODEL.onnx [-o FILE.forge]: compile ahead of time",
         argc, argv);
@@ -68,13 +100,15 @@ cmd_compile(int argc, char **argv)
         return code < 0 ? TOOL_OK : code;
     if ((code = check_usage(&x)))
         return code;
+    emit_symbol(x.symbol ? x.symbol : x.out, symbol, sizeof symbol);
+    if (x.symbol && strcmp(symbol, x.symbol))
+        return tool_fail(TOOL_USAGE, "--symbol=%.100s: not a name in C", x.symbol);
+    x.symbol = symbol;
     if (forge_open(NULL, &cx))
         return tool_fail(TOOL_FAILED, "out of memory");
     x.save.borrow = x.weights && !strcmp(x.weights, "model");
-    if (forge_compile_to_file(cx, x.c.model, &x.c.o, &x.save, x.out))
-        code = tool_fail_file(TOOL_FAILED, x.c.model, "%s", forge_message(cx));
-    else if (x.c.report)
-        code = tool_write_report(cx, &x.c, x.out);
+    emit_job job = {&x.c, &x.save, x.emit, x.out, x.symbol};
+    code = emit(cx, &job);
     forge_close(cx);
     return code;
 }

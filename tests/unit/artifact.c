@@ -129,6 +129,36 @@ load(forge_ctx *cx, file f)
     return s;
 }
 
+/* The same bytes in the host's memory: run from there, weights included, and left alone. */
+static void
+test_memory(forge_ctx *cx, file f)
+{
+    size_t room = (f.n + 4095) & ~(size_t)4095;
+    char *copy =
+        mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    forge_model *m = NULL;
+
+    memcpy(copy, f.data, f.n);
+    mprotect(copy, room, PROT_READ);
+    expect(!forge_load_memory(cx, copy, f.n, NULL, &m), "in memory", forge_message(cx));
+    const fg_program *p = m ? m->program : NULL;
+    for (uint32_t k = 0; p && k < p->ntensor; k++) {
+        const char *data = p->tensor[k].data;
+        if (p->tensor[k].storage == FG_ST_CONST && data)
+            expect(data >= copy && data < copy + f.n, "a weight was copied",
+                   p->tensor[k].name);
+    }
+    forge_model_free(m);
+    expect(!memcmp(copy, f.data, f.n), "the host's memory stays", "");
+    expect(forge_load_memory(cx, copy, f.n - 1, NULL, &m) == FORGE_INVALID &&
+               strstr(forge_message(cx), "model in memory"),
+           "cut off in memory", forge_message(cx));
+    expect(forge_load_memory(cx, copy + 8, f.n - 8, NULL, &m) == FORGE_USAGE,
+           "not aligned", forge_message(cx));
+    expect(forge_load_memory(cx, NULL, 0, NULL, &m) == FORGE_USAGE, "no memory", "");
+    munmap(copy, room);
+}
+
 static uint64_t
 next(uint64_t *state)
 {
@@ -275,6 +305,7 @@ main(int argc, char **argv)
         if (!good.n)
             continue;
         expect(load(cx, good) == FORGE_OK, "as written", forge_message(cx));
+        test_memory(cx, good);
         lies(cx, good, from[k]);
         free(good.data);
         unlink(path[k]);
