@@ -77,9 +77,10 @@ free_buffers(forge_state *s, fg_memory (*mem)[2])
             fg_memory_free(s->cx, &mem[k][j]);
 }
 
-/* Moves everything to memory with room for `capacity`; as it was when there is none. */
+/* Moves everything to memory with room for `capacity`; as it was when there is none. cx
+ * gets the message: a run in the background has one of its own. */
 static forge_status
-set_capacity(forge_state *s, int64_t capacity)
+set_capacity(forge_state *s, forge_ctx *cx, int64_t capacity)
 {
     const fg_program *p = s->p;
     fg_memory(*fresh)[2] = s->fresh;
@@ -92,7 +93,7 @@ set_capacity(forge_state *s, int64_t capacity)
         for (int j = 0; j < (in_place(d) ? 1 : 2); j++)
             if (bytes < 0 || !fg_memory_reserve(s->cx, &fresh[k][j], bytes, 0)) {
                 free_buffers(s, fresh);
-                return fg_fail(s->cx, FORGE_OUT_OF_MEMORY,
+                return fg_fail(cx, FORGE_OUT_OF_MEMORY,
                                "out of memory: a state of %lld positions",
                                (long long)capacity);
             }
@@ -175,7 +176,7 @@ forge_state_new(forge_ctx *cx, const forge_model *m, int64_t batch, int64_t capa
             e = fg_fail(cx, FORGE_UNSUPPORTED,
                         "input \"%s\": its shape does not follow from the batch",
                         p->input[p->state[k].input].name);
-    if (e || (e = set_capacity(s, capacity))) {
+    if (e || (e = set_capacity(s, cx, capacity))) {
         forge_state_free(s);
         return e;
     }
@@ -206,7 +207,7 @@ forge_state_fork(const forge_state *s, forge_state **out)
     t->limit = s->limit;
     for (uint32_t k = 0; k < p->nstate; k++)
         memcpy(t->buf[k].dim, s->buf[k].dim, sizeof t->buf[k].dim);
-    if ((e = set_capacity(t, s->capacity))) {
+    if ((e = set_capacity(t, s->cx, s->capacity))) {
         forge_state_free(t);
         return e;
     }
@@ -357,7 +358,7 @@ fg_state_room(forge_run *r, int64_t next)
     if (next <= capacity)
         return FORGE_OK;
     capacity = capacity > s->limit / 2 ? s->limit : capacity * 2;
-    return set_capacity(s, next > capacity ? next : capacity);
+    return set_capacity(s, r->cx, next > capacity ? next : capacity);
 }
 
 void

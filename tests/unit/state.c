@@ -289,6 +289,87 @@ cut_and_fork(host *h, const float *want, size_t vocab)
     free(other);
 }
 
+/* Two sequences that say the same are each what one alone is. */
+static void
+two_sequences(host *h, const float *want, size_t vocab)
+{
+    int64_t ids[2 * TOKENS], ones[2 * TOKENS], position[2 * TOKENS];
+    forge_state *s;
+
+    expect(!forge_state_new(h->cx, h->m, 2, 3, 0, &s), "new", forge_message(h->cx));
+    forge_run_attach(h->r, s);
+    for (int from = 0, to = 4; from < TOKENS; from = to, to = TOKENS) {
+        int64_t now[] = {2, to - from}, all[] = {2, to};
+        for (int k = 0; k < 2 * TOKENS; k++) {
+            ones[k] = 1;
+            ids[k] = h->ids[from + k % (to - from)];
+            position[k] = from + k % (to - from);
+        }
+        for (int i = 0; i < forge_model_inputs(h->m); i++) {
+            const char *name = forge_model_input(h->m, i, NULL, NULL);
+            bool mask = strstr(name, "mask") != NULL;
+            if (!strstr(name, "past"))
+                forge_bind_input(h->r, name, FORGE_I64, 2, mask ? all : now,
+                                 mask                       ? ones
+                                 : strstr(name, "position") ? position
+                                                            : ids);
+        }
+        if (!expect(!forge_execute(h->r), "two sequences", forge_message(h->cx)))
+            break;
+        const float *all_rows = forge_output(h->r, "logits", NULL, NULL, NULL);
+        for (int b = 0; b < 2; b++)
+            expect(near(all_rows + (b + 1) * (to - from) * (int)vocab - vocab,
+                        want + (to - 1) * vocab, vocab),
+                   "two sequences", "differ from one");
+    }
+    forge_run_attach(h->r, NULL);
+    forge_state_free(s);
+}
+
+/* The host may say where presents go; a byte too few is refused. */
+static void
+bound_presents(host *h)
+{
+    void *data[MAXPORT];
+    int n = forge_model_states(h->m);
+
+    empty_pasts(h);
+    if (!feed(h, 0, TOKENS) || !bind_pasts(h) || forge_execute(h->r))
+        return;
+    keep_presents(h);
+    for (int round = 0; round < 2; round++) {
+        size_t less = round == 1;
+        for (int k = 0; k < n; k++) {
+            const char *name, *input = forge_model_state(h->m, k, &name);
+            size_t bytes =
+                count(strstr(input, "conv") ? 3 : 4, h->past[k].dim) * sizeof(float);
+            data[k] = malloc(bytes);
+            forge_bind_output(h->r, name, data[k], bytes - less);
+        }
+        past now[MAXPORT];
+        memcpy(now, h->past, sizeof now);
+        memset(h->past, 0, sizeof h->past);
+        empty_pasts(h);
+        bind_pasts(h);
+        forge_status e = forge_execute(h->r);
+        expect(e == (less ? FORGE_USAGE : FORGE_OK), "bound presents",
+               forge_message(h->cx));
+        for (int k = 0; k < n; k++) {
+            const char *name, *input = forge_model_state(h->m, k, &name);
+            size_t bytes =
+                count(strstr(input, "conv") ? 3 : 4, now[k].dim) * sizeof(float);
+            if (!less)
+                expect(forge_output(h->r, name, NULL, NULL, NULL) == data[k] &&
+                           !memcmp(data[k], now[k].data, bytes),
+                       "bound presents", name);
+            forge_bind_output(h->r, name, NULL, 0);
+            free(data[k]);
+            free(h->past[k].data);
+        }
+        memcpy(h->past, now, sizeof now);
+    }
+}
+
 /* Steps inside the capacity allocate nothing. */
 static void
 steady(host *h, size_t vocab)
@@ -368,6 +449,8 @@ test_model(const char *path)
         if (want) {
             both_ways(&h, want, vocab);
             cut_and_fork(&h, want, vocab);
+            two_sequences(&h, want, vocab);
+            bound_presents(&h);
             steady(&h, vocab);
             limits(&h, vocab);
         }
