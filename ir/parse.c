@@ -363,7 +363,8 @@ set_states(fg_parser *p)
         const struct statepair *s = &p->state[k];
         int in = find_port(m->input, m->ninput, s->input);
         int out = find_port(m->output, m->noutput, s->output);
-        if (in == m->ninput || out == m->noutput || s->axis < -1 || s->axis > FG_MAXRANK)
+        if (in == m->ninput || out == m->noutput ||
+            s->axis >= fg_rt(m, m->input[in].reg)->rank || s->axis < (s->length ? 0 : -1))
             return fg_lex_fail(p, s->at, "no such input, output or axis");
         m->state[m->nstate++] = (fg_state){
             in, out, (int)s->axis, s->length ? fg_e_renew(m->ex, s->length) : FG_E_BAD,
