@@ -93,7 +93,8 @@ product_of_columns(fg_build *b, const fg_inst *product, fg_expr from, fg_expr n)
         bool trans_a = FG_GET(product, matmul, trans_a).i;
         bool trans_b = FG_GET(product, matmul, trans_b).i;
         in[1] = fg_emit_slice_axis(b, product->in[1], trans_b ? 0 : 1, from, n);
-        return fg_emit_matmul(b, in[0], in[1], trans_a, trans_b);
+        return fg_emit_matmul_rounded(b, in[0], in[1], trans_a, trans_b,
+                                      FG_GET(product, matmul, round).i);
     }
     fg_expr width = fg_rt(b->m, product->in[1])->dim[2];
     in[1] = fg_emit_slice_axis(b, product->in[1], 0, fg_ediv(ex, from, width),

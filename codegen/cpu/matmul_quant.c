@@ -15,10 +15,10 @@ enum { GROUP = 32 }; /* columns whose scales are written out at a time */
 
 /* ---- recognising ---------------------------------------------------------------- */
 
-/* The instruction behind views that only turn, or cut off the end of, two axes; *turned:
- * its axes are the other way round. */
+/* The instruction behind views that turn two axes, cut off their ends, or begin at a later
+ * column, *first; *turned: its axes are the other way round. */
 static const fg_inst *
-behind_views(fg_em *e, fg_reg r, bool *turned)
+behind_views(fg_em *e, fg_reg r, bool *turned, fg_expr *first)
 {
     const fg_inst *i;
     for (;; r = i->in[0]) {
@@ -28,10 +28,11 @@ behind_views(fg_em *e, fg_reg r, bool *turned)
         if (i->op == FG_OP_transpose)
             *turned ^= FG_GET(i, transpose, perm).is[0] == 1;
         else if (i->op == FG_OP_slice) {
-            for (int k = 0; k < 2; k++)
-                if (!fg_e_is(e->m->ex, FG_GET(i, slice, start).es[k], 0) ||
-                    FG_GET(i, slice, step).is[k] != 1)
-                    return NULL;
+            const fg_expr *start = FG_GET(i, slice, start).es;
+            const int64_t *step = FG_GET(i, slice, step).is;
+            if (step[0] != 1 || step[1] != 1 || !fg_e_is(e->m->ex, start[*turned], 0))
+                return NULL;
+            *first = fg_eadd(e->m->ex, *first, start[!*turned]);
         } else if (i->op != FG_OP_copy)
             return i;
     }
@@ -64,6 +65,7 @@ weights_fit(fg_em *e, const fg_inst *d, fg_quant *q)
     if (q->n_axis == 1)
         fg_strided_swap(&q->w, 0, 1);
     int each = fg_q_each(&q->form);
+    q->w.offset = fg_eadd(t, q->w.offset, fg_emul(t, q->first, q->w.stride[0]));
     return fg_e_is(t, q->w.stride[1], 1) && fg_e_divides(t, each, q->w.stride[0]) &&
            fg_e_divides(t, each, q->w.offset);
 }
@@ -131,10 +133,11 @@ fg_quant_of(fg_em *e, const fg_inst *matmul)
 {
     fg_quant *q = FG_NEW(e->a, fg_quant);
     bool turned = FG_GET(matmul, matmul, trans_b).i != 0;
+    q->first = fg_ec(e->m->ex, 0);
     const fg_type *x = fg_rt(e->m, matmul->in[0]);
     if (x->dtype != FG_f32 || FG_GET(matmul, matmul, trans_a).i)
         return NULL;
-    const fg_inst *d = behind_views(e, matmul->in[1], &turned);
+    const fg_inst *d = behind_views(e, matmul->in[1], &turned, &q->first);
     bool cast = fg_is_op(d, FG_OP_cast);
     if (!fg_is_op(d, FG_OP_dequantize) && !cast)
         return NULL;
@@ -190,6 +193,7 @@ write_scales(fg_quant *q, bool zeros, fg_v col, fg_v n, fg_v dst)
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
     ll_loop l;
+    col = ll_add(g, col, fg_em_expr(e, q->first));
     q->from = zeros ? q->zero : 0;
     e->lanes = g->W;
     fg_scopemark s = fg_scope(e);

@@ -59,6 +59,7 @@ typedef struct fg_quant {
     fg_reg scale, zero;
     int n_axis; /* of the dequantize: which of its two axes is n */
     int64_t one_zero;
+    fg_expr first; /* column of the weights that is the product's first */
     fg_expr k, lanes, units, blocks;
     fg_v x, bytes, steps, scales, zeros; /* scratch */
     fg_v n, to;                          /* the line of scales under way */
