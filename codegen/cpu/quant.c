@@ -19,7 +19,7 @@
 
 enum {
     COLUMNS = 4, /* rows of w side by side: they share x, and hide each other's latency */
-    AHEAD = 2048 /* bytes fetched ahead of use */
+    AHEAD = 4096 /* bytes at least that are fetched ahead of use, whole groups of rows */
 };
 
 static fg_v
@@ -345,6 +345,7 @@ lane_scales(fg_ll *g, const fg_qform *f, fg_v row, fg_v u)
 typedef struct columns {
     fg_v w[COLUMNS], scale[COLUMNS], zero[COLUMNS]; /* rows */
     fg_v acc;                                       /* [m][COLUMNS] vectors, or NULL */
+    fg_v ahead; /* bytes from a row to the one that is fetched meanwhile */
     step s;
 } columns;
 
@@ -360,7 +361,7 @@ columns_step(fg_ll *g, columns *q, fg_v u, fg_v mask, fg_v *acc)
         fg_v p = at_bytes(g, q->w[c], at);
         q->s.w[c] = ll_mload(g, lanes, p, mask);
         if (!mask)
-            ll_prefetch_second(g, ll_atc(g, p, g->i8, AHEAD));
+            ll_prefetch_second(g, at_bytes(g, p, q->ahead));
         if (f->sign)
             q->s.w[c] = ll_xor(g, q->s.w[c], ll_ci(lanes, flip_mask(f)));
         q->s.scale[c] = f->block ? lane_scales(g, f, q->scale[c], u) : NULL;
@@ -453,6 +454,9 @@ few_body(fg_ll *g, const fg_qform *f)
     fg_v zero = ll_fromint(g, ll_param(g, ZERO), g->f32, true);
     columns q = {.s = {.f = f}};
     q.s.base = ll_splat(g, ll_add(g, zero, ll_cf(g->f32, 0x1p23)), g->W);
+    fg_v group = ll_mul(g, ll_param(g, LDW), ll_i(g, COLUMNS));
+    fg_v groups = ll_udiv(g, ll_add(g, group, ll_i(g, AHEAD)), group);
+    q.ahead = ll_mul(g, groups, group);
     fg_v slot = ll_slot(g, vec, FG_FEW_ROWS * COLUMNS);
     ll_loop j;
     ll_branch one;
