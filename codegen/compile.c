@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "codegen/cache.h"
+#include "codegen/knobs.h"
 #include "codegen/program.h"
 #include "passes/place.h"
 #include "runtime/rt.h"
@@ -23,8 +24,11 @@ check_options(fg_ctx *cx, const forge_options *o)
     if (!(o->alpha >= 0 && o->alpha <= 1))
         return fg_error(cx, "alpha %g: expected 0 to 1", o->alpha);
     fg_pipeline p;
+    int knob[FG_NKNOBS];
     const char *why = fg_parse_precision(o, &p);
-    return !why || fg_error(cx, "%s", why);
+    if (why)
+        return fg_error(cx, "%s", why);
+    return fg_knobs_read(cx, "codegen", o->codegen, knob);
 }
 
 const char *
@@ -78,6 +82,8 @@ knobs(const fg_compiled *c, const forge_options *o)
     fg_putf(&t, "-O%d --passes=%s", o->opt, c->report.passes ? c->report.passes : "");
     if (o->rounds > 0)
         fg_putf(&t, " --rounds=%d", o->rounds);
+    if (o->codegen && *o->codegen)
+        fg_putf(&t, " --codegen=%s", o->codegen);
     if (o->dims && *o->dims)
         fg_putf(&t, " --dim=%s", o->dims);
     fg_putf(&t, " --cpu=%s", o->cpu ? o->cpu : "native");
@@ -116,7 +122,8 @@ bool
 fg_compile_code(fg_compiled *c, const forge_options *o, bool keep_text)
 {
     /* Text is one module, so that other tools can read it. */
-    fg_cpu_options cpu = {.cpu = o->cpu,
+    fg_cpu_options cpu = {.knobs = o->codegen,
+                          .cpu = o->cpu,
                           .threads = keep_text,
                           .keep_text = keep_text,
                           .keep_objects = c->keep_objects,

@@ -23,6 +23,7 @@ enum { FG_PANEL = 64 };
 
 /* Options of the CPU target. */
 typedef struct fg_cpu_options {
+    const char *knobs; /* of knobs.def, "rows=5,few=4"; NULL: the usual ones */
     const char *cpu;   /* NULL or "native": this machine; else an LLVM CPU name */
     int threads;       /* compile threads; 0: up to 2 */
     int keep_text;     /* keep IR and assembly text for forge dump --stage=ll,asm */

@@ -110,6 +110,8 @@ typedef struct forge_options {
      * weights: "strict" (f32), "model" (NULL: 8 bits where the model's accuracy_level
      * allows it or precision is int8 or int4), "fast" (always 8 bits). */
     const char *precision, *accuracy;
+    const char
+        *codegen; /* numbers of code generation, "rows=5,few=4"; NULL: the usual ones */
 } forge_options;
 
 typedef struct forge_save_options {

@@ -375,7 +375,7 @@ cmd_dump(int argc, char **argv)
         {"--json", TOOL_FLAG, &x.as_json, "", "all this as one JSON object"},
         {"--ops", TOOL_FLAG, &x.ops, "", "the operations, as Markdown; needs no model"},
         {"--list-passes", TOOL_FLAG, &x.passes, "",
-         "the passes and their parameters, likewise"},
+         "the passes, their parameters, and those of --codegen, likewise"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&x.c);

@@ -1,5 +1,6 @@
 /* dump.c - the views of forge dump: tables of the compiler itself, the ledger, missed
  * fusions, where kernels run, the life of one node. */
+#include "codegen/knobs.h"
 #include "tools/dump.h"
 
 #include <inttypes.h>
@@ -71,6 +72,11 @@ dump_passes(fg_text *o)
         fg_putf(o, "| %s{%s} | %g | %g | %g | %s |\n", fg_params[k].pass,
                 fg_params[k].name, fg_params[k].lo, fg_params[k].hi, fg_params[k].dflt,
                 fg_params[k].meaning);
+    fg_puts(o,
+            "\n| --codegen | from | to | default | meaning |\n|---|---|---|---|---|\n");
+    for (int k = 0; k < FG_NKNOBS; k++)
+        fg_putf(o, "| %s | %d | %d | %d | %s |\n", fg_knobs[k].name, fg_knobs[k].lo,
+                fg_knobs[k].hi, fg_knobs[k].dflt, fg_knobs[k].meaning);
 }
 
 /* ---- what the passes did ------------------------------------------------------------ */

@@ -2,7 +2,9 @@
 #include "tools/tool.h"
 
 #include "codegen/compile.h"
+#include "codegen/knobs.h"
 #include "passes/pass.h"
+#include "tools/knobs.h"
 #include "tools/progress.h"
 
 #include <ctype.h>
@@ -152,6 +154,21 @@ print_options(const char *title, const tool_option *o)
     }
 }
 
+static int
+check_knobs(const char *text)
+{
+    int knob[FG_NKNOBS], code = TOOL_OK;
+    fg_ctx *cx = text ? fg_ctx_new(NULL) : NULL;
+
+    if (text && !cx)
+        return tool_fail(TOOL_FAILED, "out of memory");
+    if (text && !fg_knobs_read(cx, "--codegen", text, knob))
+        code = tool_fail(TOOL_USAGE, "%s; forge dump --list-passes shows them",
+                         fg_first_error(cx));
+    fg_ctx_free(cx);
+    return code;
+}
+
 /* What the common options say, once all of them are known. */
 static int
 check_common(tool_common *c)
@@ -166,7 +183,7 @@ check_common(tool_common *c)
     if (!(c->o.alpha >= 0 && c->o.alpha <= 1))
         return tool_fail(TOOL_USAGE, "--alpha=%g: expected 0 to 1", c->o.alpha);
     if (tool_check_passes("--passes", c->o.passes, true) ||
-        tool_check_passes("--skip", c->o.skip, false))
+        tool_check_passes("--skip", c->o.skip, false) || check_knobs(c->o.codegen))
         return TOOL_USAGE;
     fg_pipeline ignored;
     const char *why = fg_parse_precision(&c->o, &ignored);
@@ -203,6 +220,23 @@ no_option(const char *verb, const char *given, const tool_option *own,
                      near ? "; did you mean " : "", near ? near : "", verb);
 }
 
+/* Options that stand in the text of --knobs, as if they stood in its place. */
+static int
+take_knobs(tool_common *c, const tool_option *common)
+{
+    enum { MOST = 64 };
+    char *word[MOST];
+    int n, code = tool_knobs_split(c->knobs, word, MOST, &n);
+
+    c->knobs = NULL;
+    for (int i = 0; i < n && !code; i++) {
+        code = parse_one(common, n, word, &i);
+        if (code < 0)
+            return no_option("compile", word[i], common, common);
+    }
+    return code;
+}
+
 int
 tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
            char **argv)
@@ -224,6 +258,10 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
         {"--rounds", TOOL_INT, &c->o.rounds, "N",
          "how often they run while something changes; default 2"},
         {"--skip", TOOL_TEXT, &c->o.skip, "P,..", "passes to leave out"},
+        {"--codegen", TOOL_TEXT, &c->o.codegen, "K=N,..",
+         "numbers of code generation: see forge dump --list-passes"},
+        {"--knobs", TOOL_TEXT, &c->knobs, "TEXT|@FILE",
+         "options as a report or forge tune writes them"},
         {"--precision", TOOL_TEXT, &c->o.precision, "TYPE",
          "weights of products in bf16, int8 or int4 (int4:64: groups of 64)"},
         {"--accuracy", TOOL_TEXT, &c->o.accuracy, "HOW",
@@ -258,7 +296,7 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
             code = parse_one(common, argc, argv, &i);
         if (code < 0)
             return no_option(argv[0], argv[i], own, common);
-        if (code)
+        if (code || (c->knobs && (code = take_knobs(c, common))))
             return code;
     }
     if (c->version)
@@ -376,6 +414,7 @@ fixed_options(const tool_common *c)
                {"--check", c->o.check},
                {"--alpha", c->o.alpha < d.alpha},
                {"--rounds", c->o.rounds},
+               {"--codegen", c->o.codegen},
                {"--precision", c->o.precision},
                {"--accuracy", c->o.accuracy}};
     for (size_t k = 0; k < sizeof row / sizeof *row; k++)

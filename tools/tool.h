@@ -53,6 +53,7 @@ typedef struct tool_common {
     const char *budget;
     size_t mem_budget; /* bytes; 0: not given */
     const char *cache; /* --cache-dir; NULL: not given */
+    const char *knobs; /* --knobs; NULL: not given, or taken apart already */
     int help, version;
     const char *model;
 } tool_common;

@@ -645,6 +645,10 @@ fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o, fg_kcode **kc
         fg_cpu_free(out);
         return NULL;
     }
+    if (!fg_knobs_read(m->cx, "codegen", o->knobs, out->machine->knob)) {
+        fg_cpu_free(out);
+        return NULL;
+    }
     /* LLVM's memory is its own: whatever unwinds past here must give it back first. */
     fg_raise how = fg_protect(m->cx, compile_all, &t);
     for (int p = 0; p < c.nparts; p++)

@@ -25,9 +25,11 @@ fg_tile_of(fg_ll *g, fg_t elem)
     fg_tile t = {.elem = elem};
     t.size = elem == g->f64 || elem == g->i64 ? 8 : 4;
     t.W = g->W * 4 / t.size;
-    t.NV = g->t->nvec >= 32 ? 4 : 2;
+    t.NV = g->t->knob[FG_KNOB_vectors];
+    if (!t.NV)
+        t.NV = g->t->nvec >= 32 ? 4 : 2;
     t.NR = t.NV * t.W;
-    t.MR = 6;
+    t.MR = g->t->knob[FG_KNOB_rows];
     t.ld = t.NR;
     return t;
 }
@@ -74,10 +76,6 @@ fg_helper_end(fg_ll *g, ll_place back)
 /* ---- micro-kernel --------------------------------------------------------------- */
 
 enum { ARG_A, ARG_LDA, ARG_SKA, ARG_K, ARG_B, ARG_C, ARG_NEXT, ARG_LDNEXT, NARG };
-enum {
-    AHEAD = 8,          /* rows of an unpacked panel fetched ahead of use */
-    STREAM_AHEAD = 4096 /* bytes of a panel in memory */
-};
 
 static void
 kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
@@ -93,7 +91,7 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
     fg_v row[8];
     for (int i = 1; i < n; i++)
         row[i] = ll_mul(g, arg[ARG_LDA], ll_i(g, i));
-    fg_v ahead = ll_mul(g, arg[ARG_LDNEXT], ll_i(g, AHEAD));
+    fg_v ahead = ll_mul(g, arg[ARG_LDNEXT], ll_i(g, g->t->knob[FG_KNOB_pack_ahead]));
     phi[acc] = arg[ARG_A];
     phi[acc + 1] = arg[ARG_B];
     phi[acc + 2] = arg[ARG_NEXT];
@@ -115,7 +113,8 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
             ll_prefetch(g, ll_atc(g, at_bytes(g, next, ahead), g->i8, byte));
     else if (kind == FG_TILE_STREAM)
         for (int byte = 0; byte < t->NR * t->size; byte += LINE)
-            ll_prefetch(g, ll_atc(g, panel, g->i8, STREAM_AHEAD + byte));
+            ll_prefetch(g,
+                        ll_atc(g, panel, g->i8, g->t->knob[FG_KNOB_stream_ahead] + byte));
     else
         ll_prefetch(g, next);
     for (int i = 0; i < n; i++) {
@@ -321,7 +320,7 @@ pack_rows_body(fg_ll *g, const fg_tile *t)
     fg_v ld = ll_param(g, 1), n = ll_param(g, 3), mask[8];
     for (int j = 0; j < t->NV; j++)
         mask[j] = ll_first(g, ll_sub(g, n, ll_i(g, j * t->W)), t->W);
-    fg_v ahead = ll_mul(g, ld, ll_i(g, AHEAD));
+    fg_v ahead = ll_mul(g, ld, ll_i(g, g->t->knob[FG_KNOB_pack_ahead]));
     ll_loop l;
     ll_for(g, &l, ll_i(g, 0), ll_param(g, 2), ll_i(g, 1), 2,
            (fg_v[]){ll_param(g, 0), ll_param(g, 4)});

@@ -69,8 +69,9 @@ void fg_pack_columns(fg_ll *g, const fg_tile *t, fg_v src, fg_v ld, fg_v k, fg_v
 /* ---- few rows (gemv.c) ---------------------------------------------------------- */
 
 enum {
-    FG_FEW_ROWS = 8, /* up to here a product runs at the speed of memory */
-    FG_FEW_DEEP = 8  /* rows of w that fg_few_rows takes at a time */
+    FG_FEW_ROWS =
+        8, /* up to here a product may run at the speed of memory: see knob few */
+    FG_FEW_DEEP = 8 /* rows of w that fg_few_rows takes at a time */
 };
 
 /* y[m][n] += x[m][k] w[k][n], m <= FG_FEW_ROWS, reading w once, front to back. Rows of x

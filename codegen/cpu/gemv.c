@@ -14,10 +14,7 @@
 #include "codegen/cpu/gemm.h"
 
 enum { X, LDX, M, W, LDW, K, Y, LDY, N, NARG };
-enum {
-    LINE = 64,   /* bytes that memory delivers at a time */
-    AHEAD = 4096 /* bytes: enough lines under way, and still in the cache when needed */
-};
+enum { LINE = 64 }; /* bytes that memory delivers at a time */
 
 static fg_v
 at_bytes(fg_ll *g, fg_v p, fg_v bytes)
@@ -133,8 +130,10 @@ columns_step(fg_ll *g, const fg_tile *t, int deep, fg_v w, fg_v at, fg_v acc, fg
     fg_v v[16], p = ll_at(g, w, t->elem, at);
     for (int u = 0; u < deep; u++)
         v[u] = ll_mload(g, vec, ll_atc(g, p, t->elem, u * t->W), mask);
+    /* Far enough for many lines under way, near enough to be in the cache still. */
+    int ahead = g->t->knob[FG_KNOB_few_ahead];
     for (int b = 0; b < deep * t->W * t->size; b += LINE)
-        ll_prefetch_second(g, ll_atc(g, p, g->i8, AHEAD + b));
+        ll_prefetch_second(g, ll_atc(g, p, g->i8, ahead + b));
     ll_loop m;
     ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2,
             (fg_v[]){ll_at(g, ll_param(g, X), t->elem, at), acc});

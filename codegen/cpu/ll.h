@@ -23,6 +23,8 @@
 #include <llvm-c/Core.h>
 #include <llvm-c/TargetMachine.h>
 
+#include "codegen/knobs.h"
+
 typedef LLVMValueRef fg_v;
 typedef LLVMTypeRef fg_t;
 typedef LLVMBasicBlockRef fg_bb;
@@ -35,9 +37,10 @@ typedef struct fg_machine {
     int W;    /* f32 lanes of one vector register: 16, 8 or 4 */
     int nvec; /* vector registers: 32 or 16 */
     bool fma, f16c;
-    bool masks; /* predicated loads and stores cost nothing extra */
-    bool vnni;  /* products of bytes summed by fours */
-    bool bf16;  /* products of bf16 summed by twos */
+    bool masks;          /* predicated loads and stores cost nothing extra */
+    bool vnni;           /* products of bytes summed by fours */
+    bool bf16;           /* products of bf16 summed by twos */
+    int knob[FG_NKNOBS]; /* how code is generated for it: see knobs.def */
 } fg_machine;
 
 /* cpu NULL or "native": this machine. NULL with *why set (static text) when LLVM has

@@ -15,12 +15,10 @@
 #include "codegen/cpu/strided.h"
 
 enum {
-    MANY_CHUNKS = 48, /* cut rows when columns alone give fewer */
-    BLOCK_ROWS = 96,  /* but not finer than this: every block packs its panels anew */
     STRIP = 64,       /* unit of the column strips of products with few rows */
     LEAST_STRIPS = 6, /* narrower ones spend their time in address translation */
-    MOST_STRIPS = 16,
-    WIDEST = 4096 /* columns of strips side by side, taken as one */
+    MOST_STRIPS = 16, /* that the knob may ask for */
+    WIDEST = 4096     /* columns of strips side by side, taken as one */
 };
 
 fg_dtype
@@ -213,15 +211,23 @@ ceil_div(fg_exprs *t, fg_expr a, int64_t b)
     return fg_ediv(t, fg_eadd(t, a, fg_ec(t, b - 1)), fg_ec(t, b));
 }
 
-/* How many blocks the rows are cut into. */
+static int
+knob(const fg_product *p, fg_knobid k)
+{
+    return p->e->g->t->knob[k];
+}
+
+/* How many blocks the rows are cut into, when columns alone give too few chunks; not finer
+ * than the knob says, because every block packs its panels anew. */
 static fg_expr
 row_blocks(fg_product *p, fg_expr panels)
 {
     fg_exprs *t = p->e->m->ex;
     fg_expr have = fg_emax(t, fg_emul(t, panels, p->batch), fg_ec(t, 1));
-    fg_expr want = fg_ediv(t, fg_ec(t, MANY_CHUNKS), have);
-    return fg_emax(t, fg_emin(t, want, fg_ediv(t, p->rows, fg_ec(t, BLOCK_ROWS))),
-                   fg_ec(t, 1));
+    fg_expr want = fg_ediv(t, fg_ec(t, knob(p, FG_KNOB_chunks)), have);
+    return fg_emax(
+        t, fg_emin(t, want, fg_ediv(t, p->rows, fg_ec(t, knob(p, FG_KNOB_block)))),
+        fg_ec(t, 1));
 }
 
 static void
@@ -252,10 +258,11 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
     fg_v lo = ll_udiv(g, ll_mul(g, p->vrows, block), nb);
     fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, ll_add(g, block, ll_i(g, 1))), nb);
     int64_t least = fg_e_lo(t, p->rows);
-    if (p->few && least <= FG_FEW_ROWS)
-        least = FG_FEW_ROWS + 1; /* fewer go the other way */
-    if (!fg_e_is(t, blocks, 1) && least > BLOCK_ROWS / 2)
-        least = BLOCK_ROWS / 2;
+    int few = knob(p, FG_KNOB_few), half = knob(p, FG_KNOB_block) / 2;
+    if (p->few && least <= few)
+        least = few + 1; /* fewer go the other way */
+    if (!fg_e_is(t, blocks, 1) && least > half)
+        least = half;
     fg_v rows = fg_e_is(t, blocks, 1) ? p->vrows : ll_sub(g, hi, lo);
     many_chunk(p, fg_e_is(t, blocks, 1) ? ll_i(g, 0) : lo, rows, ll_urem(g, l.i, np),
                least);
@@ -271,7 +278,7 @@ strip_width(fg_product *p)
 {
     fg_exprs *t = p->e->m->ex;
     fg_expr w = fg_emax(t, ceil_div(t, p->n, 4 * STRIP), fg_ec(t, LEAST_STRIPS));
-    return fg_emul(t, fg_emin(t, w, fg_ec(t, MOST_STRIPS)), fg_ec(t, STRIP));
+    return fg_emul(t, fg_emin(t, w, fg_ec(t, knob(p, FG_KNOB_strip))), fg_ec(t, STRIP));
 }
 
 /* Neighbouring strips given to one thread are taken as one: the longer its rows, the
@@ -335,12 +342,12 @@ fg_product_emit(fg_product *p)
     fg_expr any = fg_emul(t, p->batch, fg_emin(t, p->rows, fg_ec(t, 1)));
     fg_expr many = fg_emul(t, any, fg_emul(t, blocks, panels));
     fg_expr few = fg_emul(t, any, strips);
-    bool may_few = p->few && fg_e_lo(t, p->rows) <= FG_FEW_ROWS;
-    bool may_many = !p->few || fg_e_hi(t, p->rows) > FG_FEW_ROWS;
+    int most = knob(p, FG_KNOB_few);
+    bool may_few = p->few && fg_e_lo(t, p->rows) <= most;
+    bool may_many = !p->few || fg_e_hi(t, p->rows) > most;
     e->chunks = may_many ? many : few;
     if (may_few && may_many)
-        e->chunks =
-            fg_eselect(t, fg_elt(t, p->rows, fg_ec(t, FG_FEW_ROWS + 1)), few, many);
+        e->chunks = fg_eselect(t, fg_elt(t, p->rows, fg_ec(t, most + 1)), few, many);
     e->flops = fg_emul(t, fg_emul(t, p->batch, p->rows), fg_emul(t, p->n, p->k));
     e->flops = fg_emul(t, e->flops, fg_ec(t, p->twin ? 4 : 2));
     if (!may_few) {
@@ -349,7 +356,7 @@ fg_product_emit(fg_product *p)
         few_rows(p, strip, strips);
     } else {
         ll_branch small;
-        ll_if(g, &small, ll_cmp(g, LL_LE, p->vrows, ll_i(g, FG_FEW_ROWS)));
+        ll_if(g, &small, ll_cmp(g, LL_LE, p->vrows, ll_i(g, most)));
         few_rows(p, strip, strips);
         ll_else(g, &small, 0, NULL);
         many_rows(p, panels, blocks);
