@@ -7,11 +7,18 @@
 #include "codegen/save.h"
 
 #include "codegen/outfile.h"
+#include "codegen/prepack.h"
 
 typedef struct section {
     fg_section row;
     const void *data;
 } section;
+
+typedef struct packing { /* of one variant */
+    struct packing *next;
+    fg_prepacked *list;
+    int n;
+} packing;
 
 typedef struct saver {
     fg_ctx *cx;
@@ -27,9 +34,12 @@ typedef struct saver {
     int ndata;
     section *section;
     int nsection;
-    int32_t *by_content; /* hash -> segment + 1 */
-    size_t ncontent;     /* a power of two */
-    fg_compiled *now;    /* whose tables are being written */
+    int32_t *by_content;     /* hash -> segment + 1 */
+    size_t ncontent;         /* a power of two */
+    fg_compiled *now;        /* whose tables are being written */
+    struct packing *packing; /* weights that are made here */
+    void *room;              /* for the largest of them */
+    size_t nroom;
     int32_t *by_address; /* hash -> weight of its module + 1 */
     size_t naddress;
 } saver;
@@ -141,6 +151,33 @@ add_segment(saver *s, const fg_segment *g, const void *data)
     return i->nsegment - 1;
 }
 
+/* The row behind data that is made rather than found; rows of earlier variants too. */
+static const fg_prepacked *
+packed_of(const saver *s, const void *data)
+{
+    for (const packing *p = s->packing; p; p = p->next)
+        if ((const char *)data >= (const char *)p->list &&
+            (const char *)data < (const char *)(p->list + p->n))
+            return data;
+    return NULL;
+}
+
+/* The program to write: what it would make of weights that go into the file is made now. */
+static const fg_program *
+program_of(saver *s, const fg_compiled *c)
+{
+    if (s->o->borrow)
+        return c->program;
+    packing *p = FG_NEW(s->a, packing);
+    const fg_program *program = fg_prepack(c, s->a, &p->list, &p->n);
+    p->next = s->packing;
+    s->packing = p;
+    for (int k = 0; k < p->n; k++)
+        if (p->list[k].bytes > s->nroom)
+            s->room = fg_alloc(s->a, s->nroom = p->list[k].bytes);
+    return program;
+}
+
 static uint32_t
 weight_at(void *user, const void *data, uint32_t tensor)
 {
@@ -150,6 +187,13 @@ weight_at(void *user, const void *data, uint32_t tensor)
     (void)tensor;
     if (!data)
         return add_segment(s, &g, NULL);
+    const fg_prepacked *packed = packed_of(s, data);
+    if (packed) {
+        fg_prepack_fill(packed, s->room);
+        g.bytes = packed->bytes;
+        g.digest = fg_digest_of(s->room, g.bytes);
+        return add_segment(s, &g, data);
+    }
     const fg_weight *w = weight_of(s, data);
     g.bytes = w->bytes;
     if (s->o->borrow && w->file && s->now->file) {
@@ -191,7 +235,8 @@ add_variant(saver *s, int v)
                         "-v4 and native",
                         fg_cpu_name(c->code));
     index_weights(s, c->m);
-    fg_io_program(&x, c->program);
+    fg_program program = *program_of(s, c);
+    fg_io_program(&x, &program);
     s->info.variant[v] =
         (fg_variant){fg_strdup(s->a, isa), (uint32_t)fg_cpu_functions(c->code)};
     add_section(s, FG_SECTION_TABLES, v, x.out, x.n);
@@ -306,7 +351,10 @@ write_file(saver *s, uint64_t bytes)
             if (!s->data[k] || !s->info.segment[k].bytes)
                 continue;
             fg_outfile_pad(&f, s->info.segment[k].offset);
-            fg_outfile_put(&f, s->data[k], s->info.segment[k].bytes);
+            const fg_prepacked *packed = packed_of(s, s->data[k]);
+            if (packed)
+                fg_prepack_fill(packed, s->room);
+            fg_outfile_put(&f, packed ? s->room : s->data[k], s->info.segment[k].bytes);
         }
         if (fg_outfile_commit(&f))
             return true;
