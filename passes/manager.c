@@ -32,7 +32,7 @@ const fg_paraminfo fg_params[] = {
  * others leave some; layout runs on what attention has not taken. */
 static const char *const pipelines[] = {
     "quantize,states,fuse_ops",
-    "dce,cse,fold,fuse_attention,layout,quantize,dce,states,pack,fuse_ops",
+    "dce,cse,fold,fuse_attention,layout,scale_weights,quantize,dce,states,pack,fuse_ops",
 };
 
 enum { DEFAULT_ROUNDS = 2 };

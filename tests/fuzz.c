@@ -289,11 +289,11 @@ show(kase *c, fg_module *m, const char *text)
 static const char *
 random_passes(fg_arena *a, uint64_t *state)
 {
-    static const char *const tensor[] = {"dce",    "cse",   "fold", "fuse_attention",
-                                         "layout", "states"};
+    static const char *const tensor[] = {
+        "dce", "cse", "fold", "fuse_attention", "layout", "states", "scale_weights"};
     fg_text o = fg_text_new(a);
     for (uint64_t n = 1 + lab_below(state, 7); n; n--)
-        fg_putf(&o, "%s%s", o.n ? "," : "", tensor[lab_below(state, 6)]);
+        fg_putf(&o, "%s%s", o.n ? "," : "", tensor[lab_below(state, 7)]);
     if (lab_below(state, 2)) {
         fg_puts(&o, ",fuse_ops");
         fg_puts(&o, lab_below(state, 2) ? ",place" : "");
