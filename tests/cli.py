@@ -124,6 +124,13 @@ def results(c, model, data, folder):
         c.expect(f.read(6) == b"\x93NUMPY", "outputs are written as .npy")
     line = c.run(0, "bench", model, "--json", "--iterations=3", "--warmup=1", "--threads=1")
     c.expect(line.count("\n") == 1 and BENCH <= set(json.loads(line)), "bench prints one line with every key")
+    timed = json.loads(c.run(0, "bench", model, "--json", "--iterations=3", "--kernels"))
+    rows, peaks = timed["kernels"], (timed["peak_gflops"], timed["peak_gbps"])
+    c.expect(rows and all(k["us"] > 0 and k["name"] for k in rows) and min(peaks) > 0, "bench --kernels --json has every kernel")
+    c.expect(all(x is None or 0 <= x <= 100 for k in rows + [timed] for x in (k["pct_peak_flops"], k["pct_peak_bandwidth"])) and
+             all(("refused" in k) == (None in (k["gflops"], k["gbps"])) for k in rows + [timed]),
+             "no rate is above the machine's peak: it is refused, and why is said")
+    c.expect(timed["p50_ms"] <= timed["p90_ms"] <= timed["p99_ms"] <= max(timed["lat_ms"]), "percentiles are in order")
     line = c.run(0, "bench", model, "--task=compile", "--json")
     c.expect(json.loads(line)["compile_ms"] > 0, "bench --task=compile")
     sweep = json.loads(c.run(0, "bench", model, "--alpha-sweep=0,1", "--json", "--iterations=3", "--warmup=1"))["sweep"]

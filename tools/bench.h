@@ -2,6 +2,7 @@
 #ifndef FG_TOOLS_BENCH_H
 #define FG_TOOLS_BENCH_H
 
+#include "runtime/rt.h"
 #include "tools/tool.h"
 
 typedef struct bench_decode bench_decode;
@@ -25,6 +26,7 @@ typedef struct bench {
     int nlat;
     long base_kb, compile_peak_kb, run_peak_kb;
     double flops, bytes; /* of one run, 0 when unknown */
+    double energy_j;     /* of one run; 0: not measured */
     tool_peak peak;
     int64_t *step_ns; /* by step, with --kernels */
     int64_t *step_calls;
@@ -39,8 +41,15 @@ bool bench_compile(bench *b);
 bool bench_first_run(bench *b);
 bool bench_warm_up(bench *b);
 bool bench_step(bench *b);
+/* Operations, or bytes, of step s with the shapes bound now. */
+double bench_step_work(const forge_run *r, const fg_step *s, bool flops);
 double bench_percentile(const bench *b, double p); /* of the latencies, ms */
 const char *bench_model_name(const bench *b);
+
+/* bench_print.c: whether the rates are above what was measured of the machine; telling. */
+bool bench_above_peak(const bench *b);
+void bench_print_json(const bench *b);
+void bench_print_text(const bench *b);
 
 /* Compiles at the alphas of b->alphas, measures them in turn, prints. */
 void bench_alpha_sweep(bench *b);

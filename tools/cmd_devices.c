@@ -23,8 +23,8 @@ cmd_devices(int argc, char **argv)
         return tool_fail(TOOL_USAGE, "devices takes no model");
     int cores = tool_cores(),
         threads = c.threads > 0 && c.threads < 1024 ? c.threads : cores;
-    tool_peak one = tool_measure_peak(1),
-              all = threads > 1 ? tool_measure_peak(threads) : one;
+    tool_peak one = tool_measure_peak(1, 0),
+              all = threads > 1 ? tool_measure_peak(threads, 0) : one;
     tool_cpu_model(model, sizeof model);
     tool_cpu_features(features, sizeof features);
     if (!json) {

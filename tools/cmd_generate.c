@@ -249,7 +249,7 @@ static void
 tell(const gen *g)
 {
     double gbps = g->decode_ms > 0 ? g->decode_bytes / g->decode_ms * 1e-6 : 0;
-    double peak = g->stats || g->json ? tool_measure_peak(g->r->threads).gbps : 0;
+    double peak = g->stats || g->json ? tool_measure_peak(g->r->threads, 0).gbps : 0;
 
     if (g->json)
         print_json(g, gbps, peak);

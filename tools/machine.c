@@ -164,6 +164,7 @@ typedef struct probe {
     struct gate *gate;
     const char *data;
     size_t bytes;
+    int turns;
     double begin, end; /* ms */
     volatile double sink;
 } probe;
@@ -199,7 +200,8 @@ probe_read(void *arg)
 
     wait_at(p->gate);
     p->begin = tool_now_ms();
-    p->sink = (double)w.read(p->data, p->bytes);
+    for (int k = 0; k < p->turns; k++)
+        p->sink = (double)w.read(p->data, p->bytes);
     p->end = tool_now_ms();
     return NULL;
 }
@@ -233,26 +235,30 @@ together(void *(*fn)(void *), probe *p, int *threads)
 }
 
 tool_peak
-tool_measure_peak(int threads)
+tool_measure_peak(int threads, double bytes)
 {
     tool_peak best = {0};
     probe *p = calloc((size_t)threads, sizeof *p);
-    char *data = malloc(READ_BYTES);
-    size_t each = READ_BYTES / (size_t)threads & ~(size_t)4095;
+    double most = bytes > 0 && bytes < (double)READ_BYTES ? bytes : (double)READ_BYTES;
+    size_t each = ((size_t)most / (size_t)threads + 4095) & ~(size_t)4095;
+    size_t room = each * (size_t)threads;
+    char *data = malloc(room);
+    int turns = (int)(READ_BYTES / room);
     double flops = 20.0 * FMA_ROUNDS * CHAINS * 2 * widest().lanes;
 
     if (!p || !data)
         goto out;
-    memset(data, 1, READ_BYTES);
+    memset(data, 1, room);
     for (int i = 0; i < threads; i++) {
         p[i].data = data + each * (size_t)i;
         p[i].bytes = each;
+        p[i].turns = turns > 1 ? turns : 1;
     }
     for (int k = 0; k < 5; k++) {
         double ms = together(probe_fma, p, &threads);
         double fma = flops * threads / ms * 1e-6;
         ms = together(probe_read, p, &threads);
-        double mem = (double)each * threads / ms * 1e-6;
+        double mem = (double)each * p->turns * threads / ms * 1e-6;
         best.gflops = fma > best.gflops ? fma : best.gflops;
         best.gbps = mem > best.gbps ? mem : best.gbps;
     }

@@ -200,6 +200,6 @@ measure_run(fg_compiled *c, const tool_inputs *in, int threads, size_t mem_budge
     forge_run_free(r);
     forge_close(fcx);
     if (!x.failure)
-        x.peak = tool_measure_peak(x.threads);
+        x.peak = tool_measure_peak(x.threads, 0);
     return x;
 }

@@ -118,7 +118,13 @@ bool tool_output(const forge_run *r, const forge_model *m, int i, fg_tensor *out
 typedef struct tool_peak {
     double gflops, gbps;
 } tool_peak; /* single precision, read */
-tool_peak tool_measure_peak(int threads);
+/* Reading: of `bytes` again and again, what a cache holds at its speed; 0, or more than caches
+ * hold: of memory. */
+tool_peak tool_measure_peak(int threads, double bytes);
+/* Joules that the processor has taken since some time; -1: cannot be read. And since
+ * such a reading; 0 when it could not be read. */
+double tool_energy(void);
+double tool_energy_since(double before);
 const char *tool_cpu_model(char *buf, size_t n);
 const char *tool_cpu_features(char *buf, size_t n);
 int tool_cores(void);

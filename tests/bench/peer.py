@@ -63,7 +63,10 @@ def main():
            "compile_peak_kb": r["compile_peak_kb"]}
     if "lat_ms" in r:
         out.update(lat_s=[x / 1e3 for x in r["lat_ms"]], cpu_s=r["cpu_s_per_run"], run_peak_kb=r["run_peak_kb"],
-                   note=f"{r['pct_peak_flops']:.0f} % of peak FLOP/s, {r['pct_peak_bandwidth']:.0f} % of bandwidth")
+                   note=r.get("refused") or
+                   f"{r['pct_peak_flops']:.0f} % of peak FLOP/s, {r['pct_peak_bandwidth']:.0f} % of bandwidth")
+        if "energy_j" in r:
+            out["energy_j"] = r["energy_j"]
     print(json.dumps(out))
     return 0
 
