@@ -241,6 +241,7 @@ fg_differ_execute(fg_differ *d, fg_compiled *c, fg_arena *a, const fg_tensor *in
     forge_model model = {.program = c->program};
     if (forge_open(NULL, &host))
         return fg_error(c->cx, "out of memory");
+    fg_model_init(&model, host);
     bool ok = !forge_run_new(host, &model, &r) && !forge_run_threads(r, 1);
     for (int p = 0; ok && p < c->m->ninput; p++)
         ok = !in[p].dtype ||
@@ -256,6 +257,7 @@ fg_differ_execute(fg_differ *d, fg_compiled *c, fg_arena *a, const fg_tensor *in
         fg_error(c->cx, "%s", forge_message(host));
     ok = ok && copy_outputs(c, a, r, out);
     forge_run_free(r);
+    fg_model_done(&model);
     forge_close(host);
     return ok;
 }

@@ -146,6 +146,7 @@ compare(void *arg)
     x->d.a = c->a;
     fg_differ_watch(&x->d, c);
     bool ok = fg_compile_module(c, &x->c.o);
+    fg_model_init(&model, host);
     model.program = c->program;
     if (ok && (forge_run_new(host, &model, &r) ||
                (x->c.threads >= 0 && forge_run_threads(r, x->c.threads))))
@@ -155,6 +156,7 @@ compare(void *arg)
     if (ok && x->bisect && (x->d.passes.name || x->d.first_wrong >= 0))
         ok = fg_differ_bisect(&x->d, c, &x->c.o);
     forge_run_free(r);
+    fg_model_done(&model);
     forge_close(host);
     x->done = ok;
 }

@@ -193,11 +193,17 @@ measure_run(fg_compiled *c, const tool_inputs *in, int threads, size_t mem_budge
     forge_ctx *fcx = NULL;
     forge_run *r = NULL;
 
-    if (forge_open(NULL, &fcx) || forge_run_new(fcx, &model, &r))
+    if (forge_open(NULL, &fcx)) {
+        x.failure = "out of memory";
+        return x;
+    }
+    fg_model_init(&model, fcx);
+    if (forge_run_new(fcx, &model, &r))
         x.failure = "out of memory";
     else
         run(&x, c, in, threads, mem_budget, fcx, r, &model);
     forge_run_free(r);
+    fg_model_done(&model);
     forge_close(fcx);
     if (!x.failure)
         x.peak = tool_measure_peak(x.threads, 0);

@@ -76,10 +76,12 @@ perform(void *arg)
     if (!fg_compile_module(&t->c, &o) || forge_open(NULL, &host))
         return;
     forge_model model = {.program = t->c.program};
+    fg_model_init(&model, host);
     t->ok = !forge_run_new(host, &model, &r) &&
             !forge_bind_input(r, "x", FORGE_F32, 2, dims, x) &&
             fg_differ_run(&t->d, &t->c, r) && fg_differ_bisect(&t->d, &t->c, &o);
     forge_run_free(r);
+    fg_model_done(&model);
     forge_close(host);
 }
 

@@ -237,6 +237,7 @@ try(const program *p, int opt, int threads)
     snprintf(what, sizeof what, "%s (-O%d, %d threads)", p->name, opt, threads);
     bool made = fg_protect(t.c.cx, build, &t) == FG_RAISE_NONE && t.ok;
     expect(made, what, fg_first_error(t.c.cx));
+    fg_model_init(&t.model, t.host);
     t.model.program = t.c.program;
     if (made && !forge_run_new(t.host, &t.model, &t.r) &&
         !forge_run_threads(t.r, threads))
@@ -247,6 +248,7 @@ try(const program *p, int opt, int threads)
             expect(known && run_set(&t), what, forge_message(t.host));
         }
     forge_run_free(t.r);
+    fg_model_done(&t.model);
     forge_close(t.host);
     fg_compiled_free(&t.c);
 }
@@ -289,6 +291,7 @@ test_messages(void)
     forge_open(NULL, &t.host);
     fg_protect(t.c.cx, build, &t);
     expect(t.ok, "messages", fg_first_error(t.c.cx));
+    fg_model_init(&t.model, t.host);
     t.model.program = t.c.program;
     if (t.ok && !forge_run_new(t.host, &t.model, &t.r)) {
         expect(forge_execute(t.r) == FORGE_USAGE &&
@@ -310,6 +313,7 @@ test_messages(void)
         expect_message(&t, "past", FORGE_F32, 2, 7, NULL);
     }
     forge_run_free(t.r);
+    fg_model_done(&t.model);
     forge_close(t.host);
     fg_compiled_free(&t.c);
 }
