@@ -69,7 +69,7 @@ columns(const splitter *s, const fg_inst *slice)
     return t->dim[t->rank - 1];
 }
 
-/* The right side can be had without the other columns: of a matrix any, of panels whole
+/* The right side can be had without the other columns: of matrices any, of panels whole
  * ones. */
 static bool
 can_split(const splitter *s, const fg_inst *product, const fg_inst *slice)
@@ -78,7 +78,7 @@ can_split(const splitter *s, const fg_inst *product, const fg_inst *slice)
     fg_exprs *ex = s->m->ex;
     int64_t width;
     if (product->op == FG_OP_matmul)
-        return w->rank == 2;
+        return true;
     return product->op == FG_OP_matmul_panels && fg_e_const(ex, w->dim[2], &width) &&
            fg_e_divides(ex, width, first_column(slice)) &&
            fg_e_divides(ex, width, columns(s, slice));
@@ -92,7 +92,8 @@ product_of_columns(fg_build *b, const fg_inst *product, fg_expr from, fg_expr n)
     if (product->op == FG_OP_matmul) {
         bool trans_a = FG_GET(product, matmul, trans_a).i;
         bool trans_b = FG_GET(product, matmul, trans_b).i;
-        in[1] = fg_emit_slice_axis(b, product->in[1], trans_b ? 0 : 1, from, n);
+        int last = fg_rt(b->m, product->in[1])->rank - 1;
+        in[1] = fg_emit_slice_axis(b, product->in[1], last - trans_b, from, n);
         return fg_emit_matmul_rounded(b, in[0], in[1], trans_a, trans_b,
                                       FG_GET(product, matmul, round).i);
     }

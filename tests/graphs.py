@@ -27,6 +27,7 @@ class Case:
     domains: str = ""
     sizes: list = dataclasses.field(default_factory=lambda: SIZES)
     about: tuple = ("", "")     # of which pass, and how the reasons begin that count (a regular expression)
+    kernels: int = None         # at most
 
 
 def const(name, value, kind="float"):
@@ -97,6 +98,11 @@ def explained(forge, c, path):
                              if m["pass"] == c.about[0] and re.match(c.about[1], m["reason"]))
 
 
+def kernels(forge, path):
+    p = subprocess.run([forge, "dump", path, "--stage=fused"], capture_output=True, text=True, timeout=120)
+    return len(re.findall(r"^ .* = kernel ", p.stdout, re.M))
+
+
 def check(forge, c, folder):
     """What is wrong with a case; None: nothing."""
     model, path = model_of(c), os.path.join(folder, "model.onnx")
@@ -118,6 +124,8 @@ def check(forge, c, folder):
     for rule, want in c.fusions.items():
         if counts.get(rule, 0) != want:
             return f"{counts.get(rule, 0)} {rule}, not {want}: {missed}"
+    if c.kernels and not 0 < kernels(forge, path) <= c.kernels:
+        return f"{kernels(forge, path)} kernels, not {c.kernels}"
     if c.reason and not re.search(c.reason, missed):
         return f"no reason like {c.reason!r}: {missed}"
     return f"missed: {missed}" if not c.reason and missed and any(c.fusions.values()) else None

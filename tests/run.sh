@@ -70,6 +70,7 @@ stage models .venv/bin/python tests/models.py build/forge tests/models examples 
 stage flow .venv/bin/python tests/flow.py build/forge
 stage attention .venv/bin/python tests/attention.py build/forge
 stage idioms .venv/bin/python tests/idioms.py build/forge
+stage experts .venv/bin/python tests/experts.py build/forge
 stage layers .venv/bin/python tests/layers.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
 stage cache .venv/bin/python tests/cache.py build/forge tests/models
