@@ -19,6 +19,8 @@
 #define CACHED 262144    /* bytes that survive in cache while another kernel runs */
 #define SCORE_PASSES 3   /* product, scale and mask, softmax: each writes all scores */
 
+const fg_rates fg_cost_rates = {FLOPS_PER_US, BYTES_PER_US, START_US};
+
 fg_costs
 fg_costs_new(fg_module *m, fg_arena *a)
 {
@@ -39,10 +41,16 @@ fg_cost_count(const fg_costs *c, fg_reg r)
 }
 
 double
+fg_cost_kernel_at(const fg_rates *r, double flops, double bytes)
+{
+    double compute = flops / r->flops, memory = bytes / r->bytes;
+    return (compute > memory ? compute : memory) + r->start_us;
+}
+
+double
 fg_cost_kernel(double flops, double bytes)
 {
-    double compute = flops / FLOPS_PER_US, memory = bytes / BYTES_PER_US;
-    return (compute > memory ? compute : memory) + START_US;
+    return fg_cost_kernel_at(&fg_cost_rates, flops, bytes);
 }
 
 double

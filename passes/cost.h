@@ -16,8 +16,15 @@ fg_costs fg_costs_new(fg_module *m, fg_arena *a);
 double fg_cost_count(const fg_costs *c, fg_reg r);
 double fg_cost_bytes(const fg_costs *c, fg_reg r);
 
+/* What one core does in a microsecond, and what starting a kernel takes. */
+typedef struct fg_rates {
+    double flops, bytes, start_us;
+} fg_rates;
+extern const fg_rates fg_cost_rates; /* those that everything goes by */
+
 /* A kernel of so many operations and bytes of memory traffic. */
 double fg_cost_kernel(double flops, double bytes);
+double fg_cost_kernel_at(const fg_rates *r, double flops, double bytes);
 
 /* What it saves that kernel b runs beside kernel a: `shared` bytes are read once, one
  * start is spared; if other kernels ran between, b's results wait in memory meanwhile. */

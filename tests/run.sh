@@ -75,6 +75,7 @@ stage layers .venv/bin/python tests/layers.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
 stage cache .venv/bin/python tests/cache.py build/forge tests/models
 stage knobs .venv/bin/python tests/knobs.py build/forge tests/models
+stage tune .venv/bin/python tests/tune.py build/forge tests/models
 stage install .venv/bin/python tests/install.py build tests/models
 stage artifact .venv/bin/python tests/artifact.py build/forge tests/models --jobs 2
 stage emit .venv/bin/python tests/emit.py build tests/models

@@ -41,6 +41,8 @@ bool bench_compile(bench *b);
 bool bench_first_run(bench *b);
 bool bench_warm_up(bench *b);
 bool bench_step(bench *b);
+/* From now on the steps of b->r are timed, in step_ns and step_calls, until its hook is NULL. */
+void bench_watch(bench *b);
 /* Operations, or bytes, of step s with the shapes bound now. */
 double bench_step_work(const forge_run *r, const fg_step *s, bool flops);
 double bench_percentile(const bench *b, double p); /* of the latencies, ms */

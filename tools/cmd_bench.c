@@ -97,6 +97,15 @@ step_hook(void *user, uint32_t i, int64_t ns)
     b->step_calls[i]++;
 }
 
+void
+bench_watch(bench *b)
+{
+    b->step_ns = FG_NEWN(b->a, int64_t, b->m->program->nstep + 1);
+    b->step_calls = FG_NEWN(b->a, int64_t, b->m->program->nstep + 1);
+    b->r->hook = step_hook;
+    b->r->hook_user = b;
+}
+
 bool
 bench_warm_up(bench *b)
 {
@@ -133,12 +142,8 @@ measure(bench *b)
 {
     double end = tool_now_ms() + b->duration * 1e3, joules = tool_energy();
 
-    if (b->kernels) {
-        b->step_ns = FG_NEWN(b->a, int64_t, b->m->program->nstep + 1);
-        b->step_calls = FG_NEWN(b->a, int64_t, b->m->program->nstep + 1);
-        b->r->hook = step_hook;
-        b->r->hook_user = b;
-    }
+    if (b->kernels)
+        bench_watch(b);
     while (b->nlat < b->iterations && (b->nlat < 3 || tool_now_ms() <= end))
         if (!bench_step(b))
             return false;
