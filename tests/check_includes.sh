@@ -24,7 +24,7 @@ onnx.pb-c.h                     frontend/*
 protobuf-c/*                    frontend/*
 passes/pass.h                   passes/* codegen/compile.* tools/* tests/*
 passes/place.h                  passes/* codegen/* tools/* tests/*
-passes/cost.h                   passes/* codegen/report.c
+passes/cost.h                   passes/* codegen/report.c tools/tune*
 passes/reduce.h                 passes/* codegen/differ.c tests/fuzz.c
 passes/algebra.h                passes/* tests/rules.c
 passes/rewrite.h                passes/* tests/rules.c
