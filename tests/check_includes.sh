@@ -32,6 +32,7 @@ passes/*                        passes/*
 llvm-c/*                        codegen/cpu/*
 llvm_calls.h                    codegen/cpu/llvm.c
 codegen/cpu/*                   codegen/cpu/*
+codegen/c/*                     codegen/c/*
 codegen/target.h                passes/fuse_ops.c passes/pack.c codegen/* tools/* tests/*
 codegen/*                       codegen/* tools/* tests/*
 text/tok.h                      text/*

@@ -36,8 +36,8 @@ check_emit(compile *x)
     while (emit_kinds[k] && strcmp(emit_kinds[k], x->emit))
         k++;
     if (!emit_kinds[k])
-        return tool_fail(TOOL_USAGE, "--emit=%.100s: expected forge, obj, lib, ll or asm",
-                         x->emit);
+        return tool_fail(
+            TOOL_USAGE, "--emit=%.100s: expected forge, obj, lib, c, ll or asm", x->emit);
     bool text = !strcmp(x->emit, "ll") || !strcmp(x->emit, "asm");
     if (!x->save.cpus)
         x->save.cpus = text ? "native" : "x86-64-v3,x86-64-v4";
@@ -81,9 +81,11 @@ cmd_compile(int argc, char **argv)
         {"-o", TOOL_TEXT, &x.out, "FILE",
          "the result; default: the model's name, .forge"},
         {"--emit", TOOL_TEXT, &x.emit, "KIND",
-         "forge (default); obj, lib: to link with libforge_rt; ll, asm: kernels as text"},
+         "forge (default); obj, lib: to link with libforge_rt; c: source and weights; "
+         "ll, "
+         "asm: kernels as text"},
         {"--symbol", TOOL_TEXT, &x.symbol, "NAME",
-         "obj, lib: the function is NAME_open, the header NAME.h; default: FILE's name"},
+         "obj, lib, c: functions NAME_.., header NAME.h; default: FILE's name"},
         {"--cpu", TOOL_TEXT, &x.save.cpus, "NAME,..",
          "one variant each, the best is chosen when loaded; default x86-64-v3,x86-64-v4"},
         {"--weights", TOOL_TEXT, &x.weights, "WHERE",

@@ -19,23 +19,21 @@
 #include <unistd.h>
 
 #include "codegen/compile.h"
-#include "tools/progress.h"
+#include "codegen/outfile.h"
+#include "codegen/source.h"
 
 extern char **environ;
 
 static int emit_forge(forge_ctx *cx, const emit_job *j),
     emit_obj(forge_ctx *, const emit_job *), emit_lib(forge_ctx *, const emit_job *),
-    emit_text(forge_ctx *, const emit_job *);
+    emit_text(forge_ctx *, const emit_job *), emit_c(forge_ctx *, const emit_job *);
 
-const char *const emit_kinds[] = {"forge", "obj", "lib", "ll", "asm", NULL};
+const char *const emit_kinds[] = {"forge", "obj", "lib", "c", "ll", "asm", NULL};
 static const struct {
     const char *suffix;
     int (*make)(forge_ctx *cx, const emit_job *j);
-} kinds[] = {{".forge", emit_forge},
-             {".o", emit_obj},
-             {".so", emit_lib},
-             {".ll", emit_text},
-             {".s", emit_text}};
+} kinds[] = {{".forge", emit_forge}, {".o", emit_obj},   {".so", emit_lib},
+             {".c", emit_c},         {".ll", emit_text}, {".s", emit_text}};
 
 static int
 kind_of(const char *name)
@@ -83,7 +81,7 @@ emit_forge(forge_ctx *cx, const emit_job *j)
     return j->c->report ? tool_write_report(cx, j->c, j->out) : TOOL_OK;
 }
 
-/* ---- kernels as text -------------------------------------------------------------------- */
+/* ---- kernels as text, the model as C ------------------------------------------------------ */
 
 typedef struct text_job {
     const emit_job *j;
@@ -108,20 +106,83 @@ make_text(void *arg)
     t->done = tool_write(j->out, text, strlen(text), NULL, 0) == TOOL_OK;
 }
 
+/* NAME.h or NAME.bin, beside the result. */
+static const char *
+beside(const emit_job *j, const char *suffix, char *out, size_t n)
+{
+    const char *slash = strrchr(j->out, '/');
+
+    snprintf(out, n, "%.*s%s%s", slash ? (int)(slash + 1 - j->out) : 0, j->out, j->symbol,
+             suffix);
+    return out;
+}
+
+static bool
+write_weights(fg_ctx *cx, const emit_job *j, const fg_source_text *t)
+{
+    char path[4096];
+    fg_outfile f;
+
+    if (!fg_outfile_open(&f, beside(j, ".bin", path, sizeof path)))
+        return fg_error(cx, "%.400s: %s", path, strerror(f.error));
+    for (int k = 0; k < t->nweight; k++) {
+        fg_outfile_pad(&f, t->weight[k].offset);
+        fg_outfile_put(&f, t->weight[k].data, t->weight[k].bytes);
+    }
+    fg_outfile_pad(&f, t->bytes);
+    return fg_outfile_commit(&f) || fg_error(cx, "%.400s: %s", path, strerror(f.error));
+}
+
+static void
+make_c(void *arg)
+{
+    text_job *t = arg;
+    const emit_job *j = t->j;
+    forge_options o = j->c->o;
+    fg_source_text text;
+    char path[4096];
+
+    /* Panels are for vectors, and caches in place for a runtime that keeps them. */
+    char skip[400];
+    snprintf(skip, sizeof skip, "pack,states%s%.300s", o.skip ? "," : "",
+             o.skip ? o.skip : "");
+    o.skip = skip;
+    if (!fg_compile_load(&t->c, j->c->model, &o) || !fg_compile_passes(&t->c, &o) ||
+        !fg_source_make(t->c.m, t->c.a, j->symbol, &text) ||
+        !write_weights(t->c.cx, j, &text))
+        return;
+    t->done = !tool_write(beside(j, ".h", path, sizeof path), text.header,
+                          strlen(text.header), NULL, 0) &&
+              !tool_write(j->out, text.source, strlen(text.source), NULL, 0);
+}
+
 static int
-emit_text(forge_ctx *cx, const emit_job *j)
+make(const emit_job *j, void (*work)(void *arg))
 {
     text_job t = {.j = j, .c = {.cx = fg_ctx_new(NULL)}};
 
-    (void)cx;
     if (!t.c.cx)
         return tool_fail(TOOL_FAILED, "out of memory");
-    fg_raise how = fg_protect(t.c.cx, make_text, &t);
+    fg_raise how = fg_protect(t.c.cx, work, &t);
     const char *why = how == FG_RAISE_MEMORY ? "out of memory" : fg_first_error(t.c.cx);
     if ((how || !t.done) && *why)
         tool_fail_file(TOOL_FAILED, j->c->model, "%s", why);
     fg_compiled_free(&t.c);
     return how == FG_RAISE_NONE && t.done ? TOOL_OK : TOOL_FAILED;
+}
+
+static int
+emit_text(forge_ctx *cx, const emit_job *j)
+{
+    (void)cx;
+    return make(j, make_text);
+}
+
+static int
+emit_c(forge_ctx *cx, const emit_job *j)
+{
+    (void)cx;
+    return make(j, make_c);
 }
 
 /* ---- objects ----------------------------------------------------------------------------- */
@@ -151,11 +212,11 @@ static int
 write_header(const emit_job *j)
 {
     char path[4096], text[4096];
-    const char *slash = strrchr(j->out, '/'), *s = j->symbol;
-    int n = slash ? (int)(slash + 1 - j->out) : 0;
+    const char *s = j->symbol;
 
-    snprintf(path, sizeof path, "%.*s%s.h", n, j->out, s);
-    n = snprintf(text, sizeof text, header, path + n, s, s, s, s);
+    beside(j, ".h", path, sizeof path);
+    const char *slash = strrchr(path, '/');
+    int n = snprintf(text, sizeof text, header, slash ? slash + 1 : path, s, s, s, s);
     return tool_write(path, text, (size_t)n, NULL, 0);
 }
 

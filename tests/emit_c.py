@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Models as C: what forge compile --emit=c writes is compiled on its own and compared with the stored outputs.
+
+    emit_c.py build/forge tests/models [--filter REGEX] [--jobs N] [--all]
+
+Every model either runs and is within the tolerance, or is on the list of those that are refused, with one line that
+names a node. gcc compiles all of them without a warning, clang every third; --all: clang too.
+"""
+import argparse, concurrent.futures, ctypes, glob, json, os, re, subprocess, sys, tempfile
+import numpy as np, onnx
+from onnx import numpy_helper
+
+# Control that depends on data.
+REFUSED = {"if-loop-ts17"}
+FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+
+
+def tensors(folder, kind):
+    files = sorted(glob.glob(os.path.join(folder, kind + "_*.pb")), key=lambda f: int(re.findall(r"_(\d+)\.pb", f)[0]))
+    out = []
+    for f in files:
+        t = onnx.TensorProto()
+        with open(f, "rb") as file:
+            t.ParseFromString(file.read())
+        out.append((t.name, numpy_helper.to_array(t)))
+    return out
+
+
+def ports(header):
+    """[(name, type, dims as text)] of inputs and of outputs, and the names of the sizes."""
+    both = header[:header.index(" */")].split(" * to\n")
+    found = [[(n, t, re.findall(r"\[([^\]]*)\]", d)) for n, t, d in re.findall(r"^ \*   (\w+): (\w+)(.*)$", part, re.M)]
+             for part in both]
+    sizes = re.search(r"_work_bytes\((.*?)\);\nint", header, re.S).group(1)
+    return found[0], found[1], re.findall(r"int64_t (\w+)", sizes)
+
+
+def solve(names, inputs, arrays):
+    """Sizes from shapes: dims that are one name first, then those with one name left, by trying."""
+    size = {}
+    dims = [(text, n) for (_, _, d), a in zip(inputs, arrays) for text, n in zip(d, a.shape)]
+    for text, n in dims:
+        if text in names:
+            size[text] = n
+    for text, n in dims:
+        left = [x for x in names if x not in size and re.search(rf"\b{x}\b", text)]
+        if len(left) == 1:
+            size[left[0]] = next(v for v in range(1 << 12) if eval(text, {}, {**size, left[0]: v}) == n)
+    return [size[n] for n in names]
+
+
+def call(lib, name, header, weights, inputs, outputs):
+    ins, outs, names = ports(header)
+    arrays = [a for _, a in inputs]
+    sizes = solve(names, ins, arrays)
+    scope = dict(zip(names, map(int, sizes)), floor_div=lambda a, b: a // b, floor_mod=lambda a, b: a % b, least=min,
+                 most=max)
+    run, room = getattr(lib, name + "_run"), getattr(lib, name + "_work_bytes")
+    room.restype = ctypes.c_size_t
+    work = np.empty(room(*map(ctypes.c_int64, sizes)) // 8 + 1, np.uint64)
+    got = [np.empty([eval(d, {}, scope) for d in dims], a.dtype) for (_, _, dims), (_, a) in zip(outs, outputs)]
+    args = [weights, work, *map(np.ascontiguousarray, arrays), *got]
+    code = run(*map(ctypes.c_int64, sizes), *(ctypes.c_void_p(a.ctypes.data) for a in args))
+    assert code == 0, f"the answer is {code}"
+    if sizes:
+        assert run(*(ctypes.c_int64(-1) for _ in sizes), *(ctypes.c_void_p(a.ctypes.data) for a in args)) == 1, "bounds"
+    return [n for n, _, _ in outs], got
+
+
+def check(args, folder, entry, compilers):
+    model = os.path.join(folder, "model.onnx")
+    base = os.path.basename(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        p = subprocess.run([args.forge, "compile", model, "--emit=c", "-o", os.path.join(scratch, "model.c")],
+                           capture_output=True, text=True, timeout=300)
+        if base in REFUSED:
+            assert p.returncode == 1 and p.stderr.count("\n") == 1 and "written as C" in p.stderr, p.stderr
+            return
+        assert p.returncode == 0, p.stderr.strip()
+        with open(os.path.join(scratch, "model.h")) as f:
+            header = f.read()
+        weights = np.fromfile(os.path.join(scratch, "model.bin"), np.uint8)
+        weights = weights if len(weights) else np.zeros(8, np.uint8)
+        for cc in compilers:
+            so = os.path.join(scratch, cc + ".so")
+            p = subprocess.run([cc, *FLAGS, os.path.join(scratch, "model.c"), "-o", so, "-lm"], capture_output=True, text=True,
+                               timeout=300)
+            assert p.returncode == 0, f"{cc}: {p.stderr[:600]}"
+            lib = ctypes.CDLL(so)
+            for data in sorted(glob.glob(os.path.join(folder, "test_data_set_*"))):
+                want = tensors(data, "output")
+                _, got = call(lib, "model", header, weights, tensors(data, "input"), want)
+                for (name, w), g in zip(want, got):
+                    atol, rtol = entry.get("atol", 1e-4), entry.get("rtol", 1e-3)
+                    if w.dtype.kind not in "fiub":
+                        continue
+                    w, g = w.astype(np.float64), g.astype(np.float64)
+                    bad = ~np.isclose(g, w, rtol, atol, equal_nan=True)
+                    assert not bad.any(), f"{cc} {os.path.basename(data)} {name}: {bad.sum()} of {bad.size} differ, " \
+                                          f"first {g[bad][0]} for {w[bad][0]}"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("forge")
+    p.add_argument("models")
+    p.add_argument("--filter", default="")
+    p.add_argument("--jobs", type=int, default=1)
+    p.add_argument("--all", action="store_true")
+    args = p.parse_args()
+    with open(os.path.join(args.models, "index.json")) as f:
+        index = {e["name"]: e for e in json.load(f)}
+    folders = [os.path.dirname(m) for m in sorted(glob.glob(os.path.join(args.models, "*", "model.onnx")))]
+    folders = [f for f in folders if re.search(args.filter, os.path.basename(f))]
+
+    def one(k):
+        compilers = ["gcc"] + (["clang-19"] if args.all or k % 3 == 0 else [])
+        try:
+            check(args, folders[k], index.get(os.path.basename(folders[k]), {}), compilers)
+        except Exception as e:
+            return f"{os.path.basename(folders[k])}: {type(e).__name__}: {e}"
+
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        bad = [b for b in pool.map(one, range(len(folders))) if b]
+    for line in bad:
+        print(line)
+    print(f"{len(folders) - len(bad)} passed, {len(bad)} failed")
+    return 1 if bad or not folders else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
