@@ -8,7 +8,10 @@
 /* ---- context ---------------------------------------------------------------------- */
 
 struct fg_strtab {
-    const char **slot; /* open addressing; each string is preceded by its length */
+    struct fg_strslot { /* open addressing; the hash spares most looks at strings */
+        uint64_t hash;
+        const char *s; /* preceded by its length; NULL: free */
+    } *slot;
     size_t n, cap;
 };
 
@@ -33,7 +36,7 @@ make_tables(void *arg)
     cx->arena = fg_arena_new(cx);
     cx->strings = FG_NEW(cx->arena, struct fg_strtab);
     cx->strings->cap = 1024;
-    cx->strings->slot = FG_NEWN(cx->arena, const char *, cx->strings->cap);
+    cx->strings->slot = FG_NEWN(cx->arena, struct fg_strslot, cx->strings->cap);
 }
 
 fg_ctx *
@@ -148,8 +151,8 @@ fg_arena_bytes(const fg_arena *a)
     return a->bytes;
 }
 
-void *
-fg_alloc(fg_arena *a, size_t n)
+static void *
+take(fg_arena *a, size_t n)
 {
     if (n > SIZE_MAX / 2)
         fg_raise_memory(a->cx);
@@ -177,7 +180,13 @@ fg_alloc(fg_arena *a, size_t n)
     }
     void *p = c->data + c->used;
     c->used += n;
-    return memset(p, 0, n);
+    return p;
+}
+
+void *
+fg_alloc(fg_arena *a, size_t n)
+{
+    return memset(take(a, n), 0, n);
 }
 
 void *
@@ -230,8 +239,11 @@ fg_grow(fg_arena *a, void *old, size_t n, size_t *cap, size_t each)
 {
     if (n < *cap)
         return old;
-    size_t want = *cap ? *cap * 2 : 8;
-    void *v = fg_alloc_n(a, want, each);
+    size_t want = *cap ? *cap * 2 : 8, bytes;
+    if (!fg_mul_size(want, each, &bytes))
+        fg_raise_memory(a->cx);
+    /* What lies past n is not cleared: pages nobody pushed to are never touched. */
+    void *v = take(a, bytes);
     if (n)
         memcpy(v, old, n * each);
     *cap = want;
@@ -270,12 +282,12 @@ strtab_grow(fg_ctx *cx)
 {
     struct fg_strtab *t = cx->strings;
     size_t cap = t->cap * 2;
-    const char **slot = FG_NEWN(cx->arena, const char *, cap);
+    struct fg_strslot *slot = FG_NEWN(cx->arena, struct fg_strslot, cap);
     for (size_t i = 0; i < t->cap; i++) {
-        if (!t->slot[i])
+        size_t h = t->slot[i].hash & (cap - 1);
+        if (!t->slot[i].s)
             continue;
-        size_t h = fg_hash(t->slot[i], string_length(t->slot[i]), 0) & (cap - 1);
-        while (slot[h])
+        while (slot[h].s)
             h = (h + 1) & (cap - 1);
         slot[h] = t->slot[i];
     }
@@ -289,17 +301,19 @@ fg_intern_n(fg_ctx *cx, const char *s, size_t n)
     struct fg_strtab *t = cx->strings;
     if (t->n * 2 >= t->cap)
         strtab_grow(cx);
-    size_t h = fg_hash(s, n, 0) & (t->cap - 1);
-    for (; t->slot[h]; h = (h + 1) & (t->cap - 1))
-        if (string_length(t->slot[h]) == n && memcmp(t->slot[h], s, n) == 0)
-            return t->slot[h];
+    uint64_t hash = fg_hash(s, n, 0);
+    size_t h = (size_t)hash & (t->cap - 1);
+    for (; t->slot[h].s; h = (h + 1) & (t->cap - 1))
+        if (t->slot[h].hash == hash && string_length(t->slot[h].s) == n &&
+            memcmp(t->slot[h].s, s, n) == 0)
+            return t->slot[h].s;
     char *p = fg_alloc(cx->arena, sizeof n + n + 1);
     memcpy(p, &n, sizeof n);
     if (n)
         memcpy(p + sizeof n, s, n);
-    t->slot[h] = p + sizeof n;
+    t->slot[h] = (struct fg_strslot){hash, p + sizeof n};
     t->n++;
-    return t->slot[h];
+    return t->slot[h].s;
 }
 
 const char *

@@ -302,6 +302,9 @@ fg_const_splat(const fg_module *m, fg_reg r, double *v)
     int64_t n;
     if (!w || !weight_element(w, 0, v, &n) || weight_count(w) > LARGEST)
         return false;
+    size_t each = (size_t)fg_dtypes[w->dtype].bits / 8;
+    if (each) /* all bytes equal those one element further on */
+        return memcmp(w->data, (const char *)w->data + each, w->bytes - each) == 0;
     for (int64_t i = 1; i < weight_count(w); i++)
         if (!weight_element(w, i, &x, &n) || memcmp(&x, v, sizeof x) != 0)
             return false;
@@ -355,15 +358,16 @@ fg_inst_link(fg_build *b, fg_inst *i)
     link_before(b->block, i, b->at);
 }
 
+/* In i and what follows it. */
 static void
-replace_uses(fg_block *b, fg_reg from, fg_reg to)
+replace_uses(fg_inst *i, fg_reg from, fg_reg to)
 {
-    for (fg_inst *i = b->first; i; i = i->next) {
+    for (; i; i = i->next) {
         for (int k = 0; k < i->nin; k++)
             if (i->in[k] == from)
                 i->in[k] = to;
         for (int k = 0; k < i->nregion; k++)
-            replace_uses(i->region[k], from, to);
+            replace_uses(i->region[k]->first, from, to);
     }
 }
 
@@ -371,7 +375,8 @@ void
 fg_replace_uses(fg_block *b, fg_reg from, fg_reg to)
 {
     fg_module *m = b->m;
-    replace_uses(b, from, to);
+    const fg_inst *d = fg_def(m, from); /* nobody reads it before */
+    replace_uses(d && d->block == b ? d->next : b->first, from, to);
     for (int k = 0; b == m->body && k < m->noutput; k++)
         if (m->output[k].reg == from)
             m->output[k].reg = to;
