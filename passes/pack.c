@@ -13,20 +13,18 @@
 #include "passes/pass.h"
 #include "passes/rewrite.h"
 
-enum {
-    LEAST = 4096, /* elements: less stays in the cache whatever its form */
-    WASTE = 8     /* one part in so many may be padding */
-};
-
 typedef struct pack {
     fg_module *m;
     fg_rewrite w;
     fg_reg *panels[2]; /* by weight register, plain and transposed */
+    int64_t least;     /* elements: fewer stay in the cache whatever their form */
+    int64_t waste;
 } pack;
 
 static bool
-worth_it(fg_module *m, const fg_inst *i, int64_t *n)
+worth_it(const pack *p, const fg_inst *i, int64_t *n)
 {
+    fg_module *m = p->m;
     const fg_type *w = fg_rt(m, i->in[1]);
     bool trans = FG_GET(i, matmul, trans_b).i;
     int64_t k;
@@ -37,7 +35,7 @@ worth_it(fg_module *m, const fg_inst *i, int64_t *n)
         !fg_e_const(m->ex, w->dim[!trans], n))
         return false;
     int64_t padded = (*n + FG_PANEL - 1) / FG_PANEL * FG_PANEL;
-    return k * *n >= LEAST && (padded - *n) * WASTE <= *n;
+    return k * *n >= p->least && (padded - *n) * p->waste <= *n;
 }
 
 static fg_reg
@@ -79,14 +77,17 @@ pack_product(pack *p, fg_inst *i, int64_t n)
 fg_progress
 fg_pass_pack(fg_module *m, fg_passctx *cx)
 {
-    pack p = {.m = m, .w = fg_rewrite_new(m, cx->scratch)};
+    pack p = {.m = m,
+              .w = fg_rewrite_new(m, cx->scratch),
+              .least = (int64_t)cx->param[FG_PARAM_pack_least],
+              .waste = (int64_t)cx->param[FG_PARAM_pack_waste]};
     int64_t n;
 
     for (int k = 0; k < 2; k++)
         p.panels[k] = FG_NEWN(cx->scratch, fg_reg, m->nreg);
     fg_each_inst(m->body, i) {
         fg_rewrite_operands(&p.w, i);
-        if (i->op == FG_OP_matmul && worth_it(m, i, &n) && !pack_product(&p, i, n))
+        if (i->op == FG_OP_matmul && worth_it(&p, i, &n) && !pack_product(&p, i, n))
             return FG_FAILED;
     }
     fg_rewrite_done(&p.w);

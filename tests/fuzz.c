@@ -246,12 +246,20 @@ still_wrong(void *user, fg_module *m)
     return is;
 }
 
+/* Length of the first pass of a list, parameters included. */
+static size_t
+first_pass(const char *s)
+{
+    size_t n = strcspn(s, ",{");
+    return s[n] == '{' ? n + strcspn(s + n, "}") + 1 : n;
+}
+
 /* The shortest list that still goes wrong. */
 static void
 reduce_passes(kase *c, const char *text)
 {
     for (const char *s = c->passes; s && *s;) {
-        size_t n = strcspn(s, ",") + (s[strcspn(s, ",")] == ',');
+        size_t n = first_pass(s) + (s[first_pass(s)] == ',');
         const char *old = c->passes;
         char reason[MAXREASON];
         strcpy(reason, c->reason);
@@ -290,10 +298,12 @@ static const char *
 random_passes(fg_arena *a, uint64_t *state)
 {
     static const char *const tensor[] = {
-        "dce", "cse", "fold", "fuse_attention", "layout", "states", "scale_weights"};
+        "dce",    "cse",    "fold",          "fuse_attention",
+        "layout", "states", "scale_weights", "pack{least=1,waste=0}"};
     fg_text o = fg_text_new(a);
     for (uint64_t n = 1 + lab_below(state, 7); n; n--)
-        fg_putf(&o, "%s%s", o.n ? "," : "", tensor[lab_below(state, 7)]);
+        fg_putf(&o, "%s%s", o.n ? "," : "",
+                tensor[lab_below(state, sizeof tensor / sizeof *tensor)]);
     if (lab_below(state, 2)) {
         fg_puts(&o, ",fuse_ops");
         fg_puts(&o, lab_below(state, 2) ? ",place" : "");
