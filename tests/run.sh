@@ -74,6 +74,7 @@ stage experts .venv/bin/python tests/experts.py build/forge
 stage layers .venv/bin/python tests/layers.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
 stage cache .venv/bin/python tests/cache.py build/forge tests/models
+stage tables .venv/bin/python tests/tables.py build/forge tests/models
 stage knobs .venv/bin/python tests/knobs.py build/forge tests/models
 stage tune .venv/bin/python tests/tune.py build/forge tests/models
 stage install .venv/bin/python tests/install.py build tests/models

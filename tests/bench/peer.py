@@ -20,6 +20,7 @@ def arguments():
     p.add_argument("model")
     p.add_argument("--forge", required=True)
     p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--option", action="append", default=[], help="one more of forge bench")
     p.add_argument("--past", type=int, default=128)
     p.add_argument("--budget", type=float, default=20)
     p.add_argument("--warmup", type=int, default=10)
@@ -33,7 +34,7 @@ def arguments():
 def command(a, folder):
     task = TASKS[a.task]
     argv = [a.forge, "bench", a.model, "--json", "--task=" + task, f"--threads={a.threads}", f"--past={a.past}",
-            f"--duration={a.budget}", f"--warmup={a.warmup}", f"--iterations={a.iterations}"]
+            f"--duration={a.budget}", f"--warmup={a.warmup}", f"--iterations={a.iterations}", *a.option]
     if a.task in ("fill", "cached"):
         argv.append("--cache-dir=" + a.cache)
     if a.inputs and task != "compile":
