@@ -232,8 +232,13 @@ add_variant(saver *s, int v)
     if (!fg_cpu_isa(c->code, isa, sizeof isa))
         return fg_error(s->cx,
                         "cpu \"%.60s\": a file can be made for x86-64, x86-64-v2, -v3, "
-                        "-v4 and native",
+                        "-v4, native and aarch64",
                         fg_cpu_name(c->code));
+    const char *platform = fg_cpu_platform(c->code),
+               *first = fg_cpu_platform(s->variant[0]->code);
+    if (strcmp(platform, first))
+        return fg_error(s->cx, "one file is for one kind of machine, not for %s and %s",
+                        first, platform);
     index_weights(s, c->m);
     fg_program program = *program_of(s, c);
     fg_io_program(&x, &program);
@@ -254,7 +259,8 @@ requirement(saver *s)
 {
     fg_text t = fg_text_new(s->a);
 
-    fg_putf(&t, "forge-%d %s ", FG_ARTIFACT_VERSION, fg_isa_platform());
+    fg_putf(&t, "forge-%d %s ", FG_ARTIFACT_VERSION,
+            fg_cpu_platform(s->variant[0]->code));
     for (int k = 0; k < s->n; k++)
         fg_putf(&t, "%s%s", k ? "|" : "", s->info.variant[k].isa);
     return t.s;

@@ -24,9 +24,10 @@ enum { FG_PANEL = 64 };
 /* Options of the CPU target. */
 typedef struct fg_cpu_options {
     const char *knobs; /* of knobs.def, "rows=5,few=4"; NULL: the usual ones */
-    const char *cpu;   /* NULL or "native": this machine; else an LLVM CPU name */
-    int threads;       /* compile threads; 0: up to 2 */
-    int keep_text;     /* keep IR and assembly text for forge dump --stage=ll,asm */
+    const char *cpu; /* NULL or "native": this machine; "aarch64"; else LLVM's name of an
+                          x86-64 CPU */
+    int threads;     /* compile threads; 0: up to 2 */
+    int keep_text;   /* keep IR and assembly text for forge dump --stage=ll,asm */
     bool keep_objects; /* for a file: see fg_cpu_object */
     bool no_link;      /* for a file only: fg_cpu_fn gives NULL */
 } fg_cpu_options;
@@ -46,12 +47,13 @@ const void *fg_cpu_object(const fg_cpu_code *c, int k, size_t *bytes);
 void fg_cpu_drop_objects(fg_cpu_code *c); /* once they are written */
 /* What the code needs of a machine, as isa.h writes it. False: not known of that CPU. */
 bool fg_cpu_isa(const fg_cpu_code *c, char *out, size_t n);
-void fg_cpu_free(fg_cpu_code *c); /* takes NULL */
+const char *fg_cpu_platform(const fg_cpu_code *c); /* as fg_isa_platform() there */
+void fg_cpu_free(fg_cpu_code *c);                  /* takes NULL */
 
 /* An object at `out` that holds the bytes of the .forge file `image` in a read-only section at a
- * page boundary, and the function NAME_open, which calls forge_load_memory with them. */
-bool fg_cpu_embed(fg_ctx *cx, const char *image, uint64_t bytes, const char *name,
-                  const char *out);
+ * page boundary, for the kind of machine that `cpu` is, and the function NAME_open, which calls forge_load_memory with them. */
+bool fg_cpu_embed(fg_ctx *cx, const char *cpu, const char *image, uint64_t bytes,
+                  const char *name, const char *out);
 
 /* What may stand around an instruction that has a code generator of its own: of the
  * instructions that make its operand, and of those that its result goes through. */

@@ -13,6 +13,8 @@
 #include <cpuid.h>
 #endif
 
+#define ARM "aarch64" /* ARMv8.0 with NEON: all of them */
+
 /* clang-format off */
 
 enum { EAX, EBX, ECX, EDX };
@@ -160,6 +162,21 @@ find_feature(const char *name, size_t n)
     return -1;
 }
 
+#if defined(__aarch64__)
+/* One level without features of its own; x86's are never here. */
+bool
+fg_isa_parse(const char *text, size_t n, fg_isa *out)
+{
+    *out = 0;
+    return n == strlen(ARM) && !memcmp(text, ARM, n);
+}
+
+bool
+fg_isa_text(fg_isa set, char *out, size_t n)
+{
+    return !set && snprintf(out, n, "%s", ARM) < (int)n;
+}
+#else
 bool
 fg_isa_parse(const char *text, size_t n, fg_isa *out)
 {
@@ -190,12 +207,8 @@ fg_isa_text(fg_isa set, char *out, size_t n)
     int level = 0;
     size_t at;
 
-#if defined(__x86_64__)
     while (level < NLEVEL - 2 && level_set(levels[level].level) & ~set)
         level++;
-#else
-    level = NLEVEL - 1;
-#endif
     at = (size_t)snprintf(out, n, "%s", levels[level].name);
     set &= ~level_set(levels[level].level);
     for (int k = 0; k < NFEATURE && at < n; k++)
@@ -203,6 +216,7 @@ fg_isa_text(fg_isa set, char *out, size_t n)
             at += (size_t)snprintf(out + at, n - at, "+%s", features[k].name);
     return at < n;
 }
+#endif
 
 fg_isa
 fg_isa_of_list(const char *list)

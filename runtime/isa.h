@@ -2,6 +2,7 @@
  *
  *     "x86-64-v3"            a level
  *     "x86-64-v4+avx512vnni" a level and features beyond it
+ *     "aarch64"              any ARM with 64 bits
  */
 #ifndef FG_RUNTIME_ISA_H
 #define FG_RUNTIME_ISA_H

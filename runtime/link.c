@@ -153,7 +153,11 @@ copy_sections(const linker *l, const object *s)
 static void
 write_stubs(const linker *l)
 {
+#if defined(__aarch64__)
+    static const uint32_t jump[2] = {0x58000050, 0xd61f0200}; /* ldr x16, .+8; br x16 */
+#else
     static const uint8_t jump[6] = {0xff, 0x25, 2, 0, 0, 0}; /* jmp *2(%rip) */
+#endif
     for (int i = 0; i < NEXTERNAL; i++) {
         uint8_t *p = l->base + l->stubs + (size_t)i * STUB;
         memcpy(p, jump, sizeof jump);
@@ -203,6 +207,75 @@ address_of(const linker *l, const object *s, uint32_t index)
                             : find_elsewhere(l, s->names + y->st_name);
 }
 
+static const char too_far[] = "generated code is larger than its machine can reach";
+static const char outside[] = "generated code has a relocation outside of its section";
+static const char strange[] = "generated code has a relocation the loader does not know";
+
+#if defined(__aarch64__)
+/* Replaces the bits of `mask` in the instruction at p. */
+static void
+put_bits(uint8_t *p, uint32_t mask, uint32_t bits)
+{
+    uint32_t word;
+
+    memcpy(&word, p, 4);
+    word = (word & ~mask) | (bits & mask);
+    memcpy(p, &word, 4);
+}
+
+/* The low 12 bits of an address, in units of the size that the instruction loads. */
+static const char *
+put_low(uint8_t *p, int64_t full, int shift)
+{
+    put_bits(p, 0xfffu << 10, (uint32_t)((full & 0xfff) >> shift) << 10);
+    return full & ((1 << shift) - 1) ? strange : NULL;
+}
+
+/* `place` has room for `left` bytes. */
+static const char *
+patch(uint8_t *place, const uint8_t *to, uint32_t type, int64_t addend, uint64_t left)
+{
+    int64_t full = (int64_t)((uint64_t)(uintptr_t)to + (uint64_t)addend),
+            near = (int64_t)((uint64_t)full - (uint64_t)(uintptr_t)place);
+    int64_t pages = (full >> 12) - ((int64_t)(uintptr_t)place >> 12);
+    int32_t near32 = (int32_t)near;
+
+    if (left < (type == R_AARCH64_ABS64 || type == R_AARCH64_PREL64 ? 8 : 4))
+        return outside;
+    switch (type) {
+    case R_AARCH64_ABS64:
+        memcpy(place, &full, 8);
+        return NULL;
+    case R_AARCH64_PREL64:
+        memcpy(place, &near, 8);
+        return NULL;
+    case R_AARCH64_PREL32:
+        memcpy(place, &near32, 4);
+        return near == near32 ? NULL : too_far;
+    case R_AARCH64_CALL26:
+    case R_AARCH64_JUMP26:
+        put_bits(place, 0x3ffffff, (uint32_t)(near >> 2));
+        return near >= -(1 << 27) && near < 1 << 27 && !(near & 3) ? NULL : too_far;
+    case R_AARCH64_ADR_PREL_PG_HI21:
+        put_bits(place, 3u << 29 | 0x7ffffu << 5,
+                 (uint32_t)(pages & 3) << 29 | (uint32_t)(pages >> 2 & 0x7ffff) << 5);
+        return pages >= -(1 << 20) && pages < 1 << 20 ? NULL : too_far;
+    case R_AARCH64_ADD_ABS_LO12_NC:
+    case R_AARCH64_LDST8_ABS_LO12_NC:
+        return put_low(place, full, 0);
+    case R_AARCH64_LDST16_ABS_LO12_NC:
+        return put_low(place, full, 1);
+    case R_AARCH64_LDST32_ABS_LO12_NC:
+        return put_low(place, full, 2);
+    case R_AARCH64_LDST64_ABS_LO12_NC:
+        return put_low(place, full, 3);
+    case R_AARCH64_LDST128_ABS_LO12_NC:
+        return put_low(place, full, 4);
+    default:
+        return strange;
+    }
+}
+#else
 /* `place` has room for 8 bytes, or 4 where that is all that is written. */
 static const char *
 patch(uint8_t *place, const uint8_t *to, uint32_t type, int64_t addend, uint64_t left)
@@ -212,7 +285,7 @@ patch(uint8_t *place, const uint8_t *to, uint32_t type, int64_t addend, uint64_t
     int32_t near32 = (int32_t)near;
 
     if (left < (type == R_X86_64_64 ? 8 : 4))
-        return "generated code has a relocation outside of its section";
+        return outside;
     switch (type) {
     case R_X86_64_64:
         memcpy(place, &full, 8);
@@ -220,13 +293,14 @@ patch(uint8_t *place, const uint8_t *to, uint32_t type, int64_t addend, uint64_t
     case R_X86_64_PC32:
     case R_X86_64_PLT32:
         if (near != near32)
-            return "generated code is larger than 2 GB";
+            return too_far;
         memcpy(place, &near32, 4);
         return NULL;
     default:
-        return "generated code has a relocation the loader does not know";
+        return strange;
     }
 }
+#endif
 
 static bool
 relocate(const linker *l, const object *s, const Elf64_Shdr *c, const char **why)
@@ -240,7 +314,7 @@ relocate(const linker *l, const object *s, const Elf64_Shdr *c, const char **why
             return false;
         }
         if (r->r_offset > target->sh_size) {
-            *why = "generated code has a relocation outside of its section";
+            *why = outside;
             return false;
         }
         if ((*why = patch(l->base + s->at[c->sh_info] + r->r_offset, to,
@@ -310,6 +384,8 @@ link_all(linker *l, fg_image *im, const fg_object *in, const char **why)
     write_stubs(l);
     if (!relocate_all(l, why))
         return false;
+    /* Where instructions and data have caches of their own. */
+    __builtin___clear_cache((char *)l->base, (char *)l->base + im->code_bytes);
     if (mprotect(l->base, im->code_bytes, PROT_READ | PROT_EXEC) ||
         (im->bytes > im->code_bytes &&
          mprotect(l->base + im->code_bytes, im->bytes - im->code_bytes, PROT_READ))) {

@@ -81,6 +81,7 @@ stage install .venv/bin/python tests/install.py build tests/models
 stage artifact .venv/bin/python tests/artifact.py build/forge tests/models --jobs 2
 stage emit .venv/bin/python tests/emit.py build tests/models
 stage emit-c .venv/bin/python tests/emit_c.py build/forge tests/models --jobs 2
+stage cross .venv/bin/python tests/cross.py build/forge tests/models --jobs 2
 stage generate .venv/bin/python tests/generate.py build/forge tests/models examples
 stage report .venv/bin/python tests/report.py build/forge tests/models
 stage page .venv/bin/python tests/page.py build/forge tests/models

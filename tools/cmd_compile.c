@@ -87,7 +87,8 @@ cmd_compile(int argc, char **argv)
         {"--symbol", TOOL_TEXT, &x.symbol, "NAME",
          "obj, lib, c: functions NAME_.., header NAME.h; default: FILE's name"},
         {"--cpu", TOOL_TEXT, &x.save.cpus, "NAME,..",
-         "one variant each, the best is chosen when loaded; default x86-64-v3,x86-64-v4"},
+         "one variant each, the best is chosen when loaded; default x86-64-v3,x86-64-v4; "
+         "or aarch64"},
         {"--weights", TOOL_TEXT, &x.weights, "WHERE",
          "embed (default), or model: they stay in the model's files"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};

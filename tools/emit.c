@@ -10,6 +10,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,7 +234,10 @@ embed(void *arg)
 {
     embed_job *e = arg;
 
-    e->done = fg_cpu_embed(e->cx, e->image, e->bytes, e->j->symbol, e->out);
+    /* The function itself needs the least of what the kernels are for. */
+    bool arm = !strcmp(e->j->save->cpus, "aarch64");
+    e->done = fg_cpu_embed(e->cx, arm ? "aarch64" : "x86-64", e->image, e->bytes,
+                           e->j->symbol, e->out);
 }
 
 /* The object of the .forge file `image` to `out`. */
@@ -262,14 +266,21 @@ embed_image(const emit_job *j, const char *image, const char *out)
     return e.done ? TOOL_OK : TOOL_FAILED;
 }
 
-/* Runs a program; its exit status, or -1 when it is not there. */
+/* Runs a program without its messages; its exit status, or -1 when it is not there. */
 static int
 run(const char *const *argv)
 {
+    posix_spawn_file_actions_t quiet;
     pid_t pid;
     int status;
 
-    if (posix_spawnp(&pid, argv[0], NULL, NULL, (char *const *)(uintptr_t)argv, environ))
+    if (posix_spawn_file_actions_init(&quiet))
+        return -1;
+    posix_spawn_file_actions_addopen(&quiet, 2, "/dev/null", O_WRONLY, 0);
+    status = posix_spawnp(&pid, argv[0], &quiet, NULL, (char *const *)(uintptr_t)argv,
+                          environ);
+    posix_spawn_file_actions_destroy(&quiet);
+    if (status)
         return -1;
     while (waitpid(pid, &status, 0) < 0)
         if (errno != EINTR)
@@ -294,8 +305,10 @@ link_library(const emit_job *j, const char *object, const char *out)
         /* A shell's word for a program that is not there, too. */
         if (status == -1 || status == 127)
             continue;
-        return status ? tool_fail(TOOL_FAILED, "%.400s: %s could not link it", j->out,
-                                  linkers[k])
+        return status ? tool_fail(TOOL_FAILED,
+                                  "%.400s: %s could not link it; is it for that kind of "
+                                  "machine? $CC names another",
+                                  j->out, linkers[k])
                       : TOOL_OK;
     }
     return tool_fail(

@@ -42,12 +42,12 @@ build_open(fg_ll *g, const char *name, const char *label, uint64_t bytes)
 }
 
 bool
-fg_cpu_embed(fg_ctx *cx, const char *image, uint64_t bytes, const char *name,
-             const char *out)
+fg_cpu_embed(fg_ctx *cx, const char *cpu, const char *image, uint64_t bytes,
+             const char *name, const char *out)
 {
     const char *why;
     char *message = NULL;
-    fg_machine *t = ll_machine_new("x86-64", &why);
+    fg_machine *t = ll_machine_new(cpu, &why);
 
     if (!t)
         return fg_error(cx, "%s", why);

@@ -13,7 +13,7 @@
 
 /* ---- the machine ---------------------------------------------------------------- */
 
-/* Target registration and code generator switches are global to the process and happen
+/* Code generator switches and target registration are global to the process and happen
  * once. The switches turn off what costs time and gains nothing on loops built the way
  * these are. */
 static void
@@ -22,19 +22,38 @@ init_once(void)
     static const char *const argv[] = {"forge", "-disable-lsr", "-disable-cgp",
                                        "-enable-misched=false", "-disable-post-ra"};
     LLVMParseCommandLineOptions((int)(sizeof argv / sizeof *argv), argv, "");
-#if defined(__aarch64__)
+}
+
+static void
+init_arm(void)
+{
     LLVMInitializeAArch64TargetInfo();
     LLVMInitializeAArch64Target();
     LLVMInitializeAArch64TargetMC();
     LLVMInitializeAArch64AsmPrinter();
     LLVMInitializeAArch64AsmParser();
-#else
+}
+
+static void
+init_x86(void)
+{
     LLVMInitializeX86TargetInfo();
     LLVMInitializeX86Target();
     LLVMInitializeX86TargetMC();
     LLVMInitializeX86AsmPrinter();
     LLVMInitializeX86AsmParser();
-#endif
+}
+
+/* False: this LLVM was built without it. */
+static bool
+init_target(bool arm)
+{
+    static pthread_once_t once[2] = {PTHREAD_ONCE_INIT, PTHREAD_ONCE_INIT};
+
+    if (!fg_llvm_has(arm ? "LLVMInitializeAArch64Target" : "LLVMInitializeX86Target"))
+        return false;
+    pthread_once(&once[arm], arm ? init_arm : init_x86);
+    return true;
 }
 
 /* What LLVM's C API does not tell about a CPU named by the user, and it must be told no other
@@ -110,6 +129,8 @@ describe(fg_machine *t, bool native)
                 : 3;
     else if (!native && x86)
         level = level_of(t->cpu);
+    else if (!native && !arm)
+        level = -1;
     t->W = level == 4 ? 16 : level == 3 ? 8 : 4;
     t->nvec = level == 4 || arm ? 32 : 16;
     t->fma = level >= 3 || arm;
@@ -121,6 +142,17 @@ describe(fg_machine *t, bool native)
     t->bf16 = level == 4 && (native ? has_feature(t->features, "avx512bf16")
                                     : among(bf16_cpus, t->cpu));
     return level >= 0;
+}
+
+/* Of a named CPU, which may be of another kind than this machine. */
+static void
+set_triple(fg_machine *t, bool arm)
+{
+    if (!strncmp(t->triple, arm ? "aarch64" : "x86_64", arm ? 7 : 6))
+        return;
+    LLVMDisposeMessage(t->triple);
+    t->triple =
+        LLVMCreateMessage(arm ? "aarch64-unknown-linux-gnu" : "x86_64-unknown-linux-gnu");
 }
 
 fg_machine *
@@ -138,9 +170,12 @@ ll_machine_new(const char *cpu, const char **why)
         return NULL;
     }
     t->triple = LLVMGetDefaultTargetTriple();
-    t->cpu = native ? LLVMGetHostCPUName() : LLVMCreateMessage(cpu);
+    if (!native)
+        set_triple(t, !strcmp(cpu, FG_ARM_CPU));
+    bool arm = !strncmp(t->triple, "aarch64", 7);
+    t->cpu = native ? LLVMGetHostCPUName() : LLVMCreateMessage(arm ? "generic" : cpu);
     t->features = native ? LLVMGetHostCPUFeatures() : LLVMCreateMessage("");
-    if (LLVMGetTargetFromTriple(t->triple, &t->target, &message)) {
+    if (!init_target(arm) || LLVMGetTargetFromTriple(t->triple, &t->target, &message)) {
         LLVMDisposeMessage(message);
         ll_machine_free(t);
         *why = "LLVM has no code generator for this machine";

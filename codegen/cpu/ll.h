@@ -43,7 +43,9 @@ typedef struct fg_machine {
     int knob[FG_NKNOBS]; /* how code is generated for it: see knobs.def */
 } fg_machine;
 
-/* cpu NULL or "native": this machine. NULL with *why set (static text) when LLVM has
+#define FG_ARM_CPU "aarch64" /* any with 64 bits: ARMv8.0, NEON */
+
+/* cpu NULL or "native": this machine; FG_ARM_CPU or an x86 CPU's name: that one. NULL with *why set (static text) when LLVM has
  * no such target. */
 fg_machine *ll_machine_new(const char *cpu, const char **why);
 void ll_machine_free(fg_machine *t); /* takes NULL */

@@ -74,3 +74,12 @@ fg_llvm_open(const char **why)
     *why = failure;
     return !*failure;
 }
+
+bool
+fg_llvm_has(const char *function)
+{
+    for (size_t k = 0; k < sizeof slots / sizeof *slots; k++)
+        if (!strcmp(slots[k].name, function))
+            return *slots[k].slot != NULL;
+    return false;
+}
