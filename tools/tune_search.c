@@ -18,7 +18,7 @@
 #include "tools/progress.h"
 #include "tools/tune.h"
 
-enum { LEAST_PAIRS = 9, MOST_PAIRS = 300, WATCHED = 5, MOST_MOVES = 80 };
+enum { LEAST_PAIRS = 7, HOPELESS = 3, MOST_PAIRS = 300, WATCHED = 5, MOST_MOVES = 80 };
 
 #define LEAST_GAIN 0.01 /* that counts as one */
 #define DEAR 1.1        /* times the default's cost: not worth running */
@@ -182,8 +182,9 @@ median(double *v, int n)
     return n ? v[n / 2] : 0;
 }
 
+/* stop: when the second has lost some pairs more than it won. */
 static bool
-duel(tune *t, tune_build *x, tune_build *y, double seconds, tune_duel *d)
+duel(tune *t, tune_build *x, tune_build *y, double seconds, bool stop, tune_duel *d)
 {
     static const double sure = 2.33; /* standard deviations: once in a hundred times */
     double a[MOST_PAIRS], b[MOST_PAIRS], end = tool_now_ms() + seconds * 1e3;
@@ -197,7 +198,7 @@ duel(tune *t, tune_build *x, tune_build *y, double seconds, tune_duel *d)
             return false;
         d->wins += b[n] < a[n];
         n++;
-        if (n == LEAST_PAIRS / 2 + 1 && !d->wins)
+        if (stop && n - 2 * d->wins >= HOPELESS)
             break;
     }
     d->pairs = n;
@@ -214,8 +215,8 @@ static bool
 duel_anew(tune *t, tune_build *x, tune_build *y, double seconds, tune_duel *d)
 {
     tune_build *fresh = compile(t, &y->choice);
-    bool ok =
-        fresh && prepare(t, fresh) && warm_up(t, fresh) && duel(t, x, fresh, seconds, d);
+    bool ok = fresh && prepare(t, fresh) && warm_up(t, fresh) &&
+              duel(t, x, fresh, seconds, false, d);
 
     drop(t, fresh);
     return ok;
@@ -244,7 +245,8 @@ most_headroom(const void *x, const void *y)
     return (a < b) - (a > b);
 }
 
-/* The most promising first; those that cannot gain what counts are left out. */
+/* The most promising first: by time above the bound, or, for fewer threads, by what starting
+ * kernels takes; those that cannot gain what counts are left out. */
 static int
 list_moves(const tune *t, move *m)
 {
@@ -264,7 +266,8 @@ list_moves(const tune *t, move *m)
                         t->fit.headroom[0] / 2};
     for (int k = 1; t->b.c.threads < 0 && k < t->start->choice.threads && k < 4; k++)
         m[n++] = (move){"threads", offsetof(tune_choice, threads),
-                        t->start->choice.threads >> k, t->fit.headroom[0]};
+                        t->start->choice.threads >> k,
+                        t->fit.kernels * t->fit.rates.start_us / 2};
     qsort(m, (size_t)n, sizeof *m, most_headroom);
     while (n && (m[n - 1].headroom < LEAST_GAIN * t->fit.total || !m[n - 1].name))
         n--;
@@ -291,7 +294,7 @@ judge(tune *t, tune_build *x, double seconds, tune_trial *r)
     r->verdict = TUNE_WRONG;
     if (!same_results(t, x))
         return true;
-    if (!warm_up(t, x) || !duel(t, t->best, x, seconds, &r->duel))
+    if (!warm_up(t, x) || !duel(t, t->best, x, seconds, true, &r->duel))
         return false;
     r->verdict = r->duel.gain <= 0 ? TUNE_SLOWER : TUNE_UNSURE;
     if (!won(t, &r->duel))
@@ -384,7 +387,7 @@ begin(tune *t)
     b->r->hook = NULL;
     b->bytes = tool_run_work(b->r, false);
     tune_fit_model(t->b.a, b, &t->fit);
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < 2 && (!k || elapsed(t) < t->duration / 8); k++) {
         tune_duel d;
         if (!duel_anew(t, t->start, t->start, t->duration / (t->trials + 4), &d))
             return false;
