@@ -442,7 +442,7 @@ lower_insts(lower *l, steps *list, fg_block *b)
             tensor(l, i->out[0]);
             break;
         case FG_OP_kernel:
-            lower_kernel(l, fg_kernel_once(l->m, i) && !b->owner ? l->once : list, i);
+            lower_kernel(l, fg_kernel_once(l->m, i) ? l->once : list, i);
             break;
         case FG_OP_readsym:
             lower_readsym(l, list, i);

@@ -168,6 +168,8 @@ add_kernels(cJSON *top, const fg_compiled *c)
             cJSON_AddItemToArray(nodes, cJSON_CreateString(kc->inst->node[n]));
         number(o, "flops", eval_or(c->m, kc->flops, sym, 0));
         number(o, "bytes", eval_or(c->m, kc->bytes, sym, 0));
+        if (fg_kernel_once(c->m, kc->inst))
+            cJSON_AddTrueToObject(o, "once"); /* not in every run */
     }
 }
 

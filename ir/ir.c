@@ -416,7 +416,7 @@ fg_inst_count(const fg_block *b)
 bool
 fg_kernel_once(const fg_module *m, const fg_inst *i)
 {
-    if (i->op != FG_OP_kernel || i->nin != 1 || i->nout != 1)
+    if (i->op != FG_OP_kernel || i->nin != 1 || i->nout != 1 || i->block->owner)
         return false;
     const fg_block *b = i->region[0];
     return fg_is_op(fg_def(m, i->in[0]), FG_OP_const) &&

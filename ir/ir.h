@@ -308,7 +308,7 @@ bool fg_unify(fg_module *m, fg_expr a, fg_expr b);
  * in a branch, which must not bind the rest, when it cannot be proved. */
 bool fg_assume_le(fg_module *m, fg_expr a, fg_expr b);
 
-/* A kernel that lays out constants for other kernels: it runs once, not in every run. */
+/* A kernel of @main that lays out constants for others: it runs once, not in every run. */
 bool fg_kernel_once(const fg_module *m, const fg_inst *i);
 
 /* Text for diagnostics: `MatMul "/layer.3/attn/MatMul"` from the instruction's nodes, or its op name and result. */

@@ -356,7 +356,7 @@ check_storage(verifier *v, const fg_inst *i, fg_reg r)
     if (ri->mem == FG_MEM_CONST)
         ok = fg_is_op(i, FG_OP_const);
     if (ri->mem == FG_MEM_ONCE)
-        ok = i && !i->block->owner && fg_kernel_once(m, i);
+        ok = i && fg_kernel_once(m, i);
     if (ri->mem == FG_MEM_ARENA)
         ok = ri->offset >= 0;
     fg_reg end = r;

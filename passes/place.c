@@ -146,7 +146,7 @@ place_block(fg_module *m, fg_block *b)
         fg_reg same = i->op == FG_OP_kernel ? fg_kernel_alias(m, i) : 0;
         if (i->op == FG_OP_const) {
             fg_ri(m, i->out[0])->mem = FG_MEM_CONST;
-        } else if (fg_kernel_once(m, i) && !b->owner) {
+        } else if (fg_kernel_once(m, i)) {
             fg_ri(m, i->out[0])->mem = FG_MEM_ONCE;
         } else if (same) {
             fg_ri(m, i->out[0])->mem = FG_MEM_ALIAS;

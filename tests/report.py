@@ -252,6 +252,7 @@ def kernels(c, report, texts, plan):
     for k in report["kernels"]:
         got.setdefault((k["name"], tuple(k["nodes"])), []).append(k)
     c.expect(len(report["kernels"]) <= len(want), "kernels are those of the module")
+    c.expect(all(k.get("once", False) == (k["name"] == "panels") for k in report["kernels"]), "what lays out weights runs once, all else in every run")
     for i in want:
         names = tuple(re.findall(r'"((?:[^"\\]|\\.)*)"', '"' + i.nodes))
         rows = got.get((i.attributes["name"], names))

@@ -67,7 +67,9 @@ read_report(point *p)
 
     p->nodes = (int)number(o, "nodes", "optimized");
     p->fused = (int)number(o, "attention", "fused");
-    p->kernels = cJSON_GetArraySize(cJSON_GetObjectItem(o, "kernels"));
+    const cJSON *kernel;
+    cJSON_ArrayForEach(kernel, cJSON_GetObjectItem(o, "kernels")) p->kernels +=
+        !cJSON_HasObjectItem(kernel, "once");
     p->cost = number(o, NULL, "cost");
     cJSON_Delete(o);
 }

@@ -120,27 +120,41 @@ dump_explain(fg_text *o, const fg_report *r, const char *pass)
 
 /* ---- where it runs -------------------------------------------------------------------- */
 
+typedef struct tally {
+    int runs, once;
+} tally;
+
+static void
+put_kernel(fg_text *o, fg_module *m, const fg_inst *i, tally *t)
+{
+    bool alias = dump_is_alias(m, i), once = fg_kernel_once(m, i);
+    t->once += once;
+    t->runs += !once && !alias;
+    fg_putf(o, "%-10s %-20s %%%-10s %s%s\n", alias ? "-" : DUMP_DEVICE,
+            dump_kernel_name(i), m->reg[i->out[0]].name,
+            alias ? "same bytes as its operand: never runs" : DUMP_DEVICE_REASON,
+            once ? "; once, before the first run" : "");
+}
+
 /* Walks kernels, those of branches and loops too. */
 static void
-put_kernels(fg_text *o, fg_module *m, const fg_block *b)
+put_kernels(fg_text *o, fg_module *m, const fg_block *b, tally *t)
 {
     fg_each_inst(b, i) {
         if (i->op == FG_OP_kernel)
-            fg_putf(o, "%-10s %-20s %%%-10s %s\n",
-                    dump_is_alias(m, i) ? "-" : DUMP_DEVICE, dump_kernel_name(i),
-                    m->reg[i->out[0]].name,
-                    dump_is_alias(m, i) ? "same bytes as its operand: never runs"
-                                        : DUMP_DEVICE_REASON);
+            put_kernel(o, m, i, t);
         for (int k = 0; k < i->nregion && i->op != FG_OP_kernel; k++)
-            put_kernels(o, m, i->region[k]);
+            put_kernels(o, m, i->region[k], t);
     }
 }
 
 void
 dump_placement(fg_text *o, fg_module *m)
 {
+    tally t = {0, 0};
     fg_putf(o, "%-10s %-20s %-11s %s\n", "device", "kernel", "result", "reason");
-    put_kernels(o, m, m->body);
+    put_kernels(o, m, m->body, &t);
+    fg_putf(o, "kernels: %d, and %d once before the first run\n", t.runs, t.once);
     fg_puts(o,
             "transitions between devices: 0 before scheduling, 0 after; fallbacks: 0\n");
 }

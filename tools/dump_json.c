@@ -77,6 +77,8 @@ add_kernels(cJSON *list, fg_module *m, const fg_block *b)
             cJSON_AddStringToObject(o, "register", m->reg[i->out[0]].name);
             cJSON_AddStringToObject(o, "device", DUMP_DEVICE);
             cJSON_AddStringToObject(o, "reason", DUMP_DEVICE_REASON);
+            if (fg_kernel_once(m, i))
+                cJSON_AddTrueToObject(o, "once");
         }
         for (int k = 0; k < i->nregion && i->op != FG_OP_kernel; k++)
             add_kernels(list, m, i->region[k]);

@@ -113,6 +113,8 @@ add_kernels(cJSON *top, fg_compiled *c, const page *p)
         add_names(o, kc->inst, p->history);
         cJSON_AddStringToObject(o, "storage", dump_storage(c->m, c->a, kc->inst->out[0]));
         cJSON_AddNumberToObject(o, "position", kc->inst->mark);
+        if (fg_kernel_once(c->m, kc->inst))
+            cJSON_AddTrueToObject(o, "once");
         if (timed)
             cJSON_AddNumberToObject(o, "ms", x->step_ms[s]);
         if (timed ? x->step_flops[s] > 0

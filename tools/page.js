@@ -68,14 +68,14 @@ const tips = (text) => ({ mousemove: (e) => tip(text, e), mouseleave: () => tip(
 /* ---- overview --------------------------------------------------------------------------- */
 
 function overview() {
-  const a = report.attention, b = report.buffers, run = data.run;
+  const a = report.attention, b = report.buffers, run = data.run, once = data.kernels.filter((k) => k.once).length;
   byId('model').textContent = report.model || 'model';
   document.title = (report.model || 'model') + ' - forge';
   byId('target').textContent = 'forge ' + report.version + ' · ' + report.target;
   const tiles = [
     [report.nodes.onnx, 'nodes of the model'],
     [report.nodes.optimized, 'operations after the passes'],
-    [data.kernels.length, 'kernels'],
+    [data.kernels.length - once, 'kernels' + (once ? ' in a run, ' + once + ' before the first' : '')],
     [a.fused + ' / ' + a.candidates, 'attentions fused'],
     [time(report.ms_total), 'to compile'],
     [bytes(b.bytes_planned), 'for intermediates, ' + bytes(b.bytes_naive) + ' without sharing'],
@@ -372,7 +372,8 @@ function kernelRows(k) {
   return [['kernel', k.op], ['result', '%' + k.reg + ': ' + k.type], ['storage', k.storage],
     ['arithmetic', k.flops === undefined ? '' : flops(k.flops)], ['traffic', k.bytes === undefined ? '' : bytes(k.bytes)],
     ['time', k.ms === undefined ? '' : time(k.ms) + ', ' + percent(k.ms / data.run.ms) + ' of the run'],
-    ['of the roof', roofShare(k) === undefined ? '' : percent(roofShare(k))], ['position', k.position]];
+    ['of the roof', roofShare(k) === undefined ? '' : percent(roofShare(k))], ['position', k.position],
+    ['runs', k.once ? 'once, before the first run' : '']];
 }
 
 function showInstruction(n) {
@@ -548,7 +549,7 @@ function roofline() {
 }
 
 const columns = [
-  ['kernel', 'left', (k) => k.op, (k) => k.op],
+  ['kernel', 'left', (k) => k.op, (k) => k.op + (k.once ? ' (once)' : '')],
   ['nodes', 'left wide', (k) => k.names.length, (k) => k.names.map((n) => data.nodes[n].name).join(', ')],
   ['time', '', (k) => k.ms || 0, (k) => k.ms ? time(k.ms) : ''],
   ['of the run', '', (k) => k.ms || 0, (k) => k.ms ? percent(k.ms / data.run.ms) : ''],
