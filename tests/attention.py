@@ -263,6 +263,11 @@ case("near: the difference of maps goes on", QKV + ", float[B,4,S,8] r", QK + "p
 case("near: weights, not keys", "float[B,S,8] q", const("w", (np.arange(40).reshape(8, 5) / 40).round(3)) + "s = MatMul(q, w)\np = Softmax <axis = -1> (s)\n" +
      const("u", (np.arange(30).reshape(5, 6) / 30).round(3)) + "y = MatMul(p, u)\n", 0)
 
+# Scores times a mask of ones and zeros, minus 1e4 where it is zero: the masked ones are all -1e4 whatever the product was, which no
+# addition says: with -1e4 added, a row without any key would weigh them by their products. So this stays as it is written.
+MULTIPLIED = const("one", 1.0) + const("big", 1e4) + "sb = Mul(t, b)\nz = Sub(one, b)\nn = Mul(z, big)\nu = Sub(sb, n)\n"
+case("multiplied mask", QKV + ", bool[S,T] keep", QK + SCALE + "b = Cast <to = 1> (keep)\n" + MULTIPLIED + SM.format("u"), 0, reason="mul .* not the same for all keys of a query")
+case("multiplied mask, a row without keys", QKV + ", bool[B,1,S,T] any", QK + SCALE + "b = Cast <to = 1> (any)\n" + MULTIPLIED + SM.format("u"), 0, reason="mul .* not the same for all keys of a query")
 
 if __name__ == "__main__":
     sys.exit(graphs.main(CASES, __doc__))

@@ -116,6 +116,9 @@ near("centred by a maximum", rule="rmsnorm", d="m = ReduceMax <axes = [-1]> (x)\
 near("scale along rows", rule="rmsnorm", end="y = Mul(y0, w)\n", inputs="float[B,S,16] x, float[S,1] w")
 near("small epsilon", rule="rmsnorm", e=c(eps=1e-12) + "e = Add(eps, v)\n")
 
+DIFFERENCE = "m = ReduceMean <axes = [-1]> (x)\nxx = Mul(x, x)\nq = ReduceMean <axes = [-1]> (xx)\nmm = Mul(m, m)\nv = Sub(q, mm)\n"
+case("layernorm of a difference of means is none: it rounds otherwise", DIFFERENCE + c(eps=1e-3) + "e = Add(v, eps)\nd = Sub(x, m)\n" + ROOTS["div"] + "y = Identity(y0)\n")
+
 # ---- rotary embeddings -----------------------------------------------------------------------------
 
 QCS = "float[B,4,S,8] x, float[1,1,S,4] ch, float[1,1,S,4] sh"
@@ -142,6 +145,11 @@ STACK = const("m1", [-1], "int64") + "u0 = Unsqueeze(y0, m1)\nu1 = Unsqueeze(y1,
 case("rope of pairs", cut("x0", "x", 0, 2**31, 2) + cut("x1", "x", 1, 2**31, 2) + BOTH + STACK, "rope", inputs=QCS)
 case("rope of pairs, gathered", const("w2", [0, 0, 0, 4, 2], "int64") + const("i0", 0, "int64") + const("i1", 1, "int64") +
      "xr = Reshape(x, w2)\nx0 = Gather <axis = 4> (xr, i0)\nx1 = Gather <axis = 4> (xr, i1)\n" + BOTH + STACK, "rope", inputs=QCS)
+EVENODD = cut("x0", "x", 0, 2**31, 2) + cut("x1", "x", 1, 2**31, 2)
+PAIRED = const("m1", [-1], "int64") + "n = Neg(x1)\nu0 = Unsqueeze(n, m1)\nu1 = Unsqueeze(x0, m1)\nu = Concat <axis = -1> (u0, u1)\n" + \
+    const("w", [0, 0, 0, 8], "int64") + "t = Reshape(u, w)\n"
+TWICE = const("two", [1, 1, 1, 1, 2], "int64") + "".join(f"{k}u = Unsqueeze({k}h, m1)\n{k}t = Tile({k}u, two)\n{k} = Reshape({k}t, w)\n" for k in "cs")
+case("rope of pairs as a sum, by what the tables hold", EVENODD + PAIRED + TWICE + "a = Mul(x, c)\nd = Mul(t, s)\ny = Add(a, d)\n", inputs=QCS)
 case("rope of part of the columns", cut("x", "z", 0, 8) + cut("rest", "z", 8, 2**31) + TABLES + HALVES["slices"] + TURN +
      "a = Mul(x, c)\nd = Mul(t, s)\ny0 = Add(a, d)\ny = Concat <axis = -1> (y0, rest)\n", "rope", inputs=QCS.replace("8] x", "12] z"))
 SUM = "a = Mul(x, c)\nd = Mul(t, s)\ny = Add(a, d)\n"
