@@ -59,11 +59,12 @@ def call(lib, name, header, weights, inputs, outputs):
     room.restype = ctypes.c_size_t
     work = np.empty(room(*map(ctypes.c_int64, sizes)) // 8 + 1, np.uint64)
     got = [np.empty([eval(d, {}, scope) for d in dims], a.dtype) for (_, _, dims), (_, a) in zip(outs, outputs)]
-    args = [weights, work, *map(np.ascontiguousarray, arrays), *got]
-    code = run(*map(ctypes.c_int64, sizes), *(ctypes.c_void_p(a.ctypes.data) for a in args))
+    args = [weights, work, *map(np.ascontiguousarray, arrays), *[None] * (len(ins) - len(arrays)), *got]
+    given = [ctypes.c_void_p(None if a is None else a.ctypes.data) for a in args]
+    code = run(*map(ctypes.c_int64, sizes), *given)
     assert code == 0, f"the answer is {code}"
     if sizes:
-        assert run(*(ctypes.c_int64(-1) for _ in sizes), *(ctypes.c_void_p(a.ctypes.data) for a in args)) == 1, "bounds"
+        assert run(*(ctypes.c_int64(-1) for _ in sizes), *given) == 1, "bounds"
     return [n for n, _, _ in outs], got
 
 
@@ -100,6 +101,33 @@ def check(args, folder, entry, compilers):
                                           f"first {g[bad][0]} for {w[bad][0]}"
 
 
+def defaults(args, folder):
+    """A model whose input has a default value, and one that nothing reads."""
+    h = onnx.helper
+    f32 = onnx.TensorProto.FLOAT
+    graph = h.make_graph([h.make_node("PRelu", ["x", "slope"], ["y"])], "g",
+                         [h.make_tensor_value_info("x", f32, ["N", 3]), h.make_tensor_value_info("slope", f32, [3]),
+                          h.make_tensor_value_info("unread", f32, ["N"])],
+                         [h.make_tensor_value_info("y", f32, ["N", 3])],
+                         [h.make_tensor("slope", f32, [3], [0.25, 0.5, 2.0])])
+    onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), os.path.join(folder, "model.onnx"))
+    x, slope = np.array([[-1, -1, -1], [1, 2, -3]], np.float32), np.array([0.25, 0.5, 2], np.float32)
+    y = np.where(x < 0, x * slope, x).astype(np.float32)
+    out = os.path.join(folder, "m.c")
+    subprocess.run([args.forge, "compile", os.path.join(folder, "model.onnx"), "--emit=c", "-o", out], check=True)
+    subprocess.run(["gcc", *FLAGS, out, "-o", out + ".so", "-lm"], check=True)
+    with open(os.path.join(folder, "m.h")) as f:
+        ins, _, names = ports(f.read())
+    assert [n for n, _, _ in ins] == ["x_", "slope", "unread"] and names == ["N"], (ins, names)
+    weights, got, run = np.fromfile(os.path.join(folder, "m.bin"), np.uint8), np.empty_like(y), ctypes.CDLL(out + ".so").m_run
+    for given in (None, slope * 2):
+        work = np.empty(1 << 12, np.uint8)
+        args = [weights, work, x, given, np.empty(2, np.float32), got]
+        assert run(ctypes.c_int64(2), *(ctypes.c_void_p(None if a is None else a.ctypes.data) for a in args)) == 0
+        want = y if given is None else np.where(x < 0, x * given, x)
+        assert np.allclose(got, want), (got, want)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("forge")
@@ -120,6 +148,9 @@ def main():
         except Exception as e:
             return f"{os.path.basename(folders[k])}: {type(e).__name__}: {e}"
 
+    if not args.filter:
+        with tempfile.TemporaryDirectory() as folder:
+            defaults(args, folder)
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         bad = [b for b in pool.map(one, range(len(folders))) if b]
     for line in bad:

@@ -116,21 +116,20 @@ new_buffer(void *user, const fg_type *t, const char *meaning)
     return name;
 }
 
-/* The weight of a `const`, at the next multiple of 64 of the file. */
+/* Puts weight k at the next multiple of 64 of the file, once; its name. */
 static const char *
-new_weight(module *x, const fg_inst *i)
+new_weight(module *x, int64_t k, const fg_type *t)
 {
-    int64_t k = FG_GET(i, const, w).i;
     const fg_weight *w = &x->c.m->weight[k];
     fg_text type = fg_text_new(x->c.a);
 
     if (x->weight[k])
         return x->weight[k];
-    if (!w->data)
-        fg_error(x->c.m->cx, "%s has no data", fg_inst_where(x->c.m, i));
-    x->c.failed |= !w->data;
+    if (!w->data && w->bytes)
+        x->c.failed = !fg_error(x->c.m->cx, "weight \"%.200s\" has no data",
+                                w->name ? w->name : "");
     const char *name = x->weight[k] = fg_format(x->c.a, "w%d", x->nfile);
-    fg_put_type(&type, x->c.m->ex, fg_rt(x->c.m, i->out[0]));
+    fg_put_type(&type, x->c.m->ex, t);
     fg_putf(&x->weights, "    const %s *%s = at(weights, %zu); /* %s ",
             cc_store_type(w->dtype), name, x->end, type.s);
     put_comment(&x->weights, w->name ? w->name : "");
@@ -139,6 +138,12 @@ new_weight(module *x, const fg_inst *i)
         (fg_source_weight){w->data, w->bytes, x->end};
     x->end = (x->end + w->bytes + 63) & ~(size_t)63;
     return name;
+}
+
+static const char *
+const_weight(module *x, const fg_inst *i)
+{
+    return new_weight(x, FG_GET(i, const, w).i, fg_rt(x->c.m, i->out[0]));
 }
 
 /* ---- kernels ------------------------------------------------------------------------------- */
@@ -209,7 +214,7 @@ weight_parameter(module *x, const fg_inst *i)
 
     if (fg_e_is(c->m->ex, fg_type_count(c->m->ex, t), 1))
         return false;
-    const char *w = new_weight(x, i);
+    const char *w = const_weight(x, i);
     c->array[i->out[0]] = cc_add_param(
         c, fg_format(c->a, "const %s *restrict ", cc_store_type(t->dtype)), w, w);
     return true;
@@ -256,20 +261,30 @@ array_type(module *x, fg_reg r, bool read)
                      cc_store_type(fg_rt(x->c.m, r)->dtype));
 }
 
+static bool
+is_word(char ch)
+{
+    return isalnum((unsigned char)ch) || ch == '_';
+}
+
+static bool
+mentions(const char *text, const char *name)
+{
+    size_t n = strlen(name);
+
+    for (const char *p = text; (p = strstr(p, name)); p += n)
+        if (!is_word(p[n]) && (p == text || !is_word(p[-1])))
+            return true;
+    return false;
+}
+
 /* The sizes that a text mentions, as parameters or arguments in front of others. */
 static void
 put_sizes(module *x, fg_text *o, const char *text, const char *type)
 {
-    for (uint32_t s = 0; s < fg_sym_count(x->c.m->ex); s++) {
-        const char *name = x->c.symbol[s];
-        size_t n = name ? strlen(name) : 0;
-        for (const char *p = text; name && (p = strstr(p, name)); p += n)
-            if (!isalnum((unsigned char)p[n]) && p[n] != '_' &&
-                (p == text || (!isalnum((unsigned char)p[-1]) && p[-1] != '_'))) {
-                fg_putf(o, "%s%s, ", type, name);
-                break;
-            }
-    }
+    for (uint32_t s = 0; s < fg_sym_count(x->c.m->ex); s++)
+        if (x->c.symbol[s] && mentions(text, x->c.symbol[s]))
+            fg_putf(o, "%s%s, ", type, x->c.symbol[s]);
 }
 
 static void
@@ -367,7 +382,7 @@ print_main(module *x, const char *const *output)
             return;
         x->c.kernel = i;
         if (i->op == FG_OP_const)
-            x->place[i->out[0]] = new_weight(x, i);
+            x->place[i->out[0]] = const_weight(x, i);
         else if (i->op == FG_OP_kernel)
             print_kernel(x, i);
         else if (i->op == FG_OP_require)
@@ -396,6 +411,19 @@ put_size_parameters(module *x, fg_text *o, bool last)
     fg_puts(o, last ? some ? "" : "void" : some ? ", " : "");
 }
 
+/* Weights behind the inputs that may be left out. */
+static void
+keep_defaults(module *x)
+{
+    fg_module *m = x->c.m;
+
+    for (int k = 0; k < m->ninput; k++) {
+        const fg_port *p = &m->input[k];
+        if (p->weight >= 0 && x->calls.n && mentions(x->calls.s, x->place[p->reg]))
+            new_weight(x, p->weight, fg_rt(m, p->reg));
+    }
+}
+
 static const char *
 signature(module *x, const char *const *output)
 {
@@ -416,14 +444,14 @@ signature(module *x, const char *const *output)
 }
 
 static void
-put_shape(module *x, fg_text *o, const char *name, fg_reg r)
+put_shape(module *x, fg_text *o, const char *name, fg_reg r, const char *more)
 {
     const fg_type *t = fg_rt(x->c.m, r);
 
     fg_putf(o, " *   %s: %s", name, fg_dtypes[t->dtype].name);
     for (int k = 0; k < t->rank; k++)
         fg_putf(o, "[%s]", cc_expr(&x->c, t->dim[k]));
-    fg_puts(o, "\n");
+    fg_putf(o, "%s\n", more);
 }
 
 static const char *
@@ -438,10 +466,11 @@ header(module *x, const char *run, const char *const *output)
             "overlap:\n",
             x->name, x->name);
     for (int k = 0; k < m->ninput; k++)
-        put_shape(x, &o, x->place[m->input[k].reg], m->input[k].reg);
+        put_shape(x, &o, x->place[m->input[k].reg], m->input[k].reg,
+                  m->input[k].weight >= 0 ? " (NULL: as in the model)" : "");
     fg_puts(&o, " * to\n");
     for (int k = 0; k < m->noutput; k++)
-        put_shape(x, &o, output[k], m->output[k].reg);
+        put_shape(x, &o, output[k], m->output[k].reg, "");
     fg_putf(&o,
             " * weights: the %zu bytes of %s.bin; work: %s_work_bytes of memory, nothing "
             "is kept\n"
@@ -473,6 +502,27 @@ put_bounds(module *x, fg_text *o)
     }
 }
 
+/* Inputs may have been folded away. */
+static void
+put_unused(module *x, fg_text *o)
+{
+    const char *calls = x->calls.n ? x->calls.s : "";
+
+    for (int k = 0; k < x->c.m->ninput; k++) {
+        const fg_port *p = &x->c.m->input[k];
+        const char *name = x->place[p->reg];
+        if (!mentions(calls, name))
+            fg_putf(o, "    (void)%s;\n", name);
+        else if (p->weight >= 0)
+            fg_putf(o, "    %s = %s ? %s : %s;\n", name, name, name,
+                    x->weight[p->weight]);
+    }
+    if (!x->nbuffer)
+        fg_puts(o, "    (void)top;\n");
+    if (!x->nfile)
+        fg_puts(o, "    (void)weights;\n");
+}
+
 static const char *
 source(module *x, const char *run)
 {
@@ -489,7 +539,8 @@ source(module *x, const char *run)
     fg_putf(&body, "    return n;\n}\n\nint\n%s\n{\n    char *top = work;\n", run);
     fg_puts(&body, x->weights.n ? x->weights.s : "");
     fg_puts(&body, x->takes.n ? x->takes.s : "");
-    fg_puts(&body, "\n    (void)top;\n    (void)weights;\n");
+    fg_puts(&body, "\n");
+    put_unused(x, &body);
     put_bounds(x, &body);
     fg_puts(&body, x->calls.n ? x->calls.s : "");
     fg_puts(&body, "    return 0;\n}\n");
@@ -537,6 +588,7 @@ fg_source_make(fg_module *m, fg_arena *a, const char *name, fg_source_text *out)
     name_arguments(x);
     const char **output = name_outputs(x);
     print_main(x, output);
+    keep_defaults(x);
     if (x->c.failed)
         return false;
     const char *run = signature(x, output);
