@@ -162,6 +162,8 @@ bool
 fg_compile_program(fg_compiled *c)
 {
     c->program = fg_program_make(c->m, c->a, c->kc, c->nkc, lookup, c->code);
+    if (c->program)
+        c->program->shares = fg_cpu_shares(c->code);
     fg_report_phase(&c->report, "lower");
     return c->program != NULL;
 }

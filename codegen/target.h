@@ -41,6 +41,7 @@ fg_cpu_code *fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o,
 fg_kernel_fn *fg_cpu_fn(const fg_cpu_code *c, int fn);
 const char *fg_cpu_text(const fg_cpu_code *c, bool asm_text); /* NULL unless kept */
 const char *fg_cpu_name(const fg_cpu_code *c);                /* e.g. "znver4" */
+uint32_t fg_cpu_shares(const fg_cpu_code *c);                 /* knob shares */
 int fg_cpu_functions(const fg_cpu_code *c);
 /* The k-th relocatable object, if they were kept; NULL: there are fewer. */
 const void *fg_cpu_object(const fg_cpu_code *c, int k, size_t *bytes);

@@ -132,6 +132,8 @@ typedef struct fg_statedef {
     uint32_t next;                  /* in place: value: valid length after the run */
 } fg_statedef;
 
+enum { FG_MAXSHARES = 64 }; /* of a kernel for each thread */
+
 typedef struct fg_program {
     uint32_t nsymbol, nvalue, nsolve, ntensor, nstep, nblock, ninput, noutput,
              nstate;
@@ -145,6 +147,7 @@ typedef struct fg_program {
                                  * run before the first run; 0: there are none */
     const fg_portdef   *input, *output;
     const fg_statedef  *state;
+    uint32_t            shares; /* of a kernel for each thread; 0: as many as usual */
 } fg_program;
 /* clang-format on */
 

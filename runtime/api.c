@@ -333,6 +333,7 @@ forge_run_threads(forge_run *r, int n)
         return FORGE_OK;
     fg_pool_free(r->pool);
     r->pool = fg_pool_new(n, r->cx->alloc, r->cx->release, r->cx->user);
+    fg_pool_shares(r->pool, r->p->shares);
     r->threads = fg_pool_threads(r->pool);
     r->stale = 1; /* scratch is one block per thread */
     return FORGE_OK;

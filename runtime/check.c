@@ -320,6 +320,8 @@ check_blocks(checker *c, uint16_t *depth)
 
     if (!p->nblock)
         return bad(c, "there is no main program");
+    if (p->shares > FG_MAXSHARES)
+        return bad(c, "a kernel is cut into too many shares");
     for (uint32_t b = 0; b < p->nblock; b++) {
         if (p->block[b].first > p->nstep ||
             p->block[b].count > p->nstep - p->block[b].first)

@@ -24,7 +24,7 @@
 #include <unistd.h>
 
 #define SPIN_NS 1000000
-#define SHARES_PER_THREAD 8 /* more balance better, fewer cost less */
+#define SHARES_PER_THREAD 8 /* more balance better, fewer cost less: knob shares */
 #define LINE 64
 
 struct fg_pool {
@@ -41,6 +41,7 @@ struct fg_pool {
     char *scratch;
     size_t stride;
     fg_sharehook *hook;
+    int each; /* shares per thread */
     void *hook_user;
 
     forge_parallel *parallel; /* of the host; NULL: workers of our own */
@@ -200,6 +201,7 @@ fg_pool_new(int threads, void *(*alloc)(void *, size_t), void (*release)(void *,
 
     if (!p)
         return NULL;
+    p->each = SHARES_PER_THREAD;
     for (int i = 0; i < threads - 1; i++) {
         p->worker[i].pool = p;
         p->worker[i].index = i + 1;
@@ -208,6 +210,13 @@ fg_pool_new(int threads, void *(*alloc)(void *, size_t), void (*release)(void *,
         p->nworker++;
     }
     return p;
+}
+
+void
+fg_pool_shares(fg_pool *p, uint32_t n)
+{
+    if (p)
+        p->each = n ? (int)n : SHARES_PER_THREAD;
 }
 
 void
@@ -279,7 +288,7 @@ fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *ar
         fn(buf, arg, begin, end, scratch);
         return;
     }
-    int64_t most = (int64_t)fg_pool_threads(p) * (p->parallel ? 1 : SHARES_PER_THREAD);
+    int64_t most = (int64_t)fg_pool_threads(p) * (p->parallel ? 1 : p->each);
     uint64_t job = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
 
     p->fn = fn;

@@ -16,8 +16,10 @@ fg_pool *fg_pool_new(int threads, void *(*alloc)(void *, size_t),
 fg_pool *fg_pool_borrow(int n, forge_parallel *parallel, void *host,
                         void *(*alloc)(void *, size_t), void (*release)(void *, void *),
                         void *user);
-void fg_pool_free(fg_pool *p);         /* takes NULL */
-int fg_pool_threads(const fg_pool *p); /* caller included */
+void fg_pool_free(fg_pool *p); /* takes NULL */
+/* Shares of a kernel for each thread of its own, 1 to FG_MAXSHARES; 0: as many as usual. */
+void fg_pool_shares(fg_pool *p, uint32_t n); /* takes NULL */
+int fg_pool_threads(const fg_pool *p);       /* caller included */
 
 /* Between begin and end workers stay awake, for a bounded time without work. */
 void fg_pool_begin(fg_pool *p);

@@ -371,6 +371,7 @@ fg_io_program(fg_tables *x, fg_program *p)
         fg_io_u32(x, &b->count);
     }
     fg_io_u32(x, &p->once);
+    fg_io_u32(x, &p->shares);
     EACH(p->input, p->ninput, fg_portdef, i)
     {
         io_port(x, i, p);

@@ -670,6 +670,12 @@ fg_cpu_fn(const fg_cpu_code *c, int fn)
     return c->fn[fn];
 }
 
+uint32_t
+fg_cpu_shares(const fg_cpu_code *c)
+{
+    return (uint32_t)c->machine->knob[FG_KNOB_shares];
+}
+
 int
 fg_cpu_functions(const fg_cpu_code *c)
 {
