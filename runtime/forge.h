@@ -83,6 +83,8 @@ typedef struct forge_state forge_state; /* caches kept between runs      */
 
 typedef struct forge_config {
     size_t size;                              /* sizeof(forge_config) */
+    /* Called by the thread that makes the call; a model whose runs are in several threads calls them
+     * from any of these. */
     void *(*alloc)(void *user, size_t bytes); /* NULL: malloc */
     void (*release)(void *user, void *p);
     void *user;
@@ -208,6 +210,8 @@ FORGE_API forge_status forge_bind_input(forge_run *r, const char *name, forge_dt
 /* Optional: where an output goes; capacity in bytes; borrowed likewise. NULL: back to the run's own memory. */
 FORGE_API forge_status forge_bind_output(forge_run *r, const char *name, void *data,
                                          size_t capacity);
+/* The first execute of a model that was compiled here also lays out its weights; others wait
+ * for that. */
 FORGE_API forge_status forge_execute(forge_run *r);
 /* The same in the background. `done` (may be NULL) is called there when it is over; until forge_wait
  * returned, nothing else may be called for this run. The message of a failure is the
