@@ -113,8 +113,8 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
             ll_prefetch(g, ll_atc(g, at_bytes(g, next, ahead), g->i8, byte));
     else if (kind == FG_TILE_STREAM)
         for (int byte = 0; byte < t->NR * t->size; byte += LINE)
-            ll_prefetch(g,
-                        ll_atc(g, panel, g->i8, g->t->knob[FG_KNOB_stream_ahead] + byte));
+            ll_prefetch_second(
+                g, ll_atc(g, panel, g->i8, g->t->knob[FG_KNOB_stream_ahead] + byte));
     else
         ll_prefetch(g, next);
     for (int i = 0; i < n; i++) {
