@@ -82,7 +82,7 @@ typedef struct forge_run forge_run;     /* one execution in flight       */
 typedef struct forge_state forge_state; /* caches kept between runs      */
 
 typedef struct forge_config {
-    size_t size;                              /* sizeof(forge_config) */
+    size_t size; /* sizeof(forge_config) */
     /* Called by the thread that makes the call; a model whose runs are in several threads calls them
      * from any of these. */
     void *(*alloc)(void *user, size_t bytes); /* NULL: malloc */
