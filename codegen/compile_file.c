@@ -75,10 +75,12 @@ compile_job(void *arg)
     j->done = fg_save(j->cx, j->c, j->n, &so);
 }
 
+static const char usual[] = "x86-64-v3,x86-64-v4";
+
 void
 forge_save_options_init(forge_save_options *s)
 {
-    *s = (forge_save_options){.size = sizeof *s, .cpus = "x86-64-v3,x86-64-v4"};
+    *s = (forge_save_options){.size = sizeof *s, .cpus = usual};
 }
 
 forge_status
@@ -96,6 +98,8 @@ forge_compile_to_file(forge_ctx *cx, const char *path, const forge_options *o,
     forge_save_options_init(&so);
     if (s)
         memcpy(&so, s, s->size < sizeof so ? s->size : sizeof so);
+    if (!so.cpus)
+        so.cpus = usual;
     if (!(j.cx = fg_ctx_new(&host)))
         return fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory");
     fg_raise raise = fg_protect(j.cx, compile_job, &j);

@@ -352,9 +352,10 @@ check_once(checker *c)
     for (uint32_t i = 0; p->once && i < p->block[p->once].count; i++) {
         const fg_step *s = &p->step[p->block[p->once].first + i];
         bool ok = s->kind == FG_STEP_KERNEL && s->nbuf >= 2;
-        for (uint32_t k = 0; ok && k < s->nbuf; k++)
-            ok = p->tensor[s->buf[k]].storage ==
-                 (k + 1 < s->nbuf ? FG_ST_CONST : FG_ST_ONCE);
+        for (uint32_t k = 0; ok && k < s->nbuf; k++) /* optional operands are FG_NONE */
+            ok = s->buf[k] < p->ntensor &&
+                 p->tensor[s->buf[k]].storage ==
+                     (k + 1 < s->nbuf ? FG_ST_CONST : FG_ST_ONCE);
         if (!ok)
             return bad(c, "weights are packed by something else than kernels");
     }

@@ -118,7 +118,7 @@ typedef struct forge_options {
 
 typedef struct forge_save_options {
     size_t size;      /* sizeof(forge_save_options), set by forge_save_options_init */
-    const char *cpus; /* one variant each: "x86-64-v3,x86-64-v4", "native" */
+    const char *cpus; /* one variant each: "x86-64-v3,x86-64-v4" (NULL), "native" */
     /* 1: weights stay in the model's files, which must lie in the folder of the .forge file
      * whenever it is loaded. */
     int borrow;

@@ -396,7 +396,7 @@ find_weights(loaded *l, int verify)
     for (uint32_t k = 0; k < a->info.nsegment; k++) {
         const fg_segment *g = &a->info.segment[k];
         const fg_filemap *m = g->source ? &l->source[g->source - 1] : &a->map;
-        l->weight[k] = (fg_blob){m->data + g->offset, g->bytes};
+        l->weight[k] = (fg_blob){m->data + g->offset, g->bytes, !m->borrowed};
         if (!verify || fg_digest_same(&g->digest, &unknown))
             continue;
         fg_digest d = fg_digest_of(l->weight[k].data, g->bytes);

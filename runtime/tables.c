@@ -283,7 +283,7 @@ io_tensor(fg_tables *x, fg_tensordef *t, uint32_t index)
     fg_io_u32(x, &t->port);
     if (!x->writing && t->storage == FG_ST_CONST) {
         t->port = w;
-        t->mapped = 1;
+        t->mapped = w < x->nweight && x->weight[w].mapped;
     }
     io_i32(x, &t->first);
     io_i32(x, &t->last);

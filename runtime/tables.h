@@ -24,6 +24,7 @@ void fg_pile_free(fg_pile *p);
 typedef struct fg_blob { /* a weight: where its bytes are */
     const void *data;
     uint64_t bytes;
+    bool mapped; /* from a file by this library: its pages can be given back */
 } fg_blob;
 
 typedef enum { FG_TABLES_OK, FG_TABLES_BROKEN, FG_TABLES_MEMORY } fg_tables_state;

@@ -279,38 +279,85 @@ static const char program[] =
     "  ret %y, %b\n"
     "}\n";
 
+/* A weight that the first run cuts into panels. */
+static const char packed[] = "$0 = f32[64,128] splat 0.5\n"
+                             "func @main(%x: f32[3,64]) -> f32[3,128] {\n"
+                             "  %w = const {w=$0} : f32[64,128]\n"
+                             "  %y = matmul %x, %w : f32[3,128]\n"
+                             "  ret %y\n"
+                             "}\n";
+
+/* What the first run has packed it does not take from memory that is the host's. */
+static void
+test_packing(forge_ctx *cx, file f)
+{
+    char *copy = NULL;
+    static const float x[3 * 64] = {1};
+    const int64_t dims[] = {3, 64};
+    forge_model *m = NULL;
+    forge_run *r = NULL;
+
+    expect(!posix_memalign((void **)&copy, 4096, f.n), "memory", "");
+    memcpy(copy, f.data, f.n);
+    expect(!forge_load_memory(cx, copy, f.n, NULL, &m) && m->program->once, "packs",
+           forge_message(cx));
+    expect(!forge_run_new(cx, m, &r) &&
+               !forge_bind_input(r, "x", FORGE_F32, 2, dims, x) && !forge_execute(r),
+           "a run", forge_message(cx));
+    const float *y = forge_output(r, "y", NULL, NULL, NULL);
+    expect(y && y[0] == 0.5f, "what it computes", "");
+    forge_run_free(r);
+    forge_model_free(m);
+    expect(!memcmp(copy, f.data, f.n), "the host's memory stays", "");
+    free(copy);
+}
+
+static void
+write_text(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+
+    fputs(text, f);
+    fclose(f);
+}
+
 int
 main(int argc, char **argv)
 {
     const forge_config c = {
         .size = sizeof c, .alloc = host_alloc, .release = host_release};
     const char *model = argc > 1 ? argv[1] : "tests/models/gpt2-kv-ts17/model.onnx";
-    char folder[] = "/tmp/forge-artifact-XXXXXX", text[60], path[2][60];
+    const forge_save_options lend = {.size = sizeof lend, .borrow = 1};
+    char folder[] = "/tmp/forge-artifact-XXXXXX", text[2][60], path[60];
     forge_ctx *cx, *compiler;
 
     test_requirements();
     test_digests();
     expect(!forge_open(&c, &cx) && !forge_open(NULL, &compiler) && mkdtemp(folder),
            "open", "");
-    snprintf(text, sizeof text, "%s/control.fir", folder);
-    FILE *f = fopen(text, "w");
-    fputs(program, f);
-    fclose(f);
-    const char *from[] = {model, text};
-    for (int k = 0; k < 2; k++) {
-        snprintf(path[k], sizeof path[k], "%s/%d.forge", folder, k);
-        expect(!forge_compile_to_file(compiler, from[k], NULL, NULL, path[k]), from[k],
-               forge_message(compiler));
-        file good = read_file(path[k]);
+    snprintf(path, sizeof path, "%s/it.forge", folder);
+    snprintf(text[0], sizeof text[0], "%s/control.fir", folder);
+    snprintf(text[1], sizeof text[1], "%s/packed.fir", folder);
+    write_text(text[0], program);
+    write_text(text[1], packed);
+    const char *from[] = {model, text[0], text[1]};
+    for (int k = 0; k < 3; k++) {
+        expect(
+            !forge_compile_to_file(compiler, from[k], NULL, k == 2 ? &lend : NULL, path),
+            from[k], forge_message(compiler));
+        file good = read_file(path);
         if (!good.n)
             continue;
         expect(load(cx, good) == FORGE_OK, "as written", forge_message(cx));
         test_memory(cx, good);
+        if (k == 2)
+            test_packing(cx, good);
         lies(cx, good, from[k]);
         free(good.data);
-        unlink(path[k]);
+        unlink(path);
     }
-    unlink(text);
+    unlink(text[0]);
+    unlink(text[1]);
     rmdir(folder);
     forge_close(cx);
     forge_close(compiler);
