@@ -321,6 +321,16 @@ forge_run_memory(forge_run *r, size_t bytes)
     return FORGE_OK;
 }
 
+static void
+take_pool(forge_run *r, fg_pool *p)
+{
+    fg_pool_free(r->pool);
+    r->pool = p;
+    fg_pool_shares(p, r->p->shares);
+    r->threads = fg_pool_threads(p);
+    r->stale = 1; /* scratch is one block per thread */
+}
+
 forge_status
 forge_run_threads(forge_run *r, int n)
 {
@@ -329,13 +339,9 @@ forge_run_threads(forge_run *r, int n)
                        "%d threads: expected 0 (one per core) to 4096", n);
     if (n == 0)
         n = cores();
-    if (n == fg_pool_threads(r->pool) && r->threads)
+    if (n == fg_pool_threads(r->pool) && r->threads && !fg_pool_borrowed(r->pool))
         return FORGE_OK;
-    fg_pool_free(r->pool);
-    r->pool = fg_pool_new(n, r->cx->alloc, r->cx->release, r->cx->user);
-    fg_pool_shares(r->pool, r->p->shares);
-    r->threads = fg_pool_threads(r->pool);
-    r->stale = 1; /* scratch is one block per thread */
+    take_pool(r, fg_pool_new(n, r->cx->alloc, r->cx->release, r->cx->user));
     return FORGE_OK;
 }
 
@@ -349,10 +355,7 @@ forge_run_parallel(forge_run *r, int n, forge_parallel *parallel, void *host)
         fg_pool_borrow(n, parallel, host, r->cx->alloc, r->cx->release, r->cx->user);
     if (!p)
         return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory");
-    fg_pool_free(r->pool);
-    r->pool = p;
-    r->threads = n;
-    r->stale = 1;
+    take_pool(r, p);
     return FORGE_OK;
 }
 

@@ -219,6 +219,12 @@ fg_pool_shares(fg_pool *p, uint32_t n)
         p->each = n ? (int)n : SHARES_PER_THREAD;
 }
 
+bool
+fg_pool_borrowed(const fg_pool *p)
+{
+    return p && p->parallel;
+}
+
 void
 fg_pool_free(fg_pool *p)
 {

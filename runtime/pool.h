@@ -2,6 +2,8 @@
 #ifndef FG_RUNTIME_POOL_H
 #define FG_RUNTIME_POOL_H
 
+#include <stdbool.h>
+
 #include "runtime/abi.h"
 #include "runtime/forge.h"
 
@@ -16,7 +18,8 @@ fg_pool *fg_pool_new(int threads, void *(*alloc)(void *, size_t),
 fg_pool *fg_pool_borrow(int n, forge_parallel *parallel, void *host,
                         void *(*alloc)(void *, size_t), void (*release)(void *, void *),
                         void *user);
-void fg_pool_free(fg_pool *p); /* takes NULL */
+bool fg_pool_borrowed(const fg_pool *p); /* takes NULL */
+void fg_pool_free(fg_pool *p);           /* takes NULL */
 /* Shares of a kernel for each thread of its own, 1 to FG_MAXSHARES; 0: as many as usual. */
 void fg_pool_shares(fg_pool *p, uint32_t n); /* takes NULL */
 int fg_pool_threads(const fg_pool *p);       /* caller included */

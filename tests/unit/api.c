@@ -83,6 +83,41 @@ whole(const char *path, host *h, double *sum)
     return s;
 }
 
+static int jobs; /* of the host's threads */
+
+static void
+one_by_one(void *user, int n, void (*work)(void *, int), void *arg)
+{
+    (void)user;
+    jobs++;
+    for (int i = 0; i < n; i++)
+        work(arg, i);
+}
+
+/* The host's threads serve until it asks for the run's own, however many. */
+static void
+test_threads(const char *path)
+{
+    int64_t ids[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9}, dims[] = {1, 9};
+    forge_ctx *cx;
+    forge_model *m;
+    forge_run *r;
+
+    expect(!forge_open(NULL, &cx) && !forge_compile_file(cx, path, NULL, &m) &&
+               !forge_run_new(cx, m, &r),
+           "a run", "");
+    for (int i = 0; i < 3; i++)
+        forge_bind_input(r, inputs[i], FORGE_I64, 2, dims, ids);
+    expect(!forge_run_parallel(r, 2, one_by_one, NULL) && !forge_execute(r) && jobs > 0,
+           "the host's threads", forge_message(cx));
+    jobs = 0;
+    expect(!forge_run_threads(r, 2) && !forge_execute(r) && jobs == 0,
+           "as many of the run's own", forge_message(cx));
+    forge_run_free(r);
+    forge_model_free(m);
+    forge_close(cx);
+}
+
 static void
 test_questions(const char *path)
 {
@@ -120,6 +155,7 @@ main(int argc, char **argv)
     host h = {1 << 30, 0};
 
     test_questions(path);
+    test_threads(path);
     expect(whole(path, &h, &sum) == FORGE_OK && sum > 0, "the example runs", "");
     expect(h.live == 0, "everything is given back", "");
     long needed = (1 << 30) - h.left;
