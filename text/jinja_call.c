@@ -64,12 +64,23 @@ strip(fg_str s, fg_str set, bool left, bool right)
 /* First letter (of each word) to upper case, others to lower case. */
 typedef enum { UPPER, LOWER, CAPITAL, TITLE } letter_case;
 
-static val
-change_case(jinja *j, fg_str s, letter_case how)
+/* What filter or method `name` makes of the text; false when it is not about case. */
+static bool
+change_case(jinja *j, fg_str name, val *v)
 {
-    fg_text t = fg_text_new(j->a);
+    static const char *const names[] = {[UPPER] = "upper",
+                                        [LOWER] = "lower",
+                                        [CAPITAL] = "capitalize",
+                                        [TITLE] = "title"};
     bool begins = true;
+    size_t how = 0, count = sizeof names / sizeof *names;
 
+    while (how < count && !fg_str_same(name, fg_str_of(names[how])))
+        how++;
+    if (how == count)
+        return false;
+    fg_str s = val_text(j, *v);
+    fg_text t = fg_text_new(j->a);
     for (size_t at = 0; at < s.n;) {
         int32_t c = fg_utf8_next(s, &at);
         bool up = how == UPPER || (begins && how != LOWER);
@@ -79,7 +90,8 @@ change_case(jinja *j, fg_str s, letter_case how)
             fg_put_lower(&t, c);
         begins = how == TITLE && !(fg_char_word(c) && !fg_char_numeric(c) && c != '_');
     }
-    return val_of_str((fg_str){t.s, t.n});
+    *v = val_of_str((fg_str){t.s, t.n});
+    return true;
 }
 
 static val
@@ -191,38 +203,6 @@ f_trim(jinja *j, const node *n, val v, const args *a)
 {
     (void)n;
     return val_of_str(strip(val_text(j, v), text_arg(j, a, 0, "chars", ""), true, true));
-}
-
-static val
-f_upper(jinja *j, const node *n, val v, const args *a)
-{
-    (void)n;
-    (void)a;
-    return change_case(j, val_text(j, v), UPPER);
-}
-
-static val
-f_lower(jinja *j, const node *n, val v, const args *a)
-{
-    (void)n;
-    (void)a;
-    return change_case(j, val_text(j, v), LOWER);
-}
-
-static val
-f_capitalize(jinja *j, const node *n, val v, const args *a)
-{
-    (void)n;
-    (void)a;
-    return change_case(j, val_text(j, v), CAPITAL);
-}
-
-static val
-f_title(jinja *j, const node *n, val v, const args *a)
-{
-    (void)n;
-    (void)a;
-    return change_case(j, val_text(j, v), TITLE);
 }
 
 static val
@@ -463,10 +443,6 @@ jinja_filter(jinja *j, const node *n, fg_str name, val v, const args *a)
     } known[] = {{"length", f_length},
                  {"count", f_length},
                  {"trim", f_trim},
-                 {"upper", f_upper},
-                 {"lower", f_lower},
-                 {"capitalize", f_capitalize},
-                 {"title", f_title},
                  {"tojson", f_json},
                  {"join", f_join},
                  {"first", f_first},
@@ -487,7 +463,7 @@ jinja_filter(jinja *j, const node *n, fg_str name, val v, const args *a)
                  {"rejectattr", f_rejectattr},
                  {"map", f_map}};
 
-    if (!jinja_step(j, n->line))
+    if (!jinja_step(j, n->line) || change_case(j, name, &v))
         return v;
     for (size_t k = 0; k < sizeof known / sizeof *known; k++)
         if (fg_str_same(name, fg_str_of(known[k].name)))
@@ -627,15 +603,7 @@ method_of_text(jinja *j, const node *n, val v, const args *a, bool *known)
         args with = {&v, NULL, 1};
         return f_join(j, n, list ? *list : (val){0}, &with);
     }
-    static const struct {
-        const char *name;
-        letter_case how;
-    } cases[] = {
-        {"upper", UPPER}, {"lower", LOWER}, {"capitalize", CAPITAL}, {"title", TITLE}};
-    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
-        if (fg_str_same(name, fg_str_of(cases[k].name)))
-            return change_case(j, s, cases[k].how);
-    *known = false;
+    *known = change_case(j, name, &v);
     return v;
 }
 
