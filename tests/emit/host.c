@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "host.h"
+
 #ifdef MODEL_H
 #include MODEL_H
 #else
@@ -32,19 +34,6 @@ from_library(const char *path, const char *symbol)
     if (!f)
         fprintf(stderr, "%s\n", dlerror());
     return f;
-}
-
-static size_t
-bytes_of(forge_dtype t, int rank, const int64_t *d)
-{
-    size_t n = t == FORGE_BOOL || t == FORGE_I8 || t == FORGE_U8    ? 1
-               : t == FORGE_I64 || t == FORGE_F64 || t == FORGE_U64 ? 8
-               : t == FORGE_F16 || t == FORGE_BF16                  ? 2
-                                                                    : 4;
-
-    for (int k = 0; k < rank; k++)
-        n *= (size_t)d[k];
-    return n;
 }
 
 int
@@ -77,18 +66,5 @@ main(int argc, char **argv)
     }
     if (!s)
         s = forge_execute(r);
-    if (s)
-        fprintf(stderr, "%s\n", cx ? forge_message(cx) : forge_status_text(s));
-    for (int i = 0; !s && i < forge_model_outputs(m); i++) {
-        const int64_t *d;
-        int rank;
-        forge_dtype t;
-        const char *name = forge_model_output(m, i, NULL, NULL);
-        const void *data = forge_output(r, name, &t, &rank, &d);
-        fwrite(data, 1, bytes_of(t, rank, d), stdout);
-    }
-    forge_run_free(r);
-    forge_model_free(m);
-    forge_close(cx);
-    return (int)s;
+    return finish(s, cx, m, r);
 }

@@ -11,6 +11,8 @@
 
 #include "runtime/forge.h"
 
+#include "host.h"
+
 static void *
 content(const char *path)
 {
@@ -21,19 +23,6 @@ content(const char *path)
         exit(9);
     fclose(f);
     return data;
-}
-
-static size_t
-bytes_of(forge_dtype t, int rank, const int64_t *d)
-{
-    size_t n = t == FORGE_BOOL || t == FORGE_I8 || t == FORGE_U8    ? 1
-               : t == FORGE_F16 || t == FORGE_BF16                  ? 2
-               : t == FORGE_I64 || t == FORGE_F64 || t == FORGE_U64 ? 8
-                                                                    : 4;
-
-    for (int k = 0; k < rank; k++)
-        n *= (size_t)d[k];
-    return n;
 }
 
 /* Files of scalars say that they have one axis; the model knows better. */
@@ -80,18 +69,5 @@ main(int argc, char **argv)
     }
     if (!s)
         s = forge_execute(r);
-    if (s)
-        fprintf(stderr, "%s\n", cx ? forge_message(cx) : forge_status_text(s));
-    for (int i = 0; !s && i < forge_model_outputs(m); i++) {
-        const int64_t *d;
-        int rank;
-        forge_dtype t;
-        const void *data =
-            forge_output(r, forge_model_output(m, i, NULL, NULL), &t, &rank, &d);
-        fwrite(data, 1, bytes_of(t, rank, d), stdout);
-    }
-    forge_run_free(r);
-    forge_model_free(m);
-    forge_close(cx);
-    return (int)s;
+    return finish(s, cx, m, r);
 }
