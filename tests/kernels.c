@@ -11,6 +11,7 @@
 #include "codegen/compile.h"
 #include "ir/eval.h"
 #include "runtime/rt.h"
+#include "tests/lab.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -470,24 +471,6 @@ add_case(forge_ctx *host, double tol)
     return &cases[ncases++];
 }
 
-static const char *
-type_list(const char *types)
-{
-    static const struct {
-        const char *id, *names;
-    } lists[] = {
-        {"F", "f32,f64,f16,bf16"},
-        {"I", "i64,i32,i16,i8,u64,u32,u16,u8"},
-        {"N", "f32,f64,f16,bf16,i64,i32,i16,i8,u64,u32,u16,u8"},
-        {"A", "f32,f64,f16,bf16,i64,i32,i16,i8,u64,u32,u16,u8,bool,i4,u4"},
-    };
-
-    for (size_t k = 0; k < sizeof lists / sizeof *lists; k++)
-        if (!strcmp(types, lists[k].id))
-            return lists[k].names;
-    return types;
-}
-
 /* text with T replaced by n characters of type, the operation by `op`. */
 static void
 put_text(char *out, const char *op, size_t nop, const char *rest, const char *type,
@@ -516,7 +499,7 @@ row_cases(forge_ctx *host, const row *r)
 
         if (!wanted(op, nop))
             continue;
-        for (const char *type = type_list(r->types); *type;) {
+        for (const char *type = lab_types(r->types); *type;) {
             size_t n = strcspn(type, ",");
 
             for (int symbolic = 0; symbolic <= (r->flags & S); symbolic++) {
@@ -582,15 +565,15 @@ class_types(fg_inclass cls)
 {
     switch (cls) {
     case FG_IN_flt:
-        return type_list("F");
+        return lab_types("F");
     case FG_IN_int:
-        return type_list("I");
+        return lab_types("I");
     case FG_IN_bool:
         return "bool";
     case FG_IN_num:
-        return type_list("N");
+        return lab_types("N");
     default:
-        return "f32,f64,f16,bf16,i64,i32,i16,i8,u64,u32,u16,u8,bool";
+        return lab_types("A");
     }
 }
 
@@ -642,10 +625,10 @@ elem_cases(forge_ctx *host, const fg_opinfo *op)
 static void
 cast_cases(forge_ctx *host)
 {
-    for (const char *from = type_list("A"); *from;) {
+    for (const char *from = lab_types("P"); *from;) {
         int n = (int)strcspn(from, ",");
 
-        for (const char *to = type_list("A"); *to;) {
+        for (const char *to = lab_types("P"); *to;) {
             int m = (int)strcspn(to, ",");
             kase *c = add_case(host, 1);
 

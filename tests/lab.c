@@ -2,6 +2,27 @@
 #include "tests/lab.h"
 
 #include <math.h>
+#include <string.h>
+
+#define FLOATS "f32,f64,f16,bf16"
+#define INTEGERS "i64,i32,i16,i8,u64,u32,u16,u8"
+
+const char *
+lab_types(const char *name)
+{
+    static const char *const lists[][2] = {
+        {"F", FLOATS},
+        {"I", INTEGERS},
+        {"N", FLOATS "," INTEGERS},
+        {"A", FLOATS "," INTEGERS ",bool"},
+        {"P", FLOATS "," INTEGERS ",bool,i4,u4"},
+    };
+
+    for (size_t k = 0; k < sizeof lists / sizeof *lists; k++)
+        if (!strcmp(name, lists[k][0]))
+            return lists[k][1];
+    return name;
+}
 
 uint64_t
 lab_random(uint64_t *state)

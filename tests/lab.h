@@ -4,6 +4,10 @@
 
 #include "ir/eval.h"
 
+/* What tests write for several types: F floats, I integers, N both, A also bool, P also
+ * packed ones; anything else is a list of types itself. Separated by commas. */
+const char *lab_types(const char *name);
+
 /* The next of a sequence of numbers; *state is any seed. */
 uint64_t lab_random(uint64_t *state);
 uint64_t lab_below(uint64_t *state, uint64_t n); /* 0 .. n-1; 0 for n = 0 */

@@ -308,24 +308,6 @@ attempt_row(attempt *t)
 
 /* ---- all of them ------------------------------------------------------------------- */
 
-static const char *
-type_list(const char *types)
-{
-    static const struct {
-        const char *id, *names;
-    } lists[] = {
-        {"F", "f32,f64,f16,bf16"},
-        {"I", "i64,i32,i16,i8,u64,u32,u16,u8"},
-        {"N", "f32,f64,f16,bf16,i64,i32,i16,i8,u64,u32,u16,u8"},
-        {"A", "f32,f64,f16,bf16,i64,i32,i16,i8,u64,u32,u16,u8,bool"},
-        {"N,bool", "f32,f64,f16,bf16,i64,i32,i16,i8,u64,u32,u16,u8,bool"},
-    };
-    for (size_t k = 0; k < sizeof lists / sizeof *lists; k++)
-        if (!strcmp(types, lists[k].id))
-            return lists[k].names;
-    return types;
-}
-
 static void
 complain(const row *r, const char *type, int n, const char *what)
 {
@@ -337,7 +319,7 @@ complain(const row *r, const char *type, int n, const char *what)
 static void
 run_row(const row *r, const fg_rule *rule)
 {
-    for (const char *s = type_list(r->types); *s; s += *s == ',') {
+    for (const char *s = lab_types(r->types); *s; s += *s == ',') {
         attempt t = {
             .row = r, .rule = rule, .w = {.type = s, .ntype = (int)strcspn(s, ",")}};
         bool applied = false, ok = true;
