@@ -4,7 +4,9 @@ by processes, bounded, and never in the way.
 
     cache.py build/forge tests/models
 """
-import glob, json, os, random, shutil, signal, subprocess, sys, tempfile, time
+import json, os, random, shutil, signal, subprocess, sys, time
+
+from checks import each
 
 
 class Setting:
@@ -153,17 +155,8 @@ def unusable(s):
 
 
 def main():
-    passed, failed = 0, 0
-    for test in (hits, changes, external, damage, together, killed, bounded, unusable):
-        with tempfile.TemporaryDirectory() as scratch:
-            try:
-                test(Setting(os.path.abspath(sys.argv[1]), sys.argv[2], scratch))
-                passed += 1
-            except AssertionError as e:
-                failed += 1
-                print("FAIL", test.__name__, e)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    tests = (hits, changes, external, damage, together, killed, bounded, unusable)
+    return each(tests, lambda scratch: Setting(os.path.abspath(sys.argv[1]), sys.argv[2], scratch))
 
 
 if __name__ == "__main__":

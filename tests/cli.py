@@ -3,7 +3,9 @@
 
     cli.py build/forge tests/models
 """
-import json, os, subprocess, sys, tempfile
+import json, os, sys, tempfile
+
+from checks import Checks
 
 REPORT = {"model", "version", "target", "ms_total", "phases", "passes", "nodes", "attention", "fusions", "buffers",
           "placement", "weights", "fgr", "cost_alpha0", "cost_alpha1", "kernels"}
@@ -12,19 +14,10 @@ BENCH = {"engine", "version", "model", "task", "threads", "compile_ms", "load_ms
          "pct_peak_flops", "pct_peak_bandwidth"}
 
 
-class Checks:
-    def __init__(self, forge):
-        self.forge, self.passed, self.failed = forge, 0, 0
-
-    def expect(self, ok, what):
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print("FAIL", what)
-
+class Commands(Checks):
     def run(self, code, *argv, message=None):
         """Runs forge; its exit code, and one line of message when it fails, are checked. Returns stdout."""
-        p = subprocess.run([self.forge, *argv], capture_output=True, text=True, timeout=120)
+        p = super().run(*argv)
         name = " ".join(os.path.basename(a) for a in argv)
         self.expect(p.returncode == code, f"{name}: exit {p.returncode}, expected {code}: {p.stderr.strip()}")
         if code:
@@ -168,7 +161,7 @@ def diff(c, model, data, folder):
 
 
 def main():
-    c, models = Checks(sys.argv[1]), sys.argv[2]
+    c, models = Commands(sys.argv[1]), sys.argv[2]
     model = os.path.join(models, "bert-ts17", "model.onnx")
     data = os.path.join(models, "bert-ts17", "test_data_set_0")
     with tempfile.TemporaryDirectory() as folder:
@@ -181,8 +174,7 @@ def main():
     for name in ("gpt2-kv-ts17", "llama-genai-gqa", "lfm2-kv-ts17", "llama-op23"):
         decode(c, os.path.join(models, name, "model.onnx"))
     c.run(1, "bench", model, "--task=decode", message="KV cache")
-    print(f"{c.passed} passed, {c.failed} failed")
-    return 1 if c.failed else 0
+    return c.done()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 """
 import os, re, shutil, subprocess, sys, tempfile
 
+from checks import each
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 
@@ -103,19 +105,8 @@ def failures(p):
 def main():
     build, models = sys.argv[1:3]
     wanted = sys.argv[3:]
-    passed = failed = 0
-    for test in (texts, objects, libraries, failures):
-        if wanted and test.__name__ not in wanted:
-            continue
-        with tempfile.TemporaryDirectory() as root:
-            try:
-                test(Place(build, models, root))
-                passed += 1
-            except (AssertionError, subprocess.TimeoutExpired) as e:
-                failed += 1
-                print(f"{test.__name__}: {e}")
-    print(f"{passed} passed, {failed} failed")
-    return failed != 0
+    tests = [t for t in (texts, objects, libraries, failures) if not wanted or t.__name__ in wanted]
+    return each(tests, lambda root: Place(build, models, root))
 
 
 if __name__ == "__main__":

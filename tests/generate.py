@@ -5,9 +5,11 @@
 
 DIR is where tests/fullsize/real_models.py wrote (default .cache/real, or FORGE_REAL); without it that part is left out.
 """
-import argparse, json, os, subprocess, sys, tempfile
+import argparse, json, os, sys, tempfile
 import numpy as np
 import onnxruntime as ort
+
+from checks import Checks
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Every way in which exporters write a decoder: with and without a cache, positions, masks; half precision; states.
@@ -15,18 +17,9 @@ DECODERS = ["gpt2-kv-ts17", "gpt2-optimum-kv", "llama-genai-gqa", "llama-genai-r
             "qwen2-kv-dy18", "llama32-kv-ts17", "lfm2-kv-ts17", "gpt2-ts17", "llama32-fp16-ts17", "llama-op23"]
 
 
-class Checks:
-    def __init__(self, forge):
-        self.forge, self.passed, self.failed = forge, 0, 0
-
-    def expect(self, ok, what):
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print("FAIL", what)
-
+class Texts(Checks):
     def run(self, *argv, code=0, stdin=""):
-        p = subprocess.run([self.forge, "generate", *argv], capture_output=True, text=True, input=stdin, timeout=300)
+        p = super().run("generate", *argv, input=stdin)
         name = " ".join(os.path.basename(a) for a in argv)
         self.expect(p.returncode == code, f"{name}: exit {p.returncode}, expected {code}: {p.stderr.strip()}")
         if code:
@@ -178,7 +171,7 @@ def main():
     p.add_argument("examples")
     p.add_argument("--real", default=os.environ.get("FORGE_REAL", ".cache/real"))
     o = p.parse_args()
-    c = Checks(o.forge)
+    c = Texts(o.forge)
     tiny = os.path.join(o.examples, "tiny-gpt", "model.onnx")
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = ascii_tokenizer(folder)
@@ -190,8 +183,7 @@ def main():
     compare(c, tiny, os.path.join(o.examples, "tiny-gpt", "tokenizer.json"), "In the beginning", list(b"In the beginning"), 100)
     options(c, tiny)
     real(c, o.real)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return c.failed != 0
+    return c.done()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 """
 import os, re, shutil, subprocess, sys, tempfile
 
+from checks import each
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -110,19 +112,10 @@ def shared_pages(p):
 
 
 def main():
-    passed, failed = 0, 0
     build, models = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
     with tempfile.TemporaryDirectory() as root:
         p = Package(build, models, root)
-        for test in (files, libraries, example, hosts, valgrind, shared_pages):
-            try:
-                test(p)
-                passed += 1
-            except AssertionError as e:
-                failed += 1
-                print("FAIL", test.__name__, e)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+        return each((files, libraries, example, hosts, valgrind, shared_pages), lambda _: p)
 
 
 if __name__ == "__main__":

@@ -7,26 +7,16 @@ Random knob strings on some models, whose stored outputs they are compared with;
 every knob once; the string that a report holds reproduces its build; caches and .forge files
 know knobs apart.
 """
-import argparse, json, os, random, subprocess, sys, tempfile
+import argparse, json, os, random, sys, tempfile
+
+from checks import Checks
 
 MODELS = ("gpt2-ts17", "bert-ts17", "llama-int4-matmulnbits", "gpt2-kv-ts17", "vit-ts17", "whisper-encoder-ts17",
           "bert-qdq-static-int8", "llama32-fp16-ts17")
 CPUS = ("native", "x86-64-v3", "x86-64-v2")
 
 
-class Checks:
-    def __init__(self, forge):
-        self.forge, self.passed, self.failed = forge, 0, 0
-
-    def expect(self, ok, what):
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print("FAIL", what)
-
-    def run(self, *argv):
-        return subprocess.run([self.forge, *argv], capture_output=True, text=True, timeout=300)
-
+class Builds(Checks):
     def right(self, folder, *options):
         """The model's stored outputs come out."""
         p = self.run("run", os.path.join(folder, "model.onnx"), "--test-data=" + os.path.join(folder, "test_data_set_0"),
@@ -100,7 +90,7 @@ def main():
     p.add_argument("--draws", type=int, default=24)
     p.add_argument("--seed", type=int, default=1)
     a = p.parse_args()
-    c, rng = Checks(a.forge), random.Random(a.seed)
+    c, rng = Builds(a.forge), random.Random(a.seed)
     table = knobs(c)
     c.expect(len(table) > 5, "the tool lists its knobs")
     first = os.path.join(a.models, MODELS[0])
@@ -112,8 +102,7 @@ def main():
     messages(c, os.path.join(first, "model.onnx"))
     with tempfile.TemporaryDirectory() as home:
         build(c, first, home)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return 1 if c.failed else 0
+    return c.done()
 
 
 if __name__ == "__main__":

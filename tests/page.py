@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from checks import Checks
+
 HOSTILE = ['</script><script>document.title="taken"</script>', '<img src=x onerror=document.title="taken">',
            '"\'`${document.title="taken"}`', "]]><!--", "\u2028\u2029&lt;b&gt;", "x" * 400]
 
@@ -51,17 +53,6 @@ def read_png(path):
     return out[1:, 1:, :3]
 
 
-class Checks:
-    def __init__(self):
-        self.passed, self.failed = 0, 0
-
-    def expect(self, ok, what):
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print("FAIL", what)
-
-
 def chromium(*options):
     with tempfile.TemporaryDirectory() as profile:
         return subprocess.run(["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
@@ -93,17 +84,13 @@ def hostile_model(path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
-def dump(forge, model, page):
-    return subprocess.run([forge, "dump", model, "--html=" + page], capture_output=True, text=True, timeout=300)
-
-
 def main():
-    c, forge, models = Checks(), sys.argv[1], sys.argv[2]
+    c, models = Checks(sys.argv[1]), sys.argv[2]
     with tempfile.TemporaryDirectory() as folder:
         keep = os.path.abspath(sys.argv[3]) if len(sys.argv) > 3 else folder
         page = os.path.join(folder, "page.html")
         for name in ("gpt2-ts17", "if-loop-ts17"):
-            p = dump(forge, os.path.join(models, name, "model.onnx"), page)
+            p = c.run("dump", os.path.join(models, name, "model.onnx"), "--html=" + page)
             c.expect(p.returncode == 0 and not p.stdout + p.stderr, f"{name}: the page is written: {p.stderr}")
             for theme in ("light", "dark"):
                 shown = drawn(page, os.path.join(keep, f"{name}-{theme}.png"), "#theme=" + theme)
@@ -123,13 +110,12 @@ def main():
         c.expect(not is_page(shown), f"a page whose script does nothing is found out: {shown}")
         model = os.path.join(folder, "model.onnx")
         hostile_model(model)
-        p = dump(forge, model, page)
+        p = c.run("dump", model, "--html=" + page)
         c.expect(p.returncode == 0, f"hostile names: {p.stderr}")
         dom = chromium("--dump-dom", "file://" + page).stdout
         c.expect('data-ready="yes"' in dom and "<title>taken" not in dom, "hostile names do not run")
         c.expect("<img" not in dom.split('id="data"')[0] and dom.count("<script") == 2, "hostile names make no elements")
-    print(f"{c.passed} passed, {c.failed} failed")
-    return 1 if c.failed else 0
+    return c.done()
 
 
 if __name__ == "__main__":

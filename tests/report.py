@@ -7,6 +7,8 @@ report: the text of the modules, the ONNX file, formulas written here.
 import collections, json, math, os, re, subprocess, sys, tempfile, xml.dom.minidom
 import onnx
 
+from checks import Checks
+
 MODELS = ["gpt2-ts17", "gpt2-optimum-kv", "llama32-ts17", "llama32-fp16-ts17", "qwen2-dy18", "bert-ts17", "lfm2-ts17",
           "vit-ts17", "whisper-encoder-ts17", "if-loop-ts17", "bert-qdq-static-int8", "llama-int4-matmulnbits"]
 BITS = {"f64": 64, "f32": 32, "f16": 16, "bf16": 16, "i64": 64, "i32": 32, "i16": 16, "i8": 8, "i4": 4, "u64": 64,
@@ -15,21 +17,12 @@ VIEWS = {"reshape", "transpose", "expand", "slice", "copy", "bitcast"}
 UNCOUNTED = {"const", "ret", "yield"}
 
 
-class Checks:
-    def __init__(self, forge):
-        self.forge, self.passed, self.failed, self.model = forge, 0, 0, ""
-
-    def expect(self, ok, what):
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print(f"FAIL {self.model}: {what}")
-
+class Numbers(Checks):
     def equal(self, got, want, what):
         self.expect(got == want, f"{what}: {got}, expected {want}")
 
     def dump(self, path, *options, code=0):
-        p = subprocess.run([self.forge, "dump", path, *options], capture_output=True, text=True, timeout=300)
+        p = self.run("dump", path, *options)
         self.expect(p.returncode == code, f"dump {' '.join(options)}: exit {p.returncode}: {p.stderr.strip()}")
         return p.stdout
 
@@ -314,10 +307,10 @@ def again(c, path, report, texts):
 
 
 def main():
-    c, root = Checks(sys.argv[1]), sys.argv[2]
+    c, root = Numbers(sys.argv[1]), sys.argv[2]
     for name in sys.argv[3:] or MODELS:
         path = os.path.join(root, name, "model.onnx")
-        model, c.model = onnx.load(path), name
+        model, c.about = onnx.load(path), name
         with tempfile.TemporaryDirectory() as folder:
             file = os.path.join(folder, "report.json")
             modules = json.loads(c.dump(path, "--json", "--print-ir-after-all", "--report=" + file))["modules"]
@@ -332,8 +325,7 @@ def main():
             cost(c, report)
             views(c, path, folder, report)
             again(c, path, report, texts)
-    print(f"{c.passed} passed, {c.failed} failed")
-    return 1 if c.failed else 0
+    return c.done()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 """
 import json, os, re, shutil, subprocess, sys, tempfile
 
+from checks import Checks
+
 TABLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "bench", "tables.py")
 PAGE = "before\n<!-- speed table -->\nstale\n<!-- speed table end -->\nbetween\n<!-- gemm table -->\n<!-- gemm table end -->\nafter\n"
 
@@ -16,13 +18,7 @@ def run(forge, *options):
 
 def main():
     forge, models = sys.argv[1], sys.argv[2]
-    results = []
-
-    def expect(ok, what):
-        results.append(bool(ok))
-        if not ok:
-            print("FAIL", what)
-
+    c = Checks()
     with tempfile.TemporaryDirectory() as folder:
         for made, of in (("tiny", "gpt2-ts17"), ("tiny-kv", "gpt2-kv-ts17")):
             shutil.copy(os.path.join(models, of, "model.onnx"), os.path.join(folder, made + ".onnx"))
@@ -31,25 +27,24 @@ def main():
             f.write(PAGE)
         tiny = ["--models=" + folder, "--only=tiny"]
         p = run(forge, *tiny, "--tables=speed,precision,gemm", "--write=" + page, "--json=" + record)
-        expect(p.returncode == 0, "all tables: " + p.stderr[-500:])
+        c.expect(p.returncode == 0, "all tables: " + p.stderr[-500:])
         with open(page) as f:
             text = f.read()
-        expect(text.startswith("before\n<!-- speed table -->\n") and text.endswith("<!-- gemm table end -->\nafter\n") and
+        c.expect(text.startswith("before\n<!-- speed table -->\n") and text.endswith("<!-- gemm table end -->\nafter\n") and
                "\nbetween\n" in text and "stale" not in text, "what is around the marks stays")
-        expect(re.search(r"\| tiny \| prefill, ms \| [0-9.]+ ", text) and re.search(r"\| tiny \| a token, ms \| [0-9.]+ ", text) and
+        c.expect(re.search(r"\| tiny \| prefill, ms \| [0-9.]+ ", text) and re.search(r"\| tiny \| a token, ms \| [0-9.]+ ", text) and
                re.search(r"\| tiny \| file to ready, s \| [0-9.]+ ", text), "forge is in the table of speed")
-        expect(re.search(r"\| model \| threads 1 \| forge [0-9.]+ ", text), "versions are named")
-        expect(re.search(r"\| 768 \| 3072 \|( \**[0-9]+\** \|| refused \|){5}", text), "percent of the bound at five heights")
-        expect(len(re.findall(r"\| tiny \| forge (?:f32|bf16|int8|int4) \| [0-9.]+ \| [0-9.]+ ", p.stdout)) == 4,
+        c.expect(re.search(r"\| model \| threads 1 \| forge [0-9.]+ ", text), "versions are named")
+        c.expect(re.search(r"\| 768 \| 3072 \|( \**[0-9]+\** \|| refused \|){5}", text), "percent of the bound at five heights")
+        c.expect(len(re.findall(r"\| tiny \| forge (?:f32|bf16|int8|int4) \| [0-9.]+ \| [0-9.]+ ", p.stdout)) == 4,
                "a table without marks is printed")
         with open(record) as f:
-            expect({"machine", "speed tiny", "precision tiny", "gemm 1 768 768"} <= set(json.load(f)), "what was measured is kept")
+            c.expect({"machine", "speed tiny", "precision tiny", "gemm 1 768 768"} <= set(json.load(f)), "what was measured is kept")
         p = run("/bin/false", *tiny, "--tables=precision")
-        expect(p.returncode == 1 and "tables.py: tiny.onnx: forge-f32" in p.stderr, "a failure ends it: " + p.stderr[-500:])
+        c.expect(p.returncode == 1 and "tables.py: tiny.onnx: forge-f32" in p.stderr, "a failure ends it: " + p.stderr[-500:])
         for options in ([*tiny, "--tables=none"], ["--models=" + folder]):
-            expect(run(forge, *options).returncode == 2, f"{options} is refused")
-    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
-    return 0 if all(results) else 1
+            c.expect(run(forge, *options).returncode == 2, f"{options} is refused")
+    return c.done()
 
 
 if __name__ == "__main__":

@@ -3,25 +3,13 @@
 
     tune.py build/forge tests/models
 """
-import json, os, subprocess, sys, tempfile
+import json, os, sys, tempfile
+
+from checks import Checks
 
 KEYS = {"engine", "version", "model", "task", "seconds", "knobs", "found", "gain", "gain_per_second", "noise", "kernels",
         "rank_correlation", "rank_correlation_fitted", "fitted_gflops", "fitted_gbps", "fitted_start_us", "trials"}
 VERDICTS = {"taken", "not faster", "not surely faster", "ruled out by the cost model", "other results"}
-
-
-class Checks:
-    def __init__(self, forge):
-        self.forge, self.passed, self.failed = forge, 0, 0
-
-    def expect(self, ok, what):
-        self.passed += bool(ok)
-        self.failed += not ok
-        if not ok:
-            print("FAIL", what)
-
-    def run(self, *argv):
-        return subprocess.run([self.forge, *argv], capture_output=True, text=True, timeout=300)
 
 
 def tune(c, model, kept, *options):
@@ -63,8 +51,7 @@ def main():
             c.expect(c.run("tune", model("bert-ts17"), *options).returncode == 2, f"tune {options} is refused")
         c.expect(c.run("tune", os.path.join(folder, "a.forge")).returncode == 2, "a .forge file is not tuned")
         c.expect(c.run("tune", os.path.join(folder, "none.onnx")).returncode == 1, "a model that is not there")
-    print(f"{c.passed} passed, {c.failed} failed")
-    return 1 if c.failed else 0
+    return c.done()
 
 
 if __name__ == "__main__":
