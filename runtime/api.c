@@ -6,6 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+
+/* On the machines that matter; elsewhere only a hint is lost. */
+enum { HUGE_PAGE = 2 << 20 };
 
 static void *
 host_alloc(void *user, size_t bytes)
@@ -65,6 +69,22 @@ fg_memory_reserve(forge_ctx *cx, fg_memory *m, int64_t bytes, size_t keep)
         cx->release(cx->user, m->raw);
     *m = (fg_memory){p, raw, (size_t)bytes};
     return 1;
+}
+
+/* Faults of small pages cost more than a short run does. */
+void
+fg_large_pages(void *p, int64_t bytes)
+{
+#ifdef MADV_HUGEPAGE
+    uintptr_t from = ((uintptr_t)p + HUGE_PAGE - 1) & -(uintptr_t)HUGE_PAGE;
+    uintptr_t to = ((uintptr_t)p + (uintptr_t)bytes) & -(uintptr_t)HUGE_PAGE;
+
+    if (bytes >= HUGE_PAGE && from < to)
+        madvise((void *)from, to - from, MADV_HUGEPAGE);
+#else
+    (void)p;
+    (void)bytes;
+#endif
 }
 
 void

@@ -212,6 +212,8 @@ fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep)
         return fg_fail(r->cx, FORGE_OUT_OF_MEMORY,
                        "out of memory: tensor \"%s\" needs %lld bytes", x->name,
                        (long long)bytes);
+    if (r->own[t].cap != had)
+        fg_large_pages(r->own[t].p, bytes);
     r->grown += r->own[t].cap - had;
     r->addr[t] = r->own[t].p;
     return FORGE_OK;
@@ -253,11 +255,14 @@ static forge_status
 reserve(forge_run *r, int64_t scratch)
 {
     int64_t bytes;
+    const void *before = r->arena.raw;
 
     if (!fg_memory_reserve(r->cx, &r->arena, r->plan.planned, 0))
         return fg_fail(r->cx, FORGE_OUT_OF_MEMORY,
                        "out of memory: %lld bytes for intermediate tensors",
                        (long long)r->plan.planned);
+    if (r->arena.raw != before)
+        fg_large_pages(r->arena.p, r->plan.planned);
     if (__builtin_mul_overflow(scratch, (int64_t)r->threads, &bytes) ||
         !fg_memory_reserve(r->cx, &r->scratch, bytes, 0))
         return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory: %lld bytes per thread",

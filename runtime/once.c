@@ -12,10 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum {
-    BAND = 8 << 20,      /* bytes made between giving pages back */
-    HUGE_PAGE = 2 << 20, /* on the machines that matter; elsewhere only a hint is lost */
-};
+enum { BAND = 8 << 20 }; /* bytes made between giving pages back */
 
 void
 fg_model_init(forge_model *m, forge_ctx *cx)
@@ -57,16 +54,9 @@ reserve(fg_once *o, int64_t bytes)
 {
     pthread_mutex_lock(&o->lock);
     if (!o->raw && (uint64_t)bytes < SIZE_MAX / 2 &&
-        (o->raw = o->alloc(o->user, (size_t)bytes + HUGE_PAGE))) {
-        uintptr_t at = (uintptr_t)o->raw;
-        if (bytes < HUGE_PAGE) {
-            o->p = (void *)((at + FG_ALIGN - 1) & -(uintptr_t)FG_ALIGN);
-        } else {
-            o->p = (void *)((at + HUGE_PAGE - 1) & -(uintptr_t)HUGE_PAGE);
-#ifdef MADV_HUGEPAGE
-            madvise(o->p, (size_t)(bytes & -(int64_t)HUGE_PAGE), MADV_HUGEPAGE);
-#endif
-        }
+        (o->raw = o->alloc(o->user, (size_t)bytes + FG_ALIGN))) {
+        o->p = (void *)(((uintptr_t)o->raw + FG_ALIGN - 1) & -(uintptr_t)FG_ALIGN);
+        fg_large_pages(o->p, bytes);
     }
     pthread_mutex_unlock(&o->lock);
     return o->raw != NULL;

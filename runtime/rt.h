@@ -115,6 +115,8 @@ void fg_log(forge_ctx *cx, const char *fmt, ...) __attribute__((format(printf, 2
 /* False when out of memory. Contents are lost unless keep > 0 bytes. */
 int fg_memory_reserve(forge_ctx *cx, fg_memory *m, int64_t bytes, size_t keep);
 void fg_memory_free(forge_ctx *cx, fg_memory *m);
+/* A hint that all of it will be written: the system may back it with large pages. */
+void fg_large_pages(void *p, int64_t bytes);
 
 /* values.c: value[first..end) from symbols and earlier values. */
 void fg_values(const fg_program *p, const int64_t *sym, int64_t *value, uint32_t first,
