@@ -4,7 +4,7 @@ by processes, bounded, and never in the way.
 
     cache.py build/forge tests/models
 """
-import json, os, random, shutil, signal, subprocess, sys, time
+import json, os, random, resource, shutil, signal, subprocess, sys, time
 
 from checks import each
 
@@ -117,16 +117,59 @@ def together(s):
 
 
 def killed(s):
+    """Killed at any moment, what is there under the name of an entry is whole."""
     rng, begin = random.Random(4), time.time()
     want = s.run()
-    span = time.time() - begin
-    for _ in range(30):
+    span, found = time.time() - begin, 0
+    for _ in range(50):
         shutil.rmtree(s.cache)
         p = s.start()
         time.sleep(rng.random() * span)
         p.send_signal(signal.SIGKILL)
         p.communicate()
-        assert s.run() == want
+        if os.path.isdir(s.cache) and any(n.endswith(".forge") for n in s.entries()):
+            found += 1
+            assert s.hit() == want, "a half entry"
+        assert s.run() == want and s.hit() == want
+    assert found < 50, "nothing was killed"
+
+
+def full(s):
+    """A file system without room: one line, the same bits, and nothing half is left."""
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    want = s.run("--cache-dir=none")
+    assert s.run(lines=1, preexec_fn=limited, restore_signals=False) == want
+    assert not s.entries()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "forge", s.cache], capture_output=True).returncode:
+        print("a file system of 16 KiB left out: mounting one is not allowed here")
+        return
+    try:
+        assert s.run(lines=1) == want and not s.entries()
+    finally:
+        subprocess.run(["umount", s.cache], check=True)
+    assert s.run() == want and s.hit() == want
+
+
+def unreadable(s):
+    """Rights that stand in the way are met by a user who has no others."""
+    want = s.run()
+    os.chmod(s.folder, 0o755)
+    other = dict(user=65534, group=65534, extra_groups=[]) if os.getuid() == 0 else {}
+    try:
+        subprocess.run([s.forge, "--version"], capture_output=True, check=True, **other)
+    except (OSError, subprocess.CalledProcessError):
+        print("a folder without rights left out: no other user can run", s.forge)
+        return
+    for mode in (0o000, 0o444, 0o555):
+        os.chmod(s.cache, mode)
+        assert s.run(lines=1, **other) == want
+    os.chmod(s.cache, 0o777)
+    for name in s.entries():
+        os.chmod(os.path.join(s.cache, name), 0)
+    assert s.run(**other) == want, "an entry that cannot be read is made anew"
+    os.chmod(s.cache, 0o755)
 
 
 def bounded(s):
@@ -155,7 +198,7 @@ def unusable(s):
 
 
 def main():
-    tests = (hits, changes, external, damage, together, killed, bounded, unusable)
+    tests = (hits, changes, external, damage, together, killed, full, unreadable, bounded, unusable)
     return each(tests, lambda scratch: Setting(os.path.abspath(sys.argv[1]), sys.argv[2], scratch))
 
 
