@@ -11,9 +11,10 @@
  */
 #include "passes/algebra.h"
 
-enum { LARGEST = 1 << 17, MAXDEPTH = 64 };
+enum { LARGEST = 1 << 17, MAXLOOKS = 500 };
 
-static bool find(fg_module *m, fg_reg r, int depth, fg_affine *out);
+/* `looks` are those left: one value may be above r in very many ways. */
+static bool find(fg_module *m, fg_reg r, int *looks, fg_affine *out);
 
 /* ---- values ------------------------------------------------------------------------ */
 
@@ -121,11 +122,11 @@ axis_after(fg_module *m, const fg_inst *d, int axis)
 }
 
 static bool
-through_view(fg_module *m, const fg_inst *d, int depth, fg_affine *out)
+through_view(fg_module *m, const fg_inst *d, int *looks, fg_affine *out)
 {
     const fg_type *x = fg_rt(m, d->in[0]);
     fg_exprs *ex = m->ex;
-    if (!find(m, d->in[0], depth + 1, out))
+    if (!find(m, d->in[0], looks, out))
         return false;
     int n = 0;
     for (int j = 0; j < out->n; j++) {
@@ -172,12 +173,12 @@ accumulate(fg_module *m, fg_affine *sum, const fg_affine *x, fg_expr k, int lead
 }
 
 static bool
-through_sum(fg_module *m, const fg_inst *d, int depth, fg_affine *out)
+through_sum(fg_module *m, const fg_inst *d, int *looks, fg_affine *out)
 {
     fg_affine x[2];
     int rank = fg_rt(m, d->out[0])->rank;
     fg_expr one = fg_ec(m->ex, 1), sign = fg_ec(m->ex, d->op == FG_OP_sub ? -1 : 1);
-    if (!find(m, d->in[0], depth + 1, &x[0]) || !find(m, d->in[1], depth + 1, &x[1]))
+    if (!find(m, d->in[0], looks, &x[0]) || !find(m, d->in[1], looks, &x[1]))
         return false;
     *out = (fg_affine){.start = fg_ec(m->ex, 0)};
     int lead[2] = {rank - fg_rt(m, d->in[0])->rank, rank - fg_rt(m, d->in[1])->rank};
@@ -191,12 +192,12 @@ through_sum(fg_module *m, const fg_inst *d, int depth, fg_affine *out)
 }
 
 static bool
-find(fg_module *m, fg_reg r, int depth, fg_affine *out)
+find(fg_module *m, fg_reg r, int *looks, fg_affine *out)
 {
     const fg_inst *d = fg_def(m, r);
     const fg_reginfo *ri = fg_ri(m, r);
     int64_t dim[FG_MAXRANK];
-    if (!fg_is_int((fg_dtype)ri->type.dtype) || depth > MAXDEPTH)
+    if (!fg_is_int((fg_dtype)ri->type.dtype) || --*looks < 0)
         return false;
     if (ri->sym || fg_reg_weight(m, r)) {
         values v = {m, r, ri->sym, 1, 0};
@@ -217,11 +218,11 @@ find(fg_module *m, fg_reg r, int depth, fg_affine *out)
     case FG_OP_expand:
     case FG_OP_transpose:
     case FG_OP_slice:
-        return through_view(m, d, depth, out);
+        return through_view(m, d, looks, out);
     case FG_OP_add:
     case FG_OP_sub:
     case FG_OP_mul:
-        return through_sum(m, d, depth, out);
+        return through_sum(m, d, looks, out);
     default:
         return false;
     }
@@ -230,5 +231,6 @@ find(fg_module *m, fg_reg r, int depth, fg_affine *out)
 bool
 fg_find_affine(fg_module *m, fg_reg r, fg_affine *out)
 {
-    return find(m, r, 0, out);
+    int looks = MAXLOOKS;
+    return find(m, r, &looks, out);
 }

@@ -75,21 +75,22 @@ is_weight(const fg_module *m, fg_reg r)
     return fg_is_op(d, FG_OP_const);
 }
 
+/* `looks` are those left: one value may be above r in very many ways. */
 static bool
-leads_to_product(const fg_attwalk *w, fg_reg r, int depth)
+leads_to_product(const fg_attwalk *w, fg_reg r, int depth, int *looks)
 {
     const fg_inst *d = fg_def(w->m, r);
-    if (!d || depth > 14 || !fg_is_float(fg_rt(w->m, d->out[0])->dtype))
+    if (!d || depth > 14 || --*looks < 0 || !fg_is_float(fg_rt(w->m, d->out[0])->dtype))
         return false;
     if (d->op == FG_OP_matmul)
         return !is_weight(w->m, d->in[0]) && !is_weight(w->m, d->in[1]);
     if (d->op == FG_OP_dequantize && fg_is_op(fg_def(w->m, d->in[0]), FG_OP_quantize))
-        return leads_to_product(w, fg_def(w->m, d->in[0])->in[0], depth + 1);
+        return leads_to_product(w, fg_def(w->m, d->in[0])->in[0], depth + 1, looks);
     bool first = d->op == FG_OP_reshape || d->op == FG_OP_transpose;
     if (!first && d->op != FG_OP_concat && !fg_op_is(d->op, FG_T_ELEM))
         return false;
     for (int k = 0; k < (first ? 1 : d->nin); k++)
-        if (leads_to_product(w, d->in[k], depth + 1))
+        if (leads_to_product(w, d->in[k], depth + 1, looks))
             return true;
     return false;
 }
@@ -97,7 +98,8 @@ leads_to_product(const fg_attwalk *w, fg_reg r, int depth)
 bool
 fg_att_leads_to_product(const fg_attwalk *w, fg_reg r)
 {
-    return leads_to_product(w, r, 0);
+    int looks = 1000;
+    return leads_to_product(w, r, 0, &looks);
 }
 
 /* ---- places ------------------------------------------------------------------------- */

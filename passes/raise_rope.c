@@ -18,7 +18,8 @@
  */
 #include "passes/raise.h"
 
-static bool halves_equal(const fg_module *m, fg_reg r, int depth);
+/* `looks` are those left: one value may be above r in very many ways. */
+static bool halves_equal(const fg_module *m, fg_reg r, int *looks);
 
 static bool
 constant_halves(const fg_weight *w)
@@ -36,31 +37,31 @@ constant_halves(const fg_weight *w)
 
 /* Every operand is the same along the last axis, or has equal halves there. */
 static bool
-operands_halve(const fg_module *m, const fg_inst *d, int depth)
+operands_halve(const fg_module *m, const fg_inst *d, int *looks)
 {
     for (int k = 0; k < d->nin; k++) {
         const fg_type *t = fg_rt(m, d->in[k]);
         if (t->rank && !fg_e_is(m->ex, t->dim[t->rank - 1], 1) &&
-            !halves_equal(m, d->in[k], depth + 1))
+            !halves_equal(m, d->in[k], looks))
             return false;
     }
     return true;
 }
 
 static bool
-halves_equal(const fg_module *m, fg_reg r, int depth)
+halves_equal(const fg_module *m, fg_reg r, int *looks)
 {
     const fg_inst *d = fg_def(m, r);
     const fg_type *t = fg_rt(m, r);
     int last = t->rank - 1;
-    if (!d || depth > 24 || last < 0)
+    if (!d || --*looks < 0 || last < 0)
         return false;
     if (d->op == FG_OP_const)
         return constant_halves(fg_reg_weight(m, r));
     if (d->op == FG_OP_concat)
         return FG_GET(d, concat, axis).i == last && d->nin == 2 && d->in[0] == d->in[1];
     if (fg_op_is(d->op, FG_T_ELEM))
-        return operands_halve(m, d, depth);
+        return operands_halve(m, d, looks);
     const fg_type *in = d->nin ? fg_rt(m, d->in[0]) : NULL;
     bool keeps = in && in->rank && in->dim[in->rank - 1] == t->dim[last];
     switch (d->op) {
@@ -78,7 +79,14 @@ halves_equal(const fg_module *m, fg_reg r, int depth)
     default:
         keeps = false;
     }
-    return keeps && halves_equal(m, d->in[0], depth + 1);
+    return keeps && halves_equal(m, d->in[0], looks);
+}
+
+static bool
+has_equal_halves(const fg_module *m, fg_reg r)
+{
+    int looks = 200;
+    return halves_equal(m, r, &looks);
 }
 
 /* r is elements from, from + step, .. of x along the last axis, h of them; gives x. */
@@ -271,7 +279,7 @@ fg_raise_rope_sum(fg_raiser *r, fg_inst *root)
             if (!x)
                 continue;
             if (!table_fits(m, cos, x, n) || !table_fits(m, sin, x, n) ||
-                !halves_equal(m, cos, 0) || !halves_equal(m, sin, 0)) {
+                !has_equal_halves(m, cos) || !has_equal_halves(m, sin)) {
                 fg_raise_miss(r, core, "rope", 4,
                               "the halves of %s and of %s cannot be shown to be equal",
                               fg_type_text(m, fg_rt(m, cos)),
