@@ -48,11 +48,11 @@ panels_of(pack *p, fg_inst *i)
     if (*known)
         return *known;
     fg_build b = fg_build_before(w->next);
+    b.nnode = w->nnode;
+    b.node = w->node;
     fg_inst *cut = fg_inst_begin(&b, FG_OP_panels, 1, &i->in[1]);
     FG_SET(cut, panels, width).i = FG_PANEL;
     FG_SET(cut, panels, trans).i = trans;
-    b.nnode = w->nnode;
-    b.node = w->node;
     cut = fg_inst_finish(&b, cut, NULL, 0);
     return *known = cut ? cut->out[0] : 0;
 }
