@@ -24,7 +24,8 @@ writes_last(const fg_block *region)
 {
     fg_each_inst(region, i)
         if (fg_op_is(i->op, FG_T_ANCHOR) && i->op != FG_OP_rope &&
-            i->op != FG_OP_matmul && !fg_keeps_rows(i->op))
+            i->op != FG_OP_matmul && i->op != FG_OP_matmul_panels &&
+            !fg_keeps_rows(i->op))
             return false;
     return true;
 }
