@@ -1,6 +1,8 @@
 /* compile_file.c - from a model file to a .forge file. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "codegen/save.h"
 
@@ -43,6 +45,32 @@ folder_of(fg_arena *a, const char *path)
     return kept;
 }
 
+/* Where weights go that are not in the file. */
+static bool
+place_weights(job *j, fg_save_options *so)
+{
+    const char *out = folder_of(j->a, j->out), *store = j->s->weights;
+
+    if (so->borrow && strcmp(folder_of(j->a, j->path), out))
+        return fg_error(j->cx,
+                        "%.400s: to borrow the model's weights it must be in its folder",
+                        j->out);
+    if (!store)
+        return true;
+    if (so->borrow)
+        return fg_error(j->cx, "weights stay in the model's files, or go to %.400s",
+                        store);
+    if (mkdir(store, 0777) && errno != EEXIST)
+        return fg_error(j->cx, "%.400s: %s", store, strerror(errno));
+    const char *real = folder_of(j->a, fg_format(j->a, "%s/", store));
+    size_t n = strlen(out) - !strcmp(out, "/");
+    if (strncmp(real, out, n) || real[n] != '/' || !real[n + 1])
+        return fg_error(j->cx, "%.400s: a folder of weights must be below that of %.400s",
+                        store, j->out);
+    so->store = real + n + 1;
+    return true;
+}
+
 static void
 compile_job(void *arg)
 {
@@ -51,11 +79,8 @@ compile_job(void *arg)
     fg_save_options so = {.path = j->out, .borrow = j->s->borrow};
 
     j->a = fg_arena_new(j->cx);
-    if (so.borrow && strcmp(folder_of(j->a, j->path), folder_of(j->a, j->out))) {
-        fg_error(j->cx, "%.400s: to borrow the model's weights it must be in its folder",
-                 j->out);
+    if (!place_weights(j, &so))
         return;
-    }
     while ((cpu = nth_name(j->a, j->s->cpus, j->n))) {
         if (j->n == MAXVARIANT) {
             fg_error(j->cx, "more than %d CPUs for one file", MAXVARIANT);

@@ -9,6 +9,9 @@
 #include "codegen/outfile.h"
 #include "codegen/prepack.h"
 
+/* Bytes of a weight that is worth a file of its own. */
+enum { STORED = 4 * FG_ARTIFACT_PAGE };
+
 typedef struct section {
     fg_section row;
     const void *data;
@@ -42,6 +45,7 @@ typedef struct saver {
     size_t nroom;
     int32_t *by_address; /* hash -> weight of its module + 1 */
     size_t naddress;
+    bool failed; /* to write a file of the store */
 } saver;
 
 static void *
@@ -113,6 +117,41 @@ weight_of(const saver *s, const void *data)
     return &m->weight[s->by_address[h] - 1];
 }
 
+/* The source that is a file of the store with these bytes. It is written now: a file that
+ * is named by its content does no harm when nothing comes to refer to it. */
+static uint32_t
+stored(saver *s, fg_digest d, const void *data, size_t bytes)
+{
+    char name[33];
+    const char *why, *folder = strrchr(s->o->path, '/');
+    fg_filemap map;
+    fg_outfile f;
+
+    fg_digest_text(d, name);
+    const char *below = fg_format(s->a, "%s/%s.weight", s->o->store, name);
+    const char *path = fg_format(
+        s->a, "%.*s%s", folder ? (int)(folder - s->o->path) + 1 : 0, s->o->path, below);
+    bool there = fg_map_file(path, &map, &why) && map.size == bytes;
+    if (there) {
+        fg_digest have = fg_digest_of(map.data, map.size);
+        there = fg_digest_same(&have, &d);
+    }
+    fg_unmap_file(&map);
+    if (!there) {
+        if (fg_outfile_open(&f, path))
+            fg_outfile_put(&f, data, bytes);
+        if (f.error || !fg_outfile_commit(&f))
+            s->failed = !fg_error(s->cx, "%.400s: %s", path, strerror(f.error));
+    }
+    fg_artifact_info *i = &s->info;
+    for (uint32_t k = 0; k < i->nsource; k++)
+        if (!strcmp(i->source[k].path, below))
+            return k + 1;
+    FG_PUSH(s->a, i->source, i->nsource, s->capsource) =
+        (fg_source){.path = below, .size = bytes};
+    return i->nsource;
+}
+
 /* Where a segment equal to g is in by_content, or would be. */
 static size_t
 content_slot(const saver *s, const fg_segment *g)
@@ -178,6 +217,18 @@ program_of(saver *s, const fg_compiled *c)
     return program;
 }
 
+/* Weights of this file or of the store; key: what it will be written from. */
+static uint32_t
+add_bytes(saver *s, fg_segment *g, const void *data, const void *key)
+{
+    g->digest = fg_digest_of(data, g->bytes);
+    if (s->o->store && g->bytes >= STORED) {
+        g->source = stored(s, g->digest, data, g->bytes);
+        key = NULL;
+    }
+    return add_segment(s, g, key);
+}
+
 static uint32_t
 weight_at(void *user, const void *data, uint32_t tensor)
 {
@@ -191,8 +242,7 @@ weight_at(void *user, const void *data, uint32_t tensor)
     if (packed) {
         fg_prepack_fill(packed, s->room);
         g.bytes = packed->bytes;
-        g.digest = fg_digest_of(s->room, g.bytes);
-        return add_segment(s, &g, data);
+        return add_bytes(s, &g, s->room, data);
     }
     const fg_weight *w = weight_of(s, data);
     g.bytes = w->bytes;
@@ -203,8 +253,7 @@ weight_at(void *user, const void *data, uint32_t tensor)
             g.digest = fg_digest_of(data, w->bytes);
         return add_segment(s, &g, NULL);
     }
-    g.digest = fg_digest_of(data, w->bytes);
-    return add_segment(s, &g, data);
+    return add_bytes(s, &g, data, data);
 }
 
 /* ---- sections ------------------------------------------------------------------------ */
@@ -242,6 +291,8 @@ add_variant(saver *s, int v)
     index_weights(s, c->m);
     fg_program program = *program_of(s, c);
     fg_io_program(&x, &program);
+    if (s->failed)
+        return false;
     s->info.variant[v] =
         (fg_variant){fg_strdup(s->a, isa), (uint32_t)fg_cpu_functions(c->code)};
     add_section(s, FG_SECTION_TABLES, v, x.out, x.n);

@@ -8,6 +8,9 @@
 typedef struct fg_save_options {
     const char *path;
     bool borrow; /* weights stay in the model's files, named relative to its folder */
+    /* NULL, or a folder below that of `path`: large weights go there, each into a file of
+     * its own that is named by its content, so that artifacts share them. */
+    const char *store;
     /* borrow: identities of all files behind the model; NULL: the lengths of those that hold
      * weights, and the weights' digests. */
     const fg_source *source;

@@ -122,6 +122,11 @@ typedef struct forge_save_options {
     /* 1: weights stay in the model's files, which must lie in the folder of the .forge file
      * whenever it is loaded. */
     int borrow;
+    /* A folder below that of the .forge file (made when absent), NULL: none. Large weights go
+     * there, each into a file of its own that is named by its content: artifacts that have
+     * weights in common, as prefill and decode of one model, share those files and, when
+     * running, their memory. */
+    const char *weights;
 } forge_save_options;
 
 /* How well an artifact and this machine suit each other. */

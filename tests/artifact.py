@@ -93,6 +93,33 @@ def borrowed(args, folder, scratch):
     forge(args, "compile", os.path.join(folder, "model.onnx"), "-o", out, "--weights=model", code=1)
 
 
+def shared(args, folder, scratch):
+    """Weights in files that two artifacts share: written once, looked after, and missed when they are gone."""
+    model, data = os.path.join(folder, "model.onnx"), os.path.join(folder, "test_data_set_0")
+    one, two, store = (os.path.join(scratch, n) for n in ("a.forge", "b.forge", "w"))
+    forge(args, "compile", model, "-o", one, "--cpu=native", f"--weights={store}/")
+    files = {n: content(os.path.join(store, n)) for n in os.listdir(store)}
+    forge(args, "compile", model, "-o", two, "--cpu=native", "--dim=batch=1..8", f"--weights={store}/")
+    assert files and {n: content(os.path.join(store, n)) for n in os.listdir(store)} == files, "weights are not shared"
+    assert f"{len(files)}, {sum(map(len, files.values()))} bytes, in w/" in forge(args, "dump", one)
+    want = digests(args, model, data)
+    assert digests(args, one, data) == want and digests(args, two, data) == want, "other bits with shared weights"
+    victim = os.path.join(store, sorted(files)[0])
+    with open(victim, "r+b") as f:
+        f.write(b"\1\2\3\4")
+    assert "weight" in forge(args, "check", one, code=1)
+    forge(args, "compile", model, "-o", two, "--cpu=native", f"--weights={store}/")
+    assert content(victim) == files[os.path.basename(victim)], "a damaged weight was kept"
+    forge(args, "check", one)
+    os.remove(victim)
+    assert os.path.basename(victim) in forge(args, "run", one, "--random=1", code=1)
+    os.mkdir(os.path.join(scratch, "other"))
+    assert "below" in forge(args, "compile", model, "-o", os.path.join(scratch, "other", "c.forge"), f"--weights={store}/", code=1)
+    forge(args, "compile", model, "-o", two, f"--weights={store}", code=2)
+    forge(args, "compile", model, "-o", two + ".so", "--emit=lib", f"--weights={store}/", code=2)
+    assert "none/w" in forge(args, "compile", model, "-o", two, f"--weights={scratch}/none/w/", code=1)
+
+
 def atomic(args, folder, scratch):
     """Killed at any moment, there is a whole file of that name or none, and nothing else; a full disk is one line."""
     model, out = os.path.join(folder, "model.onnx"), os.path.join(scratch, "a.forge")
@@ -158,7 +185,7 @@ def main():
             passed += not one
             bad += one
     bert = os.path.join(args.models, "bert-ts17")
-    for test in (damaged, borrowed, atomic, choices):
+    for test in (damaged, borrowed, shared, atomic, choices):
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 test(args, bert, scratch)

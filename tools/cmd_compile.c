@@ -50,17 +50,32 @@ check_emit(compile *x)
 }
 
 static int
+check_weights(compile *x)
+{
+    const char *w = x->weights ? x->weights : "embed";
+    size_t n = strlen(w);
+
+    x->save.borrow = !strcmp(w, "model");
+    if (x->save.borrow || !strcmp(w, "embed"))
+        return TOOL_OK;
+    if (!n || w[n - 1] != '/')
+        return tool_fail(TOOL_USAGE,
+                         "--weights=%.100s: expected embed, model, or a folder/", w);
+    if (strcmp(x->emit, "forge"))
+        return tool_fail(TOOL_USAGE, "--weights=%.100s goes with --emit=forge", w);
+    x->save.weights = w;
+    return TOOL_OK;
+}
+
+static int
 check_usage(compile *x)
 {
     struct stat model, out;
 
     if (!x->c.model)
         return tool_fail(TOOL_USAGE, "a model is missing");
-    if (x->weights && strcmp(x->weights, "embed") && strcmp(x->weights, "model"))
-        return tool_fail(TOOL_USAGE, "--weights=%.100s: expected embed or model",
-                         x->weights);
     int code = check_emit(x);
-    if (code)
+    if (code || (code = check_weights(x)))
         return code;
     if (!x->out)
         x->out = default_output(x);
@@ -90,7 +105,9 @@ cmd_compile(int argc, char **argv)
          "one variant each, the best is chosen when loaded; default x86-64-v3,x86-64-v4; "
          "or aarch64"},
         {"--weights", TOOL_TEXT, &x.weights, "WHERE",
-         "embed (default), or model: they stay in the model's files"},
+         "embed (default); model: they stay in the model's files; FOLDER/: into files "
+         "that "
+         "artifacts share"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&x.c);
@@ -109,7 +126,6 @@ cmd_compile(int argc, char **argv)
     x.symbol = symbol;
     if (forge_open(NULL, &cx))
         return tool_fail(TOOL_FAILED, "out of memory");
-    x.save.borrow = x.weights && !strcmp(x.weights, "model");
     emit_job job = {&x.c, &x.save, x.emit, x.out, x.symbol};
     code = emit(cx, &job);
     forge_close(cx);

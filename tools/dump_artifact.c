@@ -25,22 +25,45 @@ put_sections(fg_text *o, const fg_artifact *a)
     }
 }
 
+/* Of a source's path: its folder when it is below the artifact's, as those of a folder of
+ * weights are. */
+static int
+place_length(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return (int)(slash ? (size_t)(slash - path) + 1 : strlen(path));
+}
+
+static bool
+same_place(const char *a, const char *b)
+{
+    int n = place_length(a);
+
+    return n == place_length(b) && !strncmp(a, b, (size_t)n);
+}
+
 static void
 put_weights(fg_text *o, const fg_artifact *a)
 {
     const fg_artifact_info *i = &a->info;
 
     for (uint32_t from = 0; from <= i->nsource; from++) {
+        const char *path = from ? i->source[from - 1].path : "this file";
         uint64_t bytes = 0;
         int n = 0;
-        for (uint32_t k = 0; k < i->nsegment; k++)
-            if (i->segment[k].source == from) {
+        if (from > 1 && same_place(path, i->source[from - 2].path))
+            continue;
+        for (uint32_t k = 0; k < i->nsegment; k++) {
+            uint32_t at = i->segment[k].source;
+            if (at == from || (at && from && same_place(path, i->source[at - 1].path))) {
                 bytes += i->segment[k].bytes;
                 n++;
             }
+        }
         if (n)
-            fg_putf(o, "weights  %d, %" PRIu64 " bytes, in %s\n", n, bytes,
-                    from ? i->source[from - 1].path : "this file");
+            fg_putf(o, "weights  %d, %" PRIu64 " bytes, in %.*s\n", n, bytes,
+                    place_length(path), path);
     }
 }
 
