@@ -2,11 +2,12 @@
 """Measures every speed table of the README again, and writes them there.
 
     tables.py build/forge --models DIR [--write README.md] [--json OUT] [--only gpt2,smollm2-135m]
-              [--tables speed,precision,gemm,alpha] [--threads 1,2] [--rounds 3] [--budget 20] [--quick]
+              [--tables speed,start,precision,gemm,alpha] [--threads 1,2] [--rounds 3] [--budget 20] [--quick]
 
 DIR holds NAME.onnx, NAME-kv.onnx with a cache, perhaps NAME-f32.gguf for llama.cpp (tests/fullsize makes them).
 
   speed      peers.py: forge beside the engines that are installed, versions named, one interleaved run per model
+  start      bench-start: a .forge file from opening it to its first output, its memory, and two processes that share it
   precision  peers.py: forge with f32, bf16, int8 and int4 weights, OpenVINO in bf16, its default
   gemm       one product alone, M rows, [K,N] weights: percent of the machine's measured bound, one thread
   alpha      attention_gain.py: what fusing attention is worth
@@ -14,7 +15,7 @@ DIR holds NAME.onnx, NAME-kv.onnx with a cache, perhaps NAME-f32.gguf for llama.
 A table stands between `<!-- NAME table -->` and `<!-- NAME table end -->`; --write replaces what is between the marks
 that the file has, and prints the others. --quick runs everything once or twice: it shows that all works, not how fast.
 """
-import argparse, datetime, importlib.util, json, os, platform, re, shlex, subprocess, sys, tempfile
+import argparse, datetime, importlib.util, json, os, platform, re, shlex, shutil, subprocess, sys, tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = os.path.join(HERE, "..", "fullsize", "peers.py")
@@ -185,7 +186,42 @@ def alpha(a, records):
     return [f"Everything equal but the fusion of attention ({machine()}).", "", *lines]
 
 
-TABLES = {"speed": speed, "precision": precision, "gemm": gemm, "alpha": alpha}
+def memory(pid):
+    with open(f"/proc/{pid}/smaps_rollup") as f:
+        return {k: int(v) / 1024 for k, v in re.findall(r"^(\w+): +(\d+) kB", f.read(), re.M)}
+
+
+def start(a, records):
+    """bench-start in two processes: the first alone, then both, so that what they share shows."""
+    threads, rows = a.threads.split(",")[0], []
+    program = os.path.join(os.path.dirname(os.path.abspath(a.forge)), "bench-start")
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = os.path.join(folder, "model.forge")
+        for name, model in models(a):
+            subprocess.run([a.forge, "compile", model, "-o", artifact, "--cpu=native", f"--weights={folder}/w/"], check=True)
+            seen = []
+            for _ in range(1 if a.quick else 5):
+                with subprocess.Popen([program, artifact, str(a.seq), threads, str(a.iterations)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+                    r = json.loads(one.stdout.readline())
+                    r.update({"resident": memory(one.pid), "weights": sum(e.stat().st_size for e in os.scandir(folder + "/w")) / 2 ** 20})
+                    with subprocess.Popen([program, artifact, str(a.seq), threads, "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as two:
+                        two.stdout.readline()
+                        r["together"] = memory(one.pid)
+                        two.stdin.close()
+                    one.stdin.close()
+                r["beyond_ms"] = r["first_ms"] - r["run_ms"]
+                seen.append(r)
+            shutil.rmtree(folder + "/w")
+            records["start " + name] = seen
+            r = sorted(seen, key=lambda x: x["beyond_ms"])[len(seen) // 2]
+            rows.append([name, *(f"{r[k]:.1f}" for k in ("open_ms", "first_ms", "run_ms", "beyond_ms")), f"{r['weights']:.0f}",
+                         *(f"{r['resident'][k]:.0f}" for k in ("Rss", "Pss_Anon")), f"{r['together']['Pss']:.0f}"])
+    head = ["model", "open, ms", "to the first output, ms", "a later run, ms", "first beyond later, ms", "weights in files, MiB", "resident, MiB",
+            "of it not a file's, MiB", "share of one of two processes (Pss), MiB"]
+    return [f".forge files, {a.seq} tokens, {threads} thread(s), files in the page cache ({machine()}).", "", *table(head, rows)]
+
+
+TABLES = {"speed": speed, "start": start, "precision": precision, "gemm": gemm, "alpha": alpha}
 
 
 def replace(text, name, lines):
