@@ -42,7 +42,7 @@ typedef struct parts {
 static void
 add_part(parts *p, size_t from, size_t to, bool match)
 {
-    if (to > from)
+    if (to > from || match)
         FG_PUSH(p->a, p->v, p->n, p->cap) = (part){from, to, match};
 }
 

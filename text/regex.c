@@ -1,4 +1,6 @@
-/* regex.c - patterns of normalizers and pre-tokenizers, by PCRE2.
+/* regex.c - patterns of normalizers and pre-tokenizers, by PCRE2. Text is searched as
+ * the reference does: lines are what ^ and $ know, and a match may be empty, but not where
+ * the one before it ended.
  *
  * A pattern comes from a file, so a match may take a bounded number of steps; text is
  * well-formed UTF-8 already and is not checked again at each match.
@@ -9,6 +11,7 @@
 #include "text/tok.h"
 
 #define MATCH_STEPS 10000000
+#define MAX_PATTERN ((size_t)1 << 16)
 
 struct fg_regex {
     fg_regex *next;
@@ -32,8 +35,11 @@ fg_pattern_compile(fg_load *l, fg_pattern *p, fg_str regex)
     PCRE2_SIZE at;
     fg_regex *re = FG_NEW(l->a, fg_regex);
 
-    re->code = pcre2_compile((PCRE2_SPTR)regex.s, regex.n, PCRE2_UTF | PCRE2_UCP, &code,
-                             &at, NULL);
+    if (regex.n > MAX_PATTERN)
+        return fg_load_fail(l, "a pattern of %zu bytes is too long", regex.n);
+    regex = fg_pattern_translate(l->a, regex);
+    re->code = pcre2_compile((PCRE2_SPTR)regex.s, regex.n,
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &code, &at, NULL);
     if (!re->code) {
         PCRE2_UCHAR text[120];
         pcre2_get_error_message(code, text, sizeof text);
@@ -94,6 +100,7 @@ fg_match_text(fg_match *m, fg_str text)
 {
     m->text = text;
     m->at = 0;
+    m->last = SIZE_MAX;
 }
 
 static int
@@ -115,7 +122,7 @@ fg_match_next(fg_match *m)
 {
     if (!m->p->re)
         return next_text(m);
-    while (m->at < m->text.n) {
+    while (m->text.n && m->at <= m->text.n) {
         int rc = pcre2_match(m->p->re->code, (PCRE2_SPTR)m->text.s, m->text.n, m->at,
                              PCRE2_NO_UTF_CHECK, m->data, m->p->re->limits);
         if (rc == PCRE2_ERROR_NOMATCH)
@@ -123,12 +130,17 @@ fg_match_next(fg_match *m)
         if (rc < 0)
             return -1;
         const PCRE2_SIZE *hit = pcre2_get_ovector_pointer(m->data);
+        if (hit[0] < m->at || hit[1] < hit[0]) /* \K can do that */
+            return -1;
         m->from = hit[0];
         m->to = m->at = hit[1];
-        if (m->to > m->from)
+        if (m->to > m->from || m->to != m->last) {
+            m->last = m->to;
             return 1;
-        if (m->at < m->text.n)
-            fg_utf8_next(m->text, &m->at);
+        }
+        if (m->at == m->text.n)
+            break;
+        fg_utf8_next(m->text, &m->at);
     }
     return 0;
 }

@@ -39,6 +39,8 @@ typedef struct fg_pattern {
     fg_regex *re; /* NULL: text */
     fg_str text;
 } fg_pattern;
+/* As PCRE2 writes it. */
+fg_str fg_pattern_translate(fg_arena *a, fg_str pattern);
 bool fg_pattern_compile(fg_load *l, fg_pattern *p, fg_str regex);
 /* {"String": ".."} or {"Regex": ".."} */
 bool fg_pattern_load(fg_load *l, fg_pattern *p, const cJSON *o);
@@ -49,11 +51,11 @@ typedef struct fg_match {
     const fg_pattern *p;
     fg_str text;
     void *data; /* PCRE2's */
-    size_t at, from, to;
+    size_t at, from, to, last; /* last: where the match before ended */
 } fg_match;
 fg_match fg_match_new(fg_arena *a, const fg_pattern *p);
 void fg_match_text(fg_match *m, fg_str text);
-/* 1 and [from, to), never empty; 0 at the end; -1: the step limit was reached. */
+/* 1 and [from, to); 0 at the end; -1: the step limit was reached. */
 int fg_match_next(fg_match *m);
 
 /* ---- pieces of a text --------------------------------------------------------------- */

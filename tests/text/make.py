@@ -6,7 +6,7 @@
     make.py OUT --of FILE.json ..    other tokenizer files on both
     make.py OUT --bytes N            only bytes.json: N tokens, each one byte, numbered as bytes
 
-Then `build/test-text OUT`.  Wants tokenizers and sentencepiece (pinned in requirements.txt beside).
+Then `build/test-tokenizers OUT`.  Wants tokenizers and sentencepiece (pinned in requirements.txt beside).
 """
 import argparse, base64, json, os, sys, tempfile
 import sentencepiece
@@ -171,6 +171,16 @@ def behaviors():
                                 p.ByteLevel(add_prefix_space=False, use_regex=False)]), size=300)
 
 
+def patterns():
+    """What Ruby's regular expressions have and others do not; a space before each piece shows where it begins."""
+    t = byte_tokens(256)
+    split = [pre_tokenizers.Split(Regex(r), "isolated") for r in (
+        " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+", r"[\w&&[^a-m]&&\P{N}]+", r"\h{2}+", r"[^\W\d_x-]+", r"\p{Han}+",
+        r"[[:punct:]&&[^'\u2018\]]]", r"(?m:\n.)|^ |.$", r"\b\d", r"[a-c[^a-z\p{^Greek}[:^alpha:]]]", r"\p{Upper}{,2}", r"\x{e9}|[\x{5d0}-\x{5ff}-]")]
+    t.pre_tokenizer = pre_tokenizers.Sequence(split + [pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=False)])
+    return t
+
+
 def kinds():
     b = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -192,6 +202,7 @@ def kinds():
     yield "clip", clip()
     yield "added", added()
     yield "behaviors", behaviors()
+    yield "patterns", patterns()
 
 
 def byte_tokens(n):

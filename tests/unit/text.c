@@ -276,6 +276,67 @@ test_bounds(void)
     fg_ctx_free(cx);
 }
 
+static fg_tokenizer *
+with_pattern(fg_ctx *cx, const char *pattern)
+{
+    fg_text json = fg_text_new(fg_arena_new(cx));
+
+    fg_puts(&json, "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"");
+    for (const char *s = pattern; *s; s++)
+        fg_putf(&json, *s == '\\' || *s == '"' ? "\\%c" : "%c", *s);
+    fg_puts(&json, "\"}}," WORDS "}");
+    return parse(cx, json.s);
+}
+
+/* Random patterns of what patterns are made of are read or refused in one line. */
+static void
+test_patterns(void)
+{
+    static const char parts[] = "[]^-&&\\\\wWhpPux{}()?*+,|a:10L<#m";
+    uint64_t state = 3;
+    int taken = 0, refused = 0, many = 0;
+
+    for (int round = 0; round < 4000; round++) {
+        fg_ctx *cx = fg_ctx_new(NULL);
+        char pattern[40];
+        size_t n = fg_random_next(&state) % (sizeof pattern - 1);
+        for (size_t i = 0; i < n; i++)
+            pattern[i] = parts[fg_random_next(&state) % (sizeof parts - 1)];
+        pattern[n] = '\0';
+        fg_tokenizer *t = with_pattern(cx, pattern);
+        fg_ids ids = {0};
+        taken += t != NULL;
+        refused += !t;
+        if (t)
+            fg_tokenizer_encode(t, cx, fg_arena_new(cx), fg_str_of("a1-[w h\xc3\xa9]L\n"),
+                                false, &ids);
+        many += strchr(fg_first_error(cx), '\n') != NULL;
+        fg_tokenizer_free(t);
+        fg_ctx_free(cx);
+    }
+    expect(taken > 100 && refused > 100 && !many, "random patterns");
+}
+
+static void
+test_long_patterns(void)
+{
+    static const char *const part[] = {"[",    "[^",       "(",     "a{1}+",
+                                       "[a&&", "\\p{Han}", "[^\\W]"};
+
+    for (size_t k = 0; k < sizeof part / sizeof *part; k++)
+        for (size_t n = 60000; n < 80000; n += 10000) {
+            fg_ctx *cx = fg_ctx_new(NULL);
+            fg_text pattern = fg_text_new(fg_arena_new(cx));
+            while (pattern.n < n)
+                fg_puts(&pattern, part[k]);
+            fg_tokenizer *t = with_pattern(cx, pattern.s);
+            expect(t || !strchr(fg_first_error(cx), '\n'), part[k]);
+            expect(!t || n < 65536, "a pattern that is too long");
+            fg_tokenizer_free(t);
+            fg_ctx_free(cx);
+        }
+}
+
 /* A WordPiece model need not mark what continues a word. */
 static void
 test_no_prefix(void)
@@ -330,6 +391,8 @@ main(void)
     test_nucleus();
     test_hostile();
     test_bounds();
+    test_patterns();
+    test_long_patterns();
     test_no_prefix();
     test_stream();
     printf("%d passed, %d failed\n", passed, failed);
