@@ -50,7 +50,7 @@ void fg_regex_free_all(fg_regex *list);
 typedef struct fg_match {
     const fg_pattern *p;
     fg_str text;
-    void *data; /* PCRE2's */
+    void *data;                /* PCRE2's */
     size_t at, from, to, last; /* last: where the match before ended */
 } fg_match;
 fg_match fg_match_new(fg_arena *a, const fg_pattern *p);
