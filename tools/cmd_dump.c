@@ -140,6 +140,8 @@ compile(dump *x)
 {
     fg_compiled *c = &x->made;
 
+    /* What does not run may be for another kind of machine. */
+    c->no_link = x->to < TO_MEASURED;
     if (!load(x))
         return false;
     if (x->to < TO_FUSED)

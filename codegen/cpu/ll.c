@@ -183,7 +183,8 @@ ll_machine_new(const char *cpu, const char **why)
     }
     if (!describe(t, native)) {
         ll_machine_free(t);
-        *why = "the code generator does not know that CPU";
+        *why = "expected native, aarch64, or an x86-64 CPU that LLVM knows, such as "
+               "x86-64-v3";
         return NULL;
     }
     return t;
