@@ -258,6 +258,9 @@ FORGE_API int64_t forge_state_capacity(const forge_state *s);
 FORGE_API forge_status forge_state_truncate(forge_state *s, int64_t length);
 FORGE_API forge_status forge_state_fork(const forge_state *s,
                                         forge_state **out); /* a copy */
+/* A copy of a state of one sequence, as the state of a batch of `batch` equal ones. */
+FORGE_API forge_status forge_state_repeat(const forge_state *s, int64_t batch,
+                                          forge_state **out);
 /* What a past or present holds, packed; dims and data may be NULL. dims: valid until the
  * state changes. */
 FORGE_API forge_status forge_state_read(const forge_state *s, const char *name,

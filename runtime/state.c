@@ -195,19 +195,61 @@ forge_state_free(forge_state *s)
     s->cx->release(s->cx->user, s);
 }
 
-forge_status
-forge_state_fork(const forge_state *s, forge_state **out)
+/* The axis of sequences: the one that is neither fixed nor grows, with nothing but 1 before
+ * it; -1 when there is no such. */
+static int
+batch_axis(const fg_program *p, const fg_statedef *s, const int64_t *dim)
+{
+    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
+    int found = -1;
+
+    for (int k = 0; k < x->rank; k++) {
+        int symbolic = k != s->axis && p->value[x->dim[k]].op != FG_V_CONST;
+        if (symbolic && found >= 0)
+            return -1;
+        found = symbolic ? k : found;
+    }
+    for (int k = 0; k < found; k++)
+        if (dim[k] != 1)
+            return -1;
+    return found;
+}
+
+/* Sizes of t are those of s for `batch` sequences. */
+static forge_status
+widen(forge_state *t, const forge_state *s, int64_t batch)
 {
     const fg_program *p = s->p;
-    forge_state *t = new_state(s->cx, p);
+
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *d = &p->state[k];
+        memcpy(t->buf[k].dim, s->buf[k].dim, sizeof t->buf[k].dim);
+        int axis = batch > 1 ? batch_axis(p, d, s->buf[k].dim) : -1;
+        if (batch > 1 && (axis < 0 || s->buf[k].dim[axis] != 1))
+            return fg_fail(
+                s->cx, FORGE_UNSUPPORTED,
+                "input \"%s\": its state is not that of one sequence of a batch",
+                p->input[d->input].name);
+        if (batch > 1)
+            t->buf[k].dim[axis] = batch;
+    }
+    return FORGE_OK;
+}
+
+forge_status
+forge_state_repeat(const forge_state *s, int64_t batch, forge_state **out)
+{
+    const fg_program *p = s->p;
+    forge_state *t = batch > 0 ? new_state(s->cx, p) : NULL;
     forge_status e;
 
+    if (batch < 1)
+        return fg_fail(s->cx, FORGE_USAGE, "a state for %lld sequences",
+                       (long long)batch);
     if (!t)
         return fg_fail(s->cx, FORGE_OUT_OF_MEMORY, "out of memory");
     t->limit = s->limit;
-    for (uint32_t k = 0; k < p->nstate; k++)
-        memcpy(t->buf[k].dim, s->buf[k].dim, sizeof t->buf[k].dim);
-    if ((e = set_capacity(t, s->cx, s->capacity))) {
+    if ((e = widen(t, s, batch)) || (e = set_capacity(t, s->cx, s->capacity))) {
         forge_state_free(t);
         return e;
     }
@@ -215,13 +257,21 @@ forge_state_fork(const forge_state *s, forge_state **out)
     for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *d = &p->state[k];
         const fg_statebuf *b = &s->buf[k];
+        rows r = rows_of(p, d, b->dim);
         int64_t n = d->axis < 0 ? 1 : b->dim[d->axis],
                 room = in_place(d) ? s->capacity : n;
-        copy_rows(rows_of(p, d, b->dim), t->buf[k].mem[0].p, room, b->mem[b->now].p, room,
-                  n);
+        char *to = t->buf[k].mem[0].p;
+        for (int64_t i = 0; i < batch; i++, to += r.outer * room * r.bytes)
+            copy_rows(r, to, room, b->mem[b->now].p, room, n);
     }
     *out = t;
     return FORGE_OK;
+}
+
+forge_status
+forge_state_fork(const forge_state *s, forge_state **out)
+{
+    return forge_state_repeat(s, 1, out);
 }
 
 /* ---- questions and lengths ------------------------------------------------------------- */

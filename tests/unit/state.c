@@ -289,41 +289,64 @@ cut_and_fork(host *h, const float *want, size_t vocab)
     free(other);
 }
 
-/* Two sequences that say the same are each what one alone is. */
+/* Tokens [from, to) in two sequences that say the same: each is what one alone is. */
+static void
+run_two(host *h, int from, int to, const float *want, size_t vocab, const char *what)
+{
+    int64_t ids[2 * TOKENS], ones[2 * TOKENS], position[2 * TOKENS];
+    int64_t now[] = {2, to - from}, all[] = {2, to};
+
+    for (int k = 0; k < 2 * TOKENS; k++) {
+        ones[k] = 1;
+        ids[k] = h->ids[from + k % (to - from)];
+        position[k] = from + k % (to - from);
+    }
+    for (int i = 0; i < forge_model_inputs(h->m); i++) {
+        const char *name = forge_model_input(h->m, i, NULL, NULL);
+        bool mask = strstr(name, "mask") != NULL;
+        if (!strstr(name, "past"))
+            forge_bind_input(h->r, name, FORGE_I64, 2, mask ? all : now,
+                             mask                       ? ones
+                             : strstr(name, "position") ? position
+                                                        : ids);
+    }
+    if (!expect(!forge_execute(h->r), what, forge_message(h->cx)))
+        return;
+    const float *rows = forge_output(h->r, "logits", NULL, NULL, NULL);
+    for (int b = 0; b < 2; b++)
+        expect(near(rows + (b + 1) * (to - from) * (int)vocab - vocab,
+                    want + (to - 1) * vocab, vocab),
+               what, "differ from one");
+}
+
 static void
 two_sequences(host *h, const float *want, size_t vocab)
 {
-    int64_t ids[2 * TOKENS], ones[2 * TOKENS], position[2 * TOKENS];
-    forge_state *s;
+    float *now = malloc(vocab * sizeof *now);
+    forge_state *s, *two = NULL, *none = NULL;
 
     expect(!forge_state_new(h->cx, h->m, 2, 3, 0, &s), "new", forge_message(h->cx));
     forge_run_attach(h->r, s);
-    for (int from = 0, to = 4; from < TOKENS; from = to, to = TOKENS) {
-        int64_t now[] = {2, to - from}, all[] = {2, to};
-        for (int k = 0; k < 2 * TOKENS; k++) {
-            ones[k] = 1;
-            ids[k] = h->ids[from + k % (to - from)];
-            position[k] = from + k % (to - from);
-        }
-        for (int i = 0; i < forge_model_inputs(h->m); i++) {
-            const char *name = forge_model_input(h->m, i, NULL, NULL);
-            bool mask = strstr(name, "mask") != NULL;
-            if (!strstr(name, "past"))
-                forge_bind_input(h->r, name, FORGE_I64, 2, mask ? all : now,
-                                 mask                       ? ones
-                                 : strstr(name, "position") ? position
-                                                            : ids);
-        }
-        if (!expect(!forge_execute(h->r), "two sequences", forge_message(h->cx)))
-            break;
-        const float *all_rows = forge_output(h->r, "logits", NULL, NULL, NULL);
-        for (int b = 0; b < 2; b++)
-            expect(near(all_rows + (b + 1) * (to - from) * (int)vocab - vocab,
-                        want + (to - 1) * vocab, vocab),
-                   "two sequences", "differ from one");
-    }
+    run_two(h, 0, 4, want, vocab, "two sequences");
+    run_two(h, 4, TOKENS, want, vocab, "two sequences");
+    expect(forge_state_repeat(s, 2, &none) == FORGE_UNSUPPORTED, "repeat two",
+           "accepted");
     forge_run_attach(h->r, NULL);
     forge_state_free(s);
+    forge_state_new(h->cx, h->m, 1, 4, 0, &s);
+    forge_run_attach(h->r, s);
+    if (feed(h, 0, 4))
+        step(h, now);
+    expect(forge_state_repeat(s, 0, &none) == FORGE_USAGE, "repeat 0", "accepted");
+    if (expect(!forge_state_repeat(s, 2, &two), "repeat", forge_message(h->cx))) {
+        forge_run_attach(h->r, two);
+        run_two(h, 4, TOKENS, want, vocab, "two that were one");
+        expect(forge_state_length(s) == 4, "repeat", "grew with its origin");
+    }
+    forge_run_attach(h->r, NULL);
+    forge_state_free(two);
+    forge_state_free(s);
+    free(now);
 }
 
 /* The host may say where presents go; a byte too few is refused. */
