@@ -1,16 +1,17 @@
 /* kernels.c - every operation through the code generator, against the evaluator.
  *
- *     test-kernels [-O0|-O1] [--cpu=NAME] [OP|programs ..]
+ *     test-kernels [-O0|-O1] [--cpu=NAME] [--c] [OP|programs ..]
  *
  * Elementwise operations are taken from ops.def, on all their types and on shapes that
  * broadcast in every way; the rest from kernels.def. Cases of one operation make one
  * module: instructions that have nothing to do with each other, operands as inputs,
  * results as outputs. Whole modules are in programs.def. Each is evaluated, compiled,
- * and run on one thread and on three, which must agree bit for bit.
+ * and run on one thread and on three, which must agree bit for bit. --c: as C instead.
  */
 #include "codegen/compile.h"
 #include "ir/eval.h"
 #include "runtime/rt.h"
+#include "tests/as_c.h"
 #include "tests/lab.h"
 
 #include <math.h>
@@ -52,6 +53,7 @@ static int ncases, passed, failed, level = 1;
 static const char *cpu; /* NULL: this machine */
 static char *const *only;
 static int nonly;
+static bool as_c;
 
 /* ---- text of a module -------------------------------------------------------------- */
 
@@ -318,8 +320,13 @@ build(void *arg)
     o.opt = level;
     o.cpu = cpu;
     o.check = 1;
-    t->built = make_inputs(t) && fg_eval(t->c.m, t->c.a, t->in, t->want, NULL) &&
-               fg_compile_module(&t->c, &o);
+    t->built = make_inputs(t) && fg_eval(t->c.m, t->c.a, t->in, t->want, NULL);
+    if (as_c) {
+        o.skip = "pack,states";
+        t->c.report = fg_report_new(t->c.a);
+    }
+    t->built =
+        t->built && (as_c ? fg_compile_passes(&t->c, &o) : fg_compile_module(&t->c, &o));
 }
 
 static void
@@ -411,7 +418,12 @@ run(void *arg)
     fg_tensor *got = FG_NEWN(t->c.a, fg_tensor, (size_t)t->c.m->noutput);
     fg_tensor *again = FG_NEWN(t->c.a, fg_tensor, (size_t)t->c.m->noutput);
 
-    t->ran = run_once(t, 1, got) && run_once(t, 3, again);
+    if (as_c) {
+        t->ran = as_c_run(&t->c, t->in, got, t->why, sizeof t->why);
+        again = got;
+    } else {
+        t->ran = run_once(t, 1, got) && run_once(t, 3, again);
+    }
     for (int p = 0, k = 0, result = 0; t->ran && p < t->c.m->noutput; p++) {
         if (result == t->list[k].nout) {
             result = 0;
@@ -674,6 +686,8 @@ main(int argc, char **argv)
             level = atoi(argv[1] + 2);
         else if (!strncmp(argv[1], "--cpu=", 6))
             cpu = argv[1] + 6;
+        else if (!strcmp(argv[1], "--c"))
+            as_c = true;
     }
     only = argv + 1;
     nonly = argc - 1;

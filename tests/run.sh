@@ -90,6 +90,7 @@ if [ "$fast" != fast ]; then
     stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models
     stage diff-on-models sh tests/check_diff.sh build/forge $models
     stage stages-as-text sh tests/check_stages.sh build/forge $models
+    stage kernels-as-c build/test-kernels --c
     stage cases make_cases
     stage conformance .venv/bin/python tests/conformance/run_cases.py --forge build/forge --cases "$cases" \
         --scope tests/conformance/scope.tsv --class core,extended --baseline tests/conformance/baseline.tsv --jobs 2

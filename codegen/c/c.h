@@ -44,6 +44,7 @@ typedef struct cc {
     /* Another buffer of the plan, for one function; gives its name in the caller. */
     const char *(*buffer)(void *user, const fg_type *t, const char *meaning);
     void *user;
+    bool careful; /* products of sizes must not overflow */
     bool failed;
 } cc;
 
@@ -54,8 +55,13 @@ void cc_close(cc *c);
 const char *cc_expr(cc *c, fg_expr e);
 const char *cc_plus(cc *c, const char *a, const char *b);
 const char *cc_times(cc *c, const char *a, const char *b);
-const char *cc_type(fg_dtype d);       /* of a value in a variable */
-const char *cc_store_type(fg_dtype d); /* of an element of an array */
+const char *cc_type(fg_dtype d);                 /* of a value in a variable */
+const char *cc_store_type(fg_dtype d);           /* of an element of an array */
+const char *cc_sum_type(fg_dtype d);             /* of sums of them */
+const char *cc_bound(fg_dtype d, bool greatest); /* the least or the greatest of a type */
+/* A double, truncated and saturated if the type is one of integers. */
+const char *cc_from_double(cc *c, fg_dtype d, const char *x);
+const char *cc_load(cc *c, const char *array, const fg_type *t, const char *const *at);
 const char *cc_offset(cc *c, const fg_type *t, const char *const *at);
 /* Opens a loop over n elements; the name of its variable, "0" when n is 1 and there is none. */
 const char *cc_for(cc *c, char letter, int k, fg_expr n);
@@ -77,15 +83,16 @@ const char *cc_value(cc *c, fg_reg r, const char *const *at);
 /* The same where r is broadcast to a shape of so many axes. */
 const char *cc_value_in(cc *c, fg_reg r, int rank, const char *const *at);
 bool cc_pulled(fg_op op);
-/* The least and the greatest integer of a type, two arguments; NULL: not with saturate(). */
-const char *cc_limits(fg_dtype d);
 /* r, through views only, is in an array: pulling it again and again costs nothing. */
 bool cc_is_cheap(const cc *c, fg_reg r);
 
 /* nest.c, nn.c: the loops of an instruction that is not pulled, with its result in
  * `target`. False when there are none. */
-bool cc_nest(cc *c, const fg_inst *i, const char *target);
+bool cc_nest(cc *c, const fg_inst *i, const char *const *target);
 bool cc_nest_nn(cc *c, const fg_inst *i, const char *target);
+bool cc_nest_window(cc *c, const fg_inst *i, const char *target);
+bool cc_resize(cc *c, const fg_inst *i, const char *target);
+bool cc_nest_find(cc *c, const fg_inst *i, const char *const *target);
 
 /* helpers.c: of the functions that C does not have, those that the text calls. */
 void cc_put_helpers(fg_text *o, const char *text);

@@ -36,6 +36,29 @@ zero_point(cc *c, const fg_inst *i, int k, int rank, const char *const *at, int 
     return cc_value_in(c, i->in[k], rank, from);
 }
 
+/* A row of x in memory, each `run` elements rounded to multiples of 1/127 of their largest
+ * magnitude. */
+static const char *
+rounded_row(cc *c, const fg_inst *i, const char *const *ax, int64_t run, const char *n)
+{
+    const fg_type *x = fg_rt(c->m, i->in[0]);
+    fg_type row = fg_type_make(FG_f32, 1, &x->dim[x->rank - 1]);
+    const char *t = cc_temp(c, &row);
+
+    cc_open(c, "for (int64_t lo = 0; lo < %s; lo += %lld)", n, (long long)run);
+    cc_line(c, "const int64_t hi = least(lo + %lld, %s);", (long long)run, n);
+    cc_line(c, "float peak = 0;");
+    cc_open(c, "for (int64_t r = lo; r < hi; r++)");
+    cc_line(c, "%s[r] = (float)%s;", t, cc_value_in(c, i->in[0], x->rank, ax));
+    cc_line(c, "peak = fmaxf(peak, fabsf(%s[r]));", t);
+    cc_close(c);
+    cc_line(c, "const float steps = peak > 0 ? 127 / peak : 0, step = peak / 127;");
+    cc_line(c, "for (int64_t r = lo; r < hi; r++)");
+    cc_line(c, "    %s[r] = nearbyintf(%s[r] * steps) * step;", t, t);
+    cc_close(c);
+    return t;
+}
+
 static bool
 product(cc *c, const fg_inst *i, const char *target)
 {
@@ -43,29 +66,84 @@ product(cc *c, const fg_inst *i, const char *target)
     bool flt = fg_is_float(x->dtype), ints = i->op == FG_OP_matmul_int;
     bool ta = !ints && FG_GET(i, matmul, trans_a).i,
          tb = !ints && FG_GET(i, matmul, trans_b).i;
-    int n = o->rank;
+    int64_t round = ints ? 0 : FG_GET(i, matmul, round).i;
+    int n = o->rank, open = 0;
+    const char *sum = flt ? "double" : "uint64_t", *row = NULL;
+    const char *depth = cc_expr(c, x->dim[x->rank - (ta ? 2 : 1)]);
     cc_index at, ax, ay;
 
-    if (!ints && FG_GET(i, matmul, round).i)
-        return cc_refuse(c, i, "rows that are rounded");
-    int open = cc_for_all(c, o, 0, at);
-    cc_line(c, "%s sum = 0;", flt ? "double" : "int64_t");
-    cc_open(c, "for (int64_t r = 0; r < %s; r++)",
-            cc_expr(c, x->dim[x->rank - (ta ? 2 : 1)]));
+    open = cc_for_all(c, o, round ? 1u << (n - 1) : 0, at);
     with(ax, at, n, n - (ta ? 2 : 1), "r");
-    with(ay, at, n, n - (tb ? 1 : 2), "r");
     if (ta)
         ax[n - 1] = at[n - 2];
+    if (round) {
+        row = rounded_row(c, i, &ax[n - x->rank], round, depth);
+        int outer = c->depth;
+        at[n - 1] = cc_for(c, 'i', n - 1, o->dim[n - 1]);
+        open += c->depth - outer;
+    }
+    cc_line(c, "%s sum = 0;", sum);
+    cc_open(c, "for (int64_t r = 0; r < %s; r++)", depth);
+    with(ay, at, n, n - (tb ? 1 : 2), "r");
     if (tb)
         ay[n - 2] = at[n - 1];
-    const char *a = cc_value_in(c, i->in[0], n, ax), *b = cc_value_in(c, i->in[1], n, ay);
+    const char *a = row ? fg_format(c->a, "%s[r]", row) : cc_value_in(c, i->in[0], n, ax),
+               *b = cc_value_in(c, i->in[1], n, ay);
     const char *za = ints ? zero_point(c, i, 2, n, at, n - 2) : NULL,
                *zb = ints ? zero_point(c, i, 3, n, at, n - 1) : NULL;
     if (za)
         a = fg_format(c->a, "(%s - %s)", a, za);
     if (zb)
         b = fg_format(c->a, "(%s - %s)", b, zb);
-    cc_line(c, "sum += (%s)%s * %s;", flt ? "double" : "int64_t", a, b);
+    cc_line(c, "sum += (%s)%s * (%s)%s;", sum, a, sum, b);
+    cc_close(c);
+    cc_store(c, target, o, at, fg_format(c->a, "(%s)sum", cc_type(o->dtype)));
+    cc_close_all(c, open);
+    return true;
+}
+
+/* ---- panels -------------------------------------------------------------------------------- */
+
+static bool
+panels(cc *c, const fg_inst *i, const char *target)
+{
+    const fg_type *x = fg_rt(c->m, i->in[0]), *o = fg_rt(c->m, i->out[0]);
+    bool trans = FG_GET(i, panels, trans).i;
+    cc_index at;
+    int open = cc_for_all(c, o, 0, at);
+
+    cc_line(c, "const int64_t column = %s;",
+            cc_plus(c, cc_times(c, at[0], cc_expr(c, o->dim[2])), at[2]));
+    cc_line(c, "%s v = 0;", cc_type(o->dtype));
+    cc_open(c, "if (column < %s)", cc_expr(c, x->dim[trans ? 0 : 1]));
+    cc_line(c, "v = %s;",
+            cc_value(c, i->in[0],
+                     (const char *const[]){trans ? "column" : at[1],
+                                           trans ? at[1] : "column"}));
+    cc_close(c);
+    cc_store(c, target, o, at, "v");
+    cc_close_all(c, open);
+    return true;
+}
+
+static bool
+matmul_panels(cc *c, const fg_inst *i, const char *target)
+{
+    const fg_type *o = fg_rt(c->m, i->out[0]), *y = fg_rt(c->m, i->in[1]);
+    const char *width = cc_expr(c, y->dim[2]);
+    int n = o->rank;
+    cc_index at, ax;
+    int open = cc_for_all(c, o, 0, at);
+
+    cc_line(c, "double sum = 0;");
+    cc_open(c, "for (int64_t r = 0; r < %s; r++)", cc_expr(c, y->dim[1]));
+    with(ax, at, n, n - 1, "r");
+    const char *a = cc_value_in(c, i->in[0], n, ax);
+    const char *b = cc_value(
+        c, i->in[1],
+        (const char *const[]){fg_format(c->a, "%s / (%s)", at[n - 1], width), "r",
+                              fg_format(c->a, "%s %% (%s)", at[n - 1], width)});
+    cc_line(c, "sum += (double)%s * %s;", a, b);
     cc_close(c);
     cc_store(c, target, o, at, fg_format(c->a, "(%s)sum", cc_type(o->dtype)));
     cc_close_all(c, open);
@@ -78,38 +156,12 @@ static const struct reduction {
     fg_op op;
     const char *start, *flt, *integer;
 } reductions[] = {
-    {FG_OP_reduce_sum, "0", "sum + %s", "sum + %s"},
-    {FG_OP_reduce_mean, "0", "sum + %s", "sum + %s"},
-    {FG_OP_reduce_prod, "1", "sum * %s", "sum * %s"},
-    {FG_OP_reduce_max, NULL, "larger(sum, %s)", "most(sum, %s)"},
-    {FG_OP_reduce_min, NULL, "smaller(sum, %s)", "least(sum, %s)"},
+    {FG_OP_reduce_sum, "0", "sum + %s", "sum + (uint64_t)%s"},
+    {FG_OP_reduce_mean, "0", "sum + %s", "sum + (uint64_t)%s"},
+    {FG_OP_reduce_prod, "1", "sum * %s", "sum * (uint64_t)%s"},
+    {FG_OP_reduce_max, NULL, "larger(sum, %s)", "%s > sum ? %s : sum"},
+    {FG_OP_reduce_min, NULL, "smaller(sum, %s)", "%s < sum ? %s : sum"},
 };
-
-/* The least value for a maximum, the greatest for a minimum. */
-static const char *
-start_of(const struct reduction *r, fg_dtype d)
-{
-    bool most = r->op == FG_OP_reduce_max;
-
-    if (r->start)
-        return r->start;
-    if (fg_is_float(d))
-        return most ? "-INFINITY" : "INFINITY";
-    switch (d) {
-    case FG_i64:
-        return most ? "INT64_MIN" : "INT64_MAX";
-    case FG_i32:
-        return most ? "INT32_MIN" : "INT32_MAX";
-    case FG_i8:
-        return most ? "-128" : "127";
-    case FG_u8:
-        return most ? "0" : "255";
-    case FG_bool:
-        return most ? "0" : "1";
-    default:
-        return NULL;
-    }
-}
 
 static bool
 reduce(cc *c, const fg_inst *i, const struct reduction *r, const char *target)
@@ -118,16 +170,18 @@ reduce(cc *c, const fg_inst *i, const struct reduction *r, const char *target)
     const fg_attr *axes = &i->attr[0];
     const fg_type *x = fg_rt(c->m, i->in[0]), *o = fg_rt(c->m, i->out[0]);
     bool flt = fg_is_float(x->dtype), keep = i->attr[1].i;
-    const char *start = start_of(r, x->dtype), *count = "1";
+    /* Sums and products of integers wrap. */
+    const char *type = !flt && r->start ? "uint64_t" : cc_sum_type(x->dtype);
+    const char *start =
+        r->start ? r->start : cc_bound(x->dtype, r->op == FG_OP_reduce_min);
+    const char *count = "1";
     unsigned gone = 0;
     cc_index at, from;
 
-    if (!start)
-        return cc_refuse(c, i, "of this type");
     for (int k = 0; k < axes->n; k++)
         gone |= 1u << axes->is[k];
     int open = cc_for_all(c, o, 0, at), inner = 0;
-    cc_line(c, "%s sum = %s;", flt ? "double" : "int64_t", start);
+    cc_line(c, "%s sum = %s;", type, start);
     for (int k = 0, j = 0; k < x->rank; k++) {
         if (gone >> k & 1) {
             int depth = c->depth;
@@ -140,40 +194,17 @@ reduce(cc *c, const fg_inst *i, const struct reduction *r, const char *target)
         }
     }
     const char *v = cc_value(c, i->in[0], from);
-    cc_line(c, "sum = %s;", fg_format(c->a, flt ? r->flt : r->integer, v));
+    cc_line(c, "sum = %s;", fg_format(c->a, flt ? r->flt : r->integer, v, v));
     cc_close_all(c, inner);
     if (i->op == FG_OP_reduce_mean && flt)
         cc_line(c, "sum /= (double)(%s);", count);
     else if (i->op == FG_OP_reduce_mean)
-        cc_line(c, "sum = int_div(sum, %s);", count);
+        cc_line(c,
+                fg_dtypes[x->dtype].cls == FG_CLASS_SINT
+                    ? "sum = (uint64_t)int_div((int64_t)sum, %s);"
+                    : "sum = uint_div(sum, (uint64_t)(%s));",
+                count);
     cc_store(c, target, o, at, fg_format(c->a, "(%s)sum", cc_type(o->dtype)));
-    cc_close_all(c, open);
-    return true;
-}
-
-static bool
-arg(cc *c, const fg_inst *i, const char *target)
-{
-    bool most = i->op == FG_OP_argmax;
-    int axis = (int)(most ? FG_GET(i, argmax, axis).i : FG_GET(i, argmin, axis).i);
-    bool last = most ? FG_GET(i, argmax, last).i : FG_GET(i, argmin, last).i,
-         keep = most ? FG_GET(i, argmax, keep).i : FG_GET(i, argmin, keep).i;
-    const fg_type *x = fg_rt(c->m, i->in[0]), *o = fg_rt(c->m, i->out[0]);
-    cc_index at, from;
-    int open = cc_for_all(c, o, 0, at);
-
-    for (int k = 0; k < x->rank; k++)
-        from[k] = k == axis ? "r" : at[keep || k < axis ? k : k - 1];
-    cc_line(c, "%s best = 0;", cc_type(x->dtype));
-    cc_line(c, "int64_t where = 0;");
-    cc_open(c, "for (int64_t r = 0; r < %s; r++)", cc_expr(c, x->dim[axis]));
-    const char *v = cc_value(c, i->in[0], from);
-    cc_open(c, "if (r == 0 || %s %s%s best)", v, most ? ">" : "<", last ? "=" : "");
-    cc_line(c, "best = %s;", v);
-    cc_line(c, "where = r;");
-    cc_close(c);
-    cc_close(c);
-    cc_store(c, target, o, at, "where");
     cc_close_all(c, open);
     return true;
 }
@@ -188,7 +219,8 @@ cumsum(cc *c, const fg_inst *i, const char *target)
     cc_index at;
     int open = cc_for_all(c, o, 1u << axis, at);
 
-    cc_line(c, "%s sum = 0;", fg_is_float(o->dtype) ? "double" : "int64_t");
+    const char *type = fg_is_float(o->dtype) ? "double" : "uint64_t";
+    cc_line(c, "%s sum = 0;", type);
     cc_open(c, "for (int64_t r = 0; r < %s; r++)", n);
     at[axis] = "r";
     if (FG_GET(i, cumsum, reverse).i) {
@@ -197,10 +229,10 @@ cumsum(cc *c, const fg_inst *i, const char *target)
     }
     const char *v = cc_value(c, i->in[0], at);
     if (!before)
-        cc_line(c, "sum += %s;", v);
+        cc_line(c, "sum += (%s)%s;", type, v);
     cc_store(c, target, o, at, fg_format(c->a, "(%s)sum", cc_type(o->dtype)));
     if (before)
-        cc_line(c, "sum += %s;", v);
+        cc_line(c, "sum += (%s)%s;", type, v);
     cc_close(c);
     cc_close_all(c, open);
     return true;
@@ -253,15 +285,20 @@ pad(cc *c, const fg_inst *i, const char *target)
     int open = cc_for_all(c, o, 0, at);
 
     for (int k = 0; k < o->rank; k++) {
-        fg_expr before = FG_GET(i, pad, before).es[k];
-        const char *n = cc_expr(c, x->dim[k]);
-        if (fg_e_is(c->m->ex, before, 0) &&
-            fg_e_is(c->m->ex, FG_GET(i, pad, after).es[k], 0)) {
+        fg_exprs *ex = c->m->ex;
+        fg_expr zero = fg_ec(ex, 0), before = FG_GET(i, pad, before).es[k],
+                after = FG_GET(i, pad, after).es[k];
+        if (before == zero && after == zero) {
             from[k] = at[k];
             continue;
         }
-        const char *f = fg_format(c->a, "f%d", k);
-        const char *place = fg_format(c->a, "%s - (%s)", at[k], cc_expr(c, before));
+        /* What is cropped is gone before anything is repeated. */
+        fg_expr first = fg_emax(ex, fg_esub(ex, zero, before), zero),
+                lost = fg_emax(ex, fg_esub(ex, zero, after), zero);
+        const char *n = cc_expr(c, fg_esub(ex, fg_esub(ex, x->dim[k], first), lost)),
+                   *f = fg_format(c->a, "f%d", k);
+        const char *place =
+            fg_format(c->a, "%s - (%s)", at[k], cc_expr(c, fg_emax(ex, before, zero)));
         if (!strcmp(mode, "edge"))
             place = fg_format(c->a, "most(0, least(%s, %s - 1))", place, n);
         else if (!strcmp(mode, "reflect"))
@@ -271,7 +308,7 @@ pad(cc *c, const fg_inst *i, const char *target)
         else
             fg_putf(&inside, "%s%s >= 0 && %s < %s", inside.n ? " && " : "", f, f, n);
         cc_line(c, "const int64_t %s = %s;", f, place);
-        from[k] = f;
+        from[k] = cc_plus(c, f, cc_expr(c, first));
     }
     if (i->nin > 1 && i->in[1])
         fill = cc_value_in(c, i->in[1], 0, NULL);
@@ -285,24 +322,24 @@ pad(cc *c, const fg_inst *i, const char *target)
 }
 
 /* What goes to a place where there is something already. */
-static bool
+static void
 combine(cc *c, const fg_inst *i, const char *how, const char *target,
         const char *const *to, const char *v)
 {
     const fg_type *o = fg_rt(c->m, i->out[0]);
-    const char *old = fg_format(c->a, "%s[%s]", target, cc_offset(c, o, to));
+    const char *old = cc_load(c, target, o, to);
     bool flt = fg_is_float(o->dtype);
+    const char *sum = flt ? "" : "(uint64_t)";
 
-    if (strcmp(how, "none") && (o->dtype == FG_f16 || o->dtype == FG_bf16))
-        return cc_refuse(c, i, "of this type");
     if (!strcmp(how, "add") || !strcmp(how, "mul"))
-        v = fg_format(c->a, "%s %c %s", old, *how == 'a' ? '+' : '*', v);
-    else if (!strcmp(how, "max"))
-        v = fg_format(c->a, "%s(%s, %s)", flt ? "larger" : "most", old, v);
-    else if (!strcmp(how, "min"))
-        v = fg_format(c->a, "%s(%s, %s)", flt ? "smaller" : "least", old, v);
+        v = fg_format(c->a, "%s%s %c %s%s", sum, old, *how == 'a' ? '+' : '*', sum, v);
+    else if (strcmp(how, "none") && flt)
+        v = fg_format(c->a, "%s(%s, %s)", strcmp(how, "max") ? "smaller" : "larger", old,
+                      v);
+    else if (strcmp(how, "none"))
+        v = fg_format(c->a, "%s %c %s ? %s : %s", v, strcmp(how, "max") ? '<' : '>', old,
+                      v, old);
     cc_store(c, target, o, to, v);
-    return true;
 }
 
 static bool
@@ -317,10 +354,10 @@ scatter_elements(cc *c, const fg_inst *i, const char *target)
     cc_line(c, "const int64_t p = place(%s, %s);", cc_value(c, i->in[1], at),
             cc_expr(c, o->dim[axis]));
     with(to, at, o->rank, axis, "p");
-    bool ok = combine(c, i, FG_GET(i, scatter_elements, how).s, target, to,
-                      cc_value(c, i->in[2], at));
+    combine(c, i, FG_GET(i, scatter_elements, how).s, target, to,
+            cc_value(c, i->in[2], at));
     cc_close_all(c, open);
-    return ok;
+    return true;
 }
 
 static bool
@@ -345,40 +382,40 @@ scatter_nd(cc *c, const fg_inst *i, const char *target)
     }
     for (int k = (int)depth; k < o->rank; k++)
         to[k] = at[lead + k - (int)depth];
-    bool ok = combine(c, i, FG_GET(i, scatter_nd, how).s, target, to,
-                      cc_value(c, i->in[2], at));
+    combine(c, i, FG_GET(i, scatter_nd, how).s, target, to, cc_value(c, i->in[2], at));
     cc_close_all(c, open);
-    return ok;
+    return true;
 }
 
 /* ---- which --------------------------------------------------------------------------------- */
 
 bool
-cc_nest(cc *c, const fg_inst *i, const char *target)
+cc_nest(cc *c, const fg_inst *i, const char *const *target)
 {
     for (size_t k = 0; k < sizeof reductions / sizeof *reductions; k++)
         if (reductions[k].op == i->op)
-            return reduce(c, i, &reductions[k], target);
+            return reduce(c, i, &reductions[k], *target);
     switch (i->op) {
     case FG_OP_matmul:
     case FG_OP_matmul_int:
-        return product(c, i, target);
-    case FG_OP_argmax:
-    case FG_OP_argmin:
-        return arg(c, i, target);
+        return product(c, i, *target);
+    case FG_OP_panels:
+        return panels(c, i, *target);
+    case FG_OP_matmul_panels:
+        return matmul_panels(c, i, *target);
     case FG_OP_cumsum:
-        return cumsum(c, i, target);
+        return cumsum(c, i, *target);
     case FG_OP_concat:
-        return concat(c, i, target);
+        return concat(c, i, *target);
     case FG_OP_append:
-        return append(c, i, target);
+        return append(c, i, *target);
     case FG_OP_pad:
-        return pad(c, i, target);
+        return pad(c, i, *target);
     case FG_OP_scatter_elements:
-        return scatter_elements(c, i, target);
+        return scatter_elements(c, i, *target);
     case FG_OP_scatter_nd:
-        return scatter_nd(c, i, target);
+        return scatter_nd(c, i, *target);
     default:
-        return cc_nest_nn(c, i, target);
+        return cc_nest_find(c, i, target);
     }
 }

@@ -1,4 +1,4 @@
-/* nn.c - loops of softmax, the norms, rotary embedding, attention and convolution. */
+/* nn.c - loops of softmax, the norms, rotary embedding and attention. */
 #include "codegen/c/c.h"
 
 static const char *
@@ -148,10 +148,11 @@ put_rounding(cc *c, const fg_inst *i, fg_roundat where, const char *v)
             continue;
         const char *s = cc_value_in(c, round[k].scale, 0, NULL),
                    *z = cc_value_in(c, round[k].zero, 0, NULL);
-        if (!cc_limits(t->dtype))
-            cc_refuse(c, i, "rounded to this type");
-        cc_line(c, "%s = (double)(saturate(nearbyint(%s(%s / %s)) + %s, %s) - %s) * %s;",
-                v, wide ? "" : "(float)", v, s, z, cc_limits(t->dtype), z, s);
+        cc_line(c, "%s = ((double)%s - %s) * %s;", v,
+                cc_from_double(c, t->dtype,
+                               fg_format(c->a, "nearbyint(%s(%s / %s)) + %s",
+                                         wide ? "" : "(float)", v, s, z)),
+                z, s);
     }
 }
 
@@ -240,6 +241,7 @@ attention(cc *c, const fg_inst *i, const char *target)
     at[2] = "s";
     cc_line(c, "const int64_t group = %s / (%s / %s);", at[1], cc_expr(c, q->dim[1]),
             cc_expr(c, k->dim[1]));
+    cc_line(c, "(void)group;"); /* without keys nothing is read */
     if (lengths)
         cc_line(c, "const int64_t length = %s;", cc_value(c, lengths, at));
     if (FG_GET(i, attention, causal).i || FG_GET(i, attention, left).i >= 0 ||
@@ -288,54 +290,6 @@ attention(cc *c, const fg_inst *i, const char *target)
     return true;
 }
 
-/* ---- convolution --------------------------------------------------------------------------- */
-
-static bool
-conv(cc *c, const fg_inst *i, const char *target)
-{
-    const fg_type *x = fg_rt(c->m, i->in[0]), *w = fg_rt(c->m, i->in[1]),
-                  *o = fg_rt(c->m, i->out[0]);
-    bool flt = fg_is_float(x->dtype);
-    int64_t group = FG_GET(i, conv, group).i;
-    const char *acc = flt ? "double" : "int64_t";
-    cc_index at, from, tap;
-    int open = cc_for_all(c, o, 0, at), depth;
-
-    cc_line(c, "%s sum = %s;", acc, operand(i, 2) ? cc_value(c, i->in[2], &at[1]) : "0");
-    depth = c->depth;
-    tap[0] = at[1];
-    tap[1] = cc_for(c, 'r', 1, w->dim[1]);
-    from[0] = at[0];
-    from[1] = tap[1];
-    if (group > 1)
-        from[1] = cc_plus(
-            c,
-            fg_format(c->a, "%s / (%s) * %s", at[1],
-                      cc_expr(c, fg_ediv(c->m->ex, w->dim[0], fg_ec(c->m->ex, group))),
-                      cc_expr(c, w->dim[1])),
-            tap[1]);
-    for (int k = 2; k < x->rank; k++) {
-        const char *f = fg_format(c->a, "f%d", k);
-        /* A loop in any case: what lies outside leaves it. */
-        tap[k] = fg_format(c->a, "r%d", k);
-        cc_open(c, "for (int64_t %s = 0; %s < %s; %s++)", tap[k], tap[k],
-                cc_expr(c, w->dim[k]), tap[k]);
-        cc_line(c, "const int64_t %s = %s * %lld + %s * %lld - %lld;", f, at[k],
-                (long long)FG_GET(i, conv, stride).is[k - 2], tap[k],
-                (long long)FG_GET(i, conv, dilation).is[k - 2],
-                (long long)FG_GET(i, conv, before).is[k - 2]);
-        cc_line(c, "if (%s < 0 || %s >= %s)", f, f, cc_expr(c, x->dim[k]));
-        cc_line(c, "    continue;");
-        from[k] = f;
-    }
-    const char *a = cc_value(c, i->in[0], from), *b = cc_value(c, i->in[1], tap);
-    cc_line(c, "sum += (%s)%s * %s;", acc, a, b);
-    cc_close_all(c, c->depth - depth);
-    cc_store(c, target, o, at, fg_format(c->a, "(%s)sum", cc_type(o->dtype)));
-    cc_close_all(c, open);
-    return true;
-}
-
 bool
 cc_nest_nn(cc *c, const fg_inst *i, const char *target)
 {
@@ -349,9 +303,7 @@ cc_nest_nn(cc *c, const fg_inst *i, const char *target)
         return rope(c, i, target);
     case FG_OP_attention:
         return attention(c, i, target);
-    case FG_OP_conv:
-        return conv(c, i, target);
     default:
-        return cc_refuse(c, i, "");
+        return cc_nest_window(c, i, target);
     }
 }

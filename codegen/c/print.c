@@ -91,6 +91,8 @@ cc_times(cc *c, const char *a, const char *b)
         return b;
     if (!strcmp(b, "1"))
         return a;
+    if (c->careful)
+        return fg_format(c->a, "times(%s, %s)", a, b);
     return fg_format(c->a, "%s * %s", closed(c, a), closed(c, b));
 }
 
@@ -166,6 +168,51 @@ cc_store_type(fg_dtype d)
 }
 
 const char *
+cc_sum_type(fg_dtype d)
+{
+    return fg_is_float(d)                      ? "double"
+           : fg_dtypes[d].cls == FG_CLASS_SINT ? "int64_t"
+                                               : "uint64_t";
+}
+
+const char *
+cc_bound(fg_dtype d, bool greatest)
+{
+    static const char *const text[FG_NDTYPES][2] = {[FG_f32] = {"-INFINITY", "INFINITY"},
+                                                    [FG_f64] = {"-INFINITY", "INFINITY"},
+                                                    [FG_f16] = {"-INFINITY", "INFINITY"},
+                                                    [FG_bf16] = {"-INFINITY", "INFINITY"},
+                                                    [FG_i64] = {"INT64_MIN", "INT64_MAX"},
+                                                    [FG_i32] = {"INT32_MIN", "INT32_MAX"},
+                                                    [FG_i16] = {"-32768", "32767"},
+                                                    [FG_i8] = {"-128", "127"},
+                                                    [FG_i4] = {"-8", "7"},
+                                                    [FG_u64] = {"0", "UINT64_MAX"},
+                                                    [FG_u32] = {"0", "UINT32_MAX"},
+                                                    [FG_u16] = {"0", "65535"},
+                                                    [FG_u8] = {"0", "255"},
+                                                    [FG_u4] = {"0", "15"},
+                                                    [FG_bool] = {"0", "1"}};
+
+    return text[d][greatest];
+}
+
+const char *
+cc_from_double(cc *c, fg_dtype d, const char *x)
+{
+    if (fg_is_float(d))
+        return fg_format(c->a, "(%s)(%s)", cc_type(d), x);
+    if (d == FG_bool)
+        return fg_format(c->a, "(%s) != 0", x);
+    if (d == FG_u64)
+        return fg_format(c->a, "saturate_u64(%s)", x);
+    if (d == FG_i64)
+        return fg_format(c->a, "saturate(%s, -0x1p63, 0x1p63)", x);
+    return fg_format(c->a, "(%s)saturate(%s, %s, %s)", cc_type(d), x, cc_bound(d, false),
+                     cc_bound(d, true));
+}
+
+const char *
 cc_offset(cc *c, const fg_type *t, const char *const *at)
 {
     const char *off = "0";
@@ -173,6 +220,18 @@ cc_offset(cc *c, const fg_type *t, const char *const *at)
     for (int k = 0; k < t->rank; k++)
         off = cc_plus(c, cc_times(c, off, cc_expr(c, t->dim[k])), at[k]);
     return off;
+}
+
+const char *
+cc_load(cc *c, const char *array, const fg_type *t, const char *const *at)
+{
+    const char *off = cc_offset(c, t, at), *name = fg_dtypes[t->dtype].name;
+
+    if (t->dtype == FG_f16 || t->dtype == FG_bf16)
+        return fg_format(c->a, "%s(%s[%s])", name, array, off);
+    if (fg_dtypes[t->dtype].bits < 8)
+        return fg_format(c->a, "%s(%s, %s)", name, array, off);
+    return fg_format(c->a, "%s[%s]", array, off);
 }
 
 const char *
@@ -205,7 +264,7 @@ cc_store(cc *c, const char *array, const fg_type *t, const char *const *at,
         cc_line(c, "%s[%s] = to_%s((float)(%s));", array, off, fg_dtypes[t->dtype].name,
                 value);
     else if (fg_dtypes[t->dtype].bits < 8)
-        cc_refuse(c, c->kernel, "it writes elements of 4 bits");
+        cc_line(c, "put4(%s, %s, (int)(%s));", array, off, value);
     else
         cc_line(c, "%s[%s] = %s;", array, off, value);
 }

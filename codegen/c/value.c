@@ -18,7 +18,7 @@ static const struct {
     const char *flt, *sgn, *uns;
 } rows[] = {
     {FG_OP_neg, "-%s", "-(uint64_t)%s", "-(uint64_t)%s"},
-    {FG_OP_abs, "fabs(%s)", "llabs(%s)", "%s"},
+    {FG_OP_abs, "fabs(%s)", "int_abs(%s)", "%s"},
     {FG_OP_sign, "sign(%s)", "(int)sign((double)%s)", "%s != 0"},
     {FG_OP_sqrt, "sqrt(%s)"}, {FG_OP_rsqrt, "1 / sqrt(%s)"}, {FG_OP_recip, "1 / %s"},
     {FG_OP_exp, "exp(%s)"}, {FG_OP_log, "log(%s)"},
@@ -30,17 +30,16 @@ static const struct {
     {FG_OP_gelu_tanh, "gelu_tanh(%s)"}, {FG_OP_silu, "silu(%s)"},
     {FG_OP_softplus, "softplus(%s)"}, {FG_OP_relu, "relu(%s)", "most(%s, 0)", "%s"},
     {FG_OP_floor, "floor(%s)"}, {FG_OP_ceil, "ceil(%s)"}, {FG_OP_round, "nearbyint(%s)"},
-    {FG_OP_isnan, "isnan(%s)"},
+    {FG_OP_isnan, "isnan(%s) != 0"}, {FG_OP_isinf, ""},
     {FG_OP_not, NULL, NULL, "!%s"}, {FG_OP_bitnot, NULL, "~%s", "~%s"},
     {FG_OP_add, "%s + %s", "(uint64_t)%s + (uint64_t)%s", "%s + %s"},
     {FG_OP_sub, "%s - %s", "(uint64_t)%s - (uint64_t)%s", "%s - %s"},
     {FG_OP_mul, "%s * %s", "(uint64_t)%s * (uint64_t)%s", "(uint64_t)%s * %s"},
-    {FG_OP_div, "%s / %s", "int_div(%s, %s)"},
-    {FG_OP_mod, "float_mod(%s, %s)", "int_mod(%s, %s)"},
-    {FG_OP_fmod, "fmod(%s, %s)", "int_rem(%s, %s)"},
-    {FG_OP_pow, "pow(%s, %s)"},
-    {FG_OP_min, "smaller(%s, %s)", "least(%s, %s)"},
-    {FG_OP_max, "larger(%s, %s)", "most(%s, %s)"},
+    {FG_OP_div, "%s / %s", "int_div(%s, %s)", "uint_div(%s, %s)"},
+    {FG_OP_mod, "float_mod(%s, %s)", "int_mod(%s, %s)", "uint_rem(%s, %s)"},
+    {FG_OP_fmod, "fmod(%s, %s)", "int_rem(%s, %s)", "uint_rem(%s, %s)"},
+    {FG_OP_min, "smaller(%s, %s)", "least(%s, %s)", "uint_least(%s, %s)"},
+    {FG_OP_max, "larger(%s, %s)", "most(%s, %s)", "uint_most(%s, %s)"},
     {FG_OP_eq, "%s == %s", "%s == %s", "%s == %s"}, {FG_OP_ne, "%s != %s", "%s != %s", "%s != %s"},
     {FG_OP_lt, "%s < %s", "%s < %s", "%s < %s"}, {FG_OP_le, "%s <= %s", "%s <= %s", "%s <= %s"},
     {FG_OP_gt, "%s > %s", "%s > %s", "%s > %s"}, {FG_OP_ge, "%s >= %s", "%s >= %s", "%s >= %s"},
@@ -74,24 +73,10 @@ named(cc *c, fg_dtype d, const char *expr)
     if (d == FG_f16 || d == FG_bf16)
         expr = fg_format(c->a, "%s(to_%s((float)(%s)))", fg_dtypes[d].name,
                          fg_dtypes[d].name, expr);
+    if (fg_dtypes[d].bits < 8)
+        expr = fg_format(c->a, "wrap_%s((int)(%s))", fg_dtypes[d].name, expr);
     cc_line(c, "const %s %s = %s;", cc_type(d), v, expr);
     return v;
-}
-
-const char *
-cc_limits(fg_dtype d)
-{
-    static const char *const text[FG_NDTYPES] = {[FG_i64] = "-0x1p63, 0x1p63",
-                                                 [FG_i32] = "INT32_MIN, INT32_MAX",
-                                                 [FG_i16] = "-32768, 32767",
-                                                 [FG_i8] = "-128, 127",
-                                                 [FG_i4] = "-8, 7",
-                                                 [FG_u32] = "0, UINT32_MAX",
-                                                 [FG_u16] = "0, 65535",
-                                                 [FG_u8] = "0, 255",
-                                                 [FG_u4] = "0, 15"};
-
-    return text[d];
 }
 
 static const char *
@@ -103,9 +88,65 @@ cast(cc *c, const fg_inst *i, const char *x)
         return fg_format(c->a, "%s != 0", x);
     if (!fg_is_float(from) || fg_is_float(to))
         return fg_format(c->a, "(%s)%s", cc_type(to), x);
-    if (!cc_limits(to))
-        cc_refuse(c, i, "to u64");
-    return fg_format(c->a, "saturate(%s, %s)", x, cc_limits(to) ? cc_limits(to) : "");
+    return cc_from_double(c, to, x);
+}
+
+/* The same bits. Of 16 bits, those of floats are what arrays hold. */
+static const char *
+bitcast(cc *c, const fg_inst *i, const char *x)
+{
+    fg_dtype from = fg_rt(c->m, i->in[0])->dtype, to = fg_rt(c->m, i->out[0])->dtype;
+    const char *name = fg_dtypes[fg_is_float(to) ? to : from].name;
+    bool short_from = from == FG_f16 || from == FG_bf16,
+         short_to = to == FG_f16 || to == FG_bf16;
+
+    if (fg_is_float(from))
+        x = short_from        ? fg_format(c->a, "to_%s(%s)", fg_dtypes[from].name, x)
+            : fg_is_float(to) ? x
+                              : fg_format(c->a, "bits_of_%s(%s)", name, x);
+    if (fg_is_float(to) && (short_to || !fg_is_float(from)))
+        x = short_to ? fg_format(c->a, "%s((uint16_t)%s)", name, x)
+                     : fg_format(c->a, "%s_of_bits((uint%d_t)%s)", name,
+                                 fg_dtypes[to].bits, x);
+    return x;
+}
+
+static const char *
+isinf_form(const fg_inst *i)
+{
+    bool neg = FG_GET(i, isinf, neg).i, pos = FG_GET(i, isinf, pos).i;
+
+    return neg && pos ? "isinf(%s) != 0"
+           : neg      ? "%s == -INFINITY"
+           : pos      ? "%s == INFINITY"
+                      : "((void)%s, 0)";
+}
+
+/* The exponent has a type of its own. */
+static const char *
+power(cc *c, const fg_inst *i, const char *x, const char *y)
+{
+    fg_dtype d = fg_rt(c->m, i->in[0])->dtype, e = fg_rt(c->m, i->in[1])->dtype;
+
+    if (fg_is_float(d))
+        return fg_format(c->a, "pow(%s, (double)%s)", x, y);
+    if (fg_is_float(e))
+        return cc_from_double(c, d, fg_format(c->a, "pow((double)%s, %s)", x, y));
+    return fg_format(c->a, "%s((uint64_t)%s, %s)",
+                     fg_dtypes[e].cls == FG_CLASS_SINT ? "int_pow" : "uint_pow", x, y);
+}
+
+static const char *
+shift(cc *c, const fg_inst *i, const char *x, const char *n)
+{
+    fg_dtype d = fg_rt(c->m, i->in[0])->dtype;
+    bool left = i->op == FG_OP_shl, sgn = fg_dtypes[d].cls == FG_CLASS_SINT;
+
+    return fg_format(c->a, "%s(%s, (uint64_t)%s, %d)",
+                     left  ? "shift_left"
+                     : sgn ? "shift_signed"
+                           : "shift_right",
+                     left ? fg_format(c->a, "(uint64_t)%s", x) : x, n, fg_dtypes[d].bits);
 }
 
 static const char *
@@ -116,8 +157,22 @@ arithmetic(cc *c, const fg_inst *i, const char *const *at)
 
     for (int k = 0; k < i->nin && k < 3; k++)
         x[k] = cc_value_in(c, i->in[k], t->rank, at);
-    if (i->op == FG_OP_cast)
+    switch (i->op) {
+    case FG_OP_cast:
         return named(c, t->dtype, cast(c, i, x[0]));
+    case FG_OP_bitcast:
+        return named(c, t->dtype, bitcast(c, i, x[0]));
+    case FG_OP_pow:
+        return named(c, t->dtype, power(c, i, x[0], x[1]));
+    case FG_OP_shl:
+    case FG_OP_shr:
+        return named(c, t->dtype, shift(c, i, x[0], x[1]));
+    case FG_OP_isinf:
+        form = isinf_form(i);
+        break;
+    default:
+        break;
+    }
     if (!form) {
         cc_refuse(c, i, "of this type");
         return "0";
@@ -304,6 +359,33 @@ gather(cc *c, const fg_inst *i, const char *const *at)
 }
 
 static const char *
+gather_nd(cc *c, const fg_inst *i, const char *const *at)
+{
+    const fg_type *x = fg_rt(c->m, i->in[0]), *n = fg_rt(c->m, i->in[1]);
+    int batch = (int)FG_GET(i, gather_nd, batch).i, lead = n->rank - 1;
+    int64_t depth;
+    cc_index tuple, from;
+
+    if (!fg_e_const(c->m->ex, n->dim[lead], &depth)) {
+        cc_refuse(c, i, "tuples of an open length");
+        return "0";
+    }
+    for (int k = 0; k < lead; k++)
+        tuple[k] = at[k];
+    for (int k = 0; k < x->rank; k++) {
+        if (k < batch || k >= batch + depth) {
+            from[k] = at[k < batch ? k : lead + k - batch - (int)depth];
+            continue;
+        }
+        tuple[lead] = fg_format(c->a, "%d", k - batch);
+        from[k] =
+            as_word(c, fg_format(c->a, "place(%s, %s)", cc_value(c, i->in[1], tuple),
+                                 cc_expr(c, x->dim[k])));
+    }
+    return cc_value(c, i->in[0], from);
+}
+
+static const char *
 scale_of(cc *c, const fg_inst *i, int operand, int64_t axis, int64_t block,
          const char *const *at)
 {
@@ -332,13 +414,9 @@ grid(cc *c, const fg_inst *i, const char *const *at)
 
     if (!to)
         return named(c, d, fg_format(c->a, "((double)%s - %s) * %s", x, zero, scale));
-    if (!cc_limits(d)) {
-        cc_refuse(c, i, "to this type");
-        return "0";
-    }
-    return named(c, d,
-                 fg_format(c->a, "saturate(nearbyint(%s / %s) + %s, %s)", x, scale, zero,
-                           cc_limits(d)));
+    return named(
+        c, d,
+        cc_from_double(c, d, fg_format(c->a, "nearbyint(%s / %s) + %s", x, scale, zero)));
 }
 
 /* ---- the element --------------------------------------------------------------------------- */
@@ -349,7 +427,8 @@ is_arithmetic(fg_op op)
     for (size_t k = 0; k < sizeof rows / sizeof *rows; k++)
         if (rows[k].op == op)
             return true;
-    return op == FG_OP_cast;
+    return op == FG_OP_cast || op == FG_OP_bitcast || op == FG_OP_pow ||
+           op == FG_OP_shl || op == FG_OP_shr;
 }
 
 bool
@@ -357,7 +436,8 @@ cc_pulled(fg_op op)
 {
     return is_arithmetic(op) || fg_op_is(op, FG_T_VIEW) || op == FG_OP_iota ||
            op == FG_OP_symvec || op == FG_OP_const || op == FG_OP_gather ||
-           op == FG_OP_gather_elements || op == FG_OP_quantize || op == FG_OP_dequantize;
+           op == FG_OP_gather_elements || op == FG_OP_gather_nd || op == FG_OP_quantize ||
+           op == FG_OP_dequantize;
 }
 
 bool
@@ -369,19 +449,6 @@ cc_is_cheap(const cc *c, fg_reg r)
         r = i->in[0];
     i = fg_def(c->m, r);
     return c->array[r] || fg_is_op(i, FG_OP_const) || fg_is_op(i, FG_OP_iota);
-}
-
-static const char *
-load(cc *c, fg_reg r, const char *const *at)
-{
-    const fg_type *t = fg_rt(c->m, r);
-    const char *off = cc_offset(c, t, at), *name = fg_dtypes[t->dtype].name;
-
-    if (t->dtype == FG_f16 || t->dtype == FG_bf16)
-        return fg_format(c->a, "%s(%s[%s])", name, c->array[r], off);
-    if (fg_dtypes[t->dtype].bits < 8)
-        return fg_format(c->a, "%s(%s, %s)", name, c->array[r], off);
-    return fg_format(c->a, "%s[%s]", c->array[r], off);
 }
 
 static const char *
@@ -397,6 +464,8 @@ pull(cc *c, const fg_inst *i, const char *const *at)
     case FG_OP_gather:
     case FG_OP_gather_elements:
         return gather(c, i, at);
+    case FG_OP_gather_nd:
+        return gather_nd(c, i, at);
     case FG_OP_quantize:
     case FG_OP_dequantize:
         return grid(c, i, at);
@@ -412,7 +481,7 @@ cc_value(cc *c, fg_reg r, const char *const *at)
     fg_text key = fg_text_new(c->a);
 
     if (c->array[r])
-        return load(c, r, at);
+        return cc_load(c, c->array[r], fg_rt(c->m, r), at);
     if (!i || !cc_pulled(i->op)) {
         cc_refuse(c, i ? i : c->kernel, "");
         return "0";
