@@ -344,23 +344,24 @@ share(compile *c)
 /* ---- emission
  * ----------------------------------------------------------------------------------- */
 
-/* Elements of a region's parameter that are read: of a table that is only looked up, as
- * many as are found. */
+/* Elements of a region's parameter, or of a view of it, that are read: of a table that is
+ * only looked up, as many as are found. */
 static fg_expr
-elements_read(fg_em *e, fg_reg param)
+elements_read(fg_em *e, fg_reg r)
 {
     fg_exprs *x = e->m->ex;
-    fg_expr whole = fg_type_count(x, fg_rt(e->m, param)), found = fg_ec(x, 0);
+    fg_expr whole = fg_type_count(x, fg_rt(e->m, r)), found = fg_ec(x, 0);
     fg_each_inst(e->region, i)
         for (int k = 0; k < i->nin; k++) {
-            if (i->in[k] != param || (k == 0 && fg_appends_in_place(e->m, i)))
+            if (i->in[k] != r || (k == 0 && fg_appends_in_place(e->m, i)))
                 continue;
-            bool part = i->op == FG_OP_slice ||
-                        (k == 0 && (i->op == FG_OP_gather || i->op == FG_OP_gather_nd ||
-                                    i->op == FG_OP_gather_elements));
-            if (!part)
+            if (k == 0 && fg_op_is(i->op, FG_T_VIEW))
+                found = fg_eadd(x, found, elements_read(e, i->out[0]));
+            else if (k == 0 && (i->op == FG_OP_gather || i->op == FG_OP_gather_nd ||
+                                i->op == FG_OP_gather_elements))
+                found = fg_eadd(x, found, fg_type_count(x, fg_rt(e->m, i->out[0])));
+            else
                 return whole;
-            found = fg_eadd(x, found, fg_type_count(x, fg_rt(e->m, i->out[0])));
         }
     return fg_emin(x, whole, found);
 }
