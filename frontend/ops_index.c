@@ -362,38 +362,24 @@ fg_onnx_scatter_nd(fg_node *n)
            fg_yield(n, scatter_nd(n, fg_need(n, 0), fg_need(n, 1), fg_need(n, 2), how));
 }
 
-/* Rows start[b] + s of axis `axis` become row s of update. The index tuples name all
- * axes up to it, so that each update row is one run in memory and the cache can change
- * in place. */
+/* Rows start[b] + s of axis `axis` become row s of update. */
 fg_reg
 fg_cache_write(fg_node *n, fg_reg cache, fg_reg update, fg_reg start, int axis,
                bool circular)
 {
-    fg_expr dim[FG_MAXRANK];
-    fg_reg part[FG_MAXRANK];
-    int rank = axis + 2;
-
     if (!cache || !update)
         return 0;
-    if (rank > FG_MAXRANK) {
-        fg_node_error(n, "rank %d is above the limit of %d", rank, FG_MAXRANK);
+    fg_reg rows =
+        fg_iota_along(n, fg_dim(n, update, axis), start ? 1 : 0, start ? 2 : 1, FG_i64);
+    if (start)
+        rows = E2(add, rows, fg_along(n, fg_emit_cast(n->b, start, FG_i64), 0, 2));
+    if (circular)
+        rows = E2(mod, rows, fg_sym_scalar(n, fg_dim(n, cache, axis), FG_i64));
+    if (!rows)
         return 0;
-    }
-    for (int a = 0; a <= axis; a++)
-        dim[a] = fg_dim(n, update, a);
-    dim[axis + 1] = fg_c(n, 1);
-    for (int a = 0; a <= axis; a++) {
-        fg_reg at = fg_iota_along(n, dim[a], a, rank, FG_i64);
-        if (a == axis && start)
-            at = E2(add, at, fg_along(n, fg_emit_cast(n->b, start, FG_i64), 0, rank));
-        if (a == axis && circular)
-            at = E2(mod, at, fg_sym_scalar(n, fg_dim(n, cache, axis), FG_i64));
-        part[a] = at ? fg_emit_expand(n->b, at, rank, dim) : 0;
-        if (!part[a])
-            return 0;
-    }
-    fg_reg index = axis ? fg_emit_concat(n->b, axis + 1, part, rank - 1) : part[0];
-    return scatter_nd(n, cache, index, update, "none");
+    fg_inst *i = fg_inst_begin(n->b, FG_OP_append, 3, (fg_reg[]){cache, update, rows});
+    FG_SET(i, append, axis).i = axis;
+    return fg_inst_finish(n->b, i, NULL, 0) ? i->out[0] : 0;
 }
 
 bool

@@ -175,6 +175,26 @@ fg_eval_concat(fg_evalcall *c)
     return true;
 }
 
+static bool
+append_rows(fg_evalcall *c, int axis)
+{
+    const fg_tensor *x = &c->in[0], *y = &c->in[1], *rows = &c->in[2];
+    int64_t n = y->dim[axis], each = fg_span(y, axis + 1, y->rank);
+    int64_t outer = fg_span(y, 0, axis), heads = y->rank ? fg_span(y, 1, axis) : 1;
+
+    if (!fg_eval_copy(c))
+        return false;
+    for (int64_t o = 0; o < outer; o++)
+        for (int64_t k = 0; k < n; k++) {
+            int64_t b = rows->rank == 2 ? o / heads : 0;
+            int64_t row = (int64_t)fg_num_get(rows, b * n + k).u;
+            for (int64_t j = 0; row >= 0 && row < x->dim[axis] && j < each; j++)
+                fg_tensor_move(&c->out[0], (o * x->dim[axis] + row) * each + j, y,
+                               (o * n + k) * each + j);
+        }
+    return true;
+}
+
 bool
 fg_eval_append(fg_evalcall *c)
 {
@@ -183,6 +203,8 @@ fg_eval_append(fg_evalcall *c)
     fg_walk w = fg_walk_new(y->rank, y->dim);
     int64_t at, to[FG_MAXRANK];
 
+    if (c->i->nin > 2 && c->i->in[2])
+        return append_rows(c, axis);
     if (!fg_eval_expr(c, FG_GET(c->i, append, at).e, &at))
         return false;
     if (at < 0 || at > x->dim[axis] - y->dim[axis])

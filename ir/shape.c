@@ -280,6 +280,21 @@ fg_shape_concat(fg_infer *s)
     return true;
 }
 
+/* One row number for each element of y along the axis, for all alike or for each of axis 0. */
+static bool
+append_rows(fg_infer *s, int axis)
+{
+    const fg_type *y = &s->in[1], *rows = &s->in[2];
+    if (FG_GET(s->i, append, at).e != FG_E_BAD)
+        return fg_infer_error(s, "both rows and `at` say where");
+    if (rows->rank < 1 || rows->rank > 2 || (rows->rank == 2 && axis == 0) ||
+        !fg_unify(s->m, rows->dim[rows->rank - 1], y->dim[axis]) ||
+        (rows->rank == 2 && !fg_unify(s->m, rows->dim[0], y->dim[0])))
+        return fg_infer_error(s, "rows %s for %s on axis %d", fg_type_text(s->m, rows),
+                              fg_type_text(s->m, y), axis);
+    return true;
+}
+
 bool
 fg_shape_append(fg_infer *s)
 {
@@ -298,12 +313,14 @@ fg_shape_append(fg_infer *s)
                                   fg_dim_text(s->m, x->dim[d]),
                                   fg_dim_text(s->m, y->dim[d]), d, fg_type_text(s->m, x),
                                   fg_type_text(s->m, y));
+    s->out[0] = *x;
+    if (s->i->nin > 2 && s->i->in[2])
+        return append_rows(s, (int)axis);
     if (at == FG_E_BAD || fg_e_lo(e, at) < 0 ||
         fg_e_lo(e, fg_eadd(e, at, y->dim[axis])) > fg_e_hi(e, x->dim[axis]))
         return fg_infer_error(s, "%s does not fit into %s from %s on",
                               fg_type_text(s->m, y), fg_type_text(s->m, x),
                               fg_dim_text(s->m, at));
-    s->out[0] = *x;
     return true;
 }
 

@@ -267,9 +267,30 @@ concat(cc *c, const fg_inst *i, const char *target)
 }
 
 static bool
+append_rows(cc *c, const fg_inst *i, const char *target)
+{
+    int axis = (int)FG_GET(i, append, axis).i;
+    const fg_type *o = fg_rt(c->m, i->out[0]);
+    cc_index at, to;
+
+    int open = cc_for_all(c, fg_rt(c->m, i->in[1]), 0, at);
+    const char *row[] = {at[0], at[axis]};
+    bool each = fg_rt(c->m, i->in[2])->rank == 2;
+    cc_line(c, "const int64_t p = %s;", cc_value(c, i->in[2], each ? row : row + 1));
+    cc_open(c, "if (p >= 0 && p < %s)", cc_expr(c, o->dim[axis]));
+    with(to, at, o->rank, axis, "p");
+    cc_store(c, target, o, to, cc_value(c, i->in[1], at));
+    cc_close(c);
+    cc_close_all(c, open);
+    return true;
+}
+
+static bool
 append(cc *c, const fg_inst *i, const char *target)
 {
     copy_to(c, i, i->in[0], -1, "0", target);
+    if (i->nin > 2 && i->in[2])
+        return append_rows(c, i, target);
     copy_to(c, i, i->in[1], (int)FG_GET(i, append, axis).i,
             cc_expr(c, FG_GET(i, append, at).e), target);
     return true;

@@ -43,6 +43,7 @@ static const struct {
     {FG_OP_matmul_panels, NULL, fg_gen_matmul, 8},
     {FG_OP_panels, NULL, fg_gen_panels, 4},
     {FG_OP_conv, fg_conv_takes, fg_gen_conv, 8},
+    {FG_OP_append, fg_rows_append, fg_gen_append, 2},
     {FG_OP_append, fg_appends_in_place, fg_gen_loops, 1},
     {FG_OP_softmax, NULL, fg_gen_rows, 3},
     {FG_OP_layernorm, NULL, fg_gen_rows, 3},
