@@ -481,14 +481,35 @@ check_ports(verifier *v)
     return true;
 }
 
-/* In place: the one append begins where the valid part ends and makes the output, and the
- * capacity is a symbol of its own, so that nothing else says what it is. */
+/* The output is the input with something appended: first, when it grows, behind what is
+ * valid, and up to what is valid next; then to rows that are found while running. */
+static bool
+appends_only(fg_module *m, const fg_state *s)
+{
+    fg_reg r = m->output[s->output].reg, x;
+    const fg_inst *i;
+    bool grown = false;
+    while ((i = fg_append_of(m, r, &x))) {
+        fg_expr at = FG_GET(i, append, at).e;
+        if (FG_GET(i, append, axis).i != s->axis || grown)
+            return false;
+        grown = at != FG_E_BAD;
+        if (grown && (at != s->length ||
+                      fg_eadd(m->ex, at, fg_rt(m, i->in[1])->dim[s->axis]) != s->next))
+            return false;
+        r = x;
+    }
+    return r == m->input[s->input].reg && r != m->output[s->output].reg &&
+           (grown || s->length == s->next);
+}
+
+/* In place: nothing but appending changes it, and the capacity is a symbol of its own, so
+ * that nothing else says what it is. */
 static bool
 check_in_place(verifier *v, const fg_state *s, const char *name)
 {
     fg_module *m = v->m;
     const fg_type *t = fg_rt(m, m->input[s->input].reg);
-    fg_reg x;
     fg_sym capacity;
     if (!check_expr(v, NULL, s->length, "a state's length") ||
         !check_expr(v, NULL, s->next, "a state's next length"))
@@ -510,10 +531,7 @@ check_in_place(verifier *v, const fg_state *s, const char *name)
         if (m->state[k].length != FG_E_BAD && m->state[k].next != s->next &&
             fg_state_capacity(m, &m->state[k]) == t->dim[s->axis])
             return fault(v, NULL, "state \"%s\": another one has its capacity", name);
-    const fg_inst *i = fg_append_of(m, m->output[s->output].reg, &x);
-    if (!i || x != m->input[s->input].reg || FG_GET(i, append, axis).i != s->axis ||
-        FG_GET(i, append, at).e != s->length || fg_e_lo(m->ex, s->length) < 0 ||
-        fg_eadd(m->ex, s->length, fg_rt(m, i->in[1])->dim[s->axis]) != s->next)
+    if (fg_e_lo(m->ex, s->length) < 0 || !appends_only(m, s))
         return fault(v, NULL, "state \"%s\": the output is not the input, appended to",
                      name);
     return true;

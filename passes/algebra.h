@@ -30,7 +30,8 @@ typedef struct fg_rule {
 #define FG_RULE(op, run, differs, law) {FG_OP_##op, run, FG_DIFFERS_##differs, law},
 
 /* Terminated by a row without function. */
-extern const fg_rule fg_rules_arith[], fg_rules_cast[], fg_rules_view[], fg_rules_index[];
+extern const fg_rule fg_rules_arith[], fg_rules_cast[], fg_rules_view[], fg_rules_index[],
+    fg_rules_cache[]; /* for the states pass */
 
 /* What the first rule of the table that applies makes of i; 0 when none does. */
 fg_reg fg_rules_apply(fg_build *b, fg_inst *i, const fg_rule *table);

@@ -13,11 +13,21 @@
  * that appending leaves alone. What the joined part is made of may therefore not
  * depend on the input, and all other readers must come later.
  *
+ * Caches of one size, and those that are padded first, are written at rows that are found
+ * while running. The same rewriting, with length = next when the size stays; zeros are
+ * appended for padding. Any row may change, so nobody else may read the input at all.
+ *
  * By name: what else looks like a cache (`past_conv.0` and `present_conv.0`) changes
  * places with its output between runs. Nothing is rewritten; a wrong guess costs nothing,
  * since states are used only by hosts that ask for them.
  */
+#include "passes/algebra.h"
 #include "passes/pass.h"
+
+enum {
+    MAXWRITE = 4,
+    MAXCHAIN = 32
+}; /* writes into one cache; between input and output */
 
 /* ---- in place ----------------------------------------------------------------------- */
 
@@ -65,20 +75,73 @@ read_before(const fg_inst *at, fg_reg r)
     return false;
 }
 
+/* An output made of an input by joining something on behind it, or zeros that are then
+ * written over, and by writing rows into it. */
+typedef struct cache {
+    int input, axis;
+    fg_inst *grow;            /* concat or pad; NULL: the size stays */
+    fg_inst *write[MAXWRITE]; /* appends to rows, the last first */
+    int nwrite;
+} cache;
+
 static bool
-fits(fg_module *m, const fg_inst *i, int *input)
+pads_behind(fg_module *m, const fg_inst *i, int axis)
 {
-    if (!fg_is_op(i, FG_OP_concat) || i->nin != 2 || i->block != m->body ||
-        i->in[0] == i->in[1])
+    const fg_attr *before = &FG_GET(i, pad, before), *after = &FG_GET(i, pad, after);
+    double fill = 0;
+
+    if (strcmp(FG_GET(i, pad, mode).s, "constant") ||
+        (i->nin > 1 && i->in[1] && !(fg_const_splat(m, i->in[1], &fill) && fill == 0)))
         return false;
-    *input = input_of(m, i->in[0]);
-    if (*input == m->ninput || !can_be_state(m, *input))
-        return false;
-    int axis = (int)FG_GET(i, concat, axis).i;
-    fg_expr length = fg_rt(m, i->in[0])->dim[axis], next = fg_rt(m, i->out[0])->dim[axis];
+    for (int d = 0; d < before->n; d++)
+        if (!fg_e_is(m->ex, before->es[d], 0) ||
+            (d != axis && !fg_e_is(m->ex, after->es[d], 0)))
+            return false;
+    return fg_e_le(m->ex, fg_rt(m, i->in[0])->dim[axis], fg_rt(m, i->out[0])->dim[axis]);
+}
+
+/* From the output back to what may be an input. What lies between is read by nobody else. */
+static fg_reg
+walk_back(fg_module *m, fg_reg r, const uint32_t *uses, cache *c)
+{
+    fg_inst *i = fg_def(m, r);
+
+    while (fg_is_op(i, FG_OP_append) && i->block == m->body && i->nin > 2 && i->in[2]) {
+        int axis = (int)FG_GET(i, append, axis).i;
+        if (c->nwrite == MAXWRITE || (c->nwrite && axis != c->axis) ||
+            uses[i->in[0]] != 1)
+            return 0;
+        c->axis = axis;
+        c->write[c->nwrite++] = i;
+        i = fg_def(m, r = i->in[0]);
+    }
+    if (!i || i->block != m->body)
+        return i ? 0 : r;
+    bool joins = i->op == FG_OP_concat && i->nin == 2 && i->in[0] != i->in[1] &&
+                 (!c->nwrite || FG_GET(i, concat, axis).i == c->axis);
+    bool pads = i->op == FG_OP_pad && c->nwrite && pads_behind(m, i, c->axis);
+    if (joins)
+        c->axis = (int)FG_GET(i, concat, axis).i;
+    c->grow = joins || pads ? i : NULL;
+    return c->grow ? i->in[0] : 0;
+}
+
+static bool
+fits(fg_module *m, fg_reg out, const uint32_t *uses, cache *c)
+{
+    fg_reg past = walk_back(m, out, uses, c);
     fg_sym p;
-    return fg_e_single(m->ex, length, &p) && !fg_e_mentions(m->ex, next, FG_SYM_RUN) &&
-           fg_sym_info(m->ex, p)->kind == FG_SYM_INPUT && !read_before(i, i->in[0]);
+
+    c->input = past ? input_of(m, past) : m->ninput;
+    if (c->input == m->ninput || past == out || !can_be_state(m, c->input))
+        return false;
+    fg_expr length = fg_rt(m, past)->dim[c->axis], next = fg_rt(m, out)->dim[c->axis];
+    if (fg_e_mentions(m->ex, next, FG_SYM_RUN))
+        return false;
+    if (c->grow &&
+        !(fg_e_single(m->ex, length, &p) && fg_sym_info(m->ex, p)->kind == FG_SYM_INPUT))
+        return false;
+    return c->nwrite ? uses[past] == 1 : !read_before(c->grow, past);
 }
 
 /* States that grow alike have one capacity. */
@@ -93,14 +156,54 @@ capacity_for(fg_module *m, fg_expr next)
                  fg_sym_new(m->ex, "capacity", FG_SYM_INPUT, lo > 0 ? lo : 0, INT64_MAX));
 }
 
-static bool
-make_state(fg_module *m, int input, int output, fg_inst *join)
+static fg_reg
+emit_append(fg_build *b, fg_reg x, fg_reg y, fg_reg rows, int axis, fg_expr at)
 {
-    int axis = (int)FG_GET(join, concat, axis).i;
-    fg_reg past = join->in[0];
-    fg_type before = *fg_rt(m, past), after = *fg_rt(m, join->out[0]);
-    fg_state s = {input, output, axis, before.dim[axis], after.dim[axis]};
-    fg_build b = fg_build_before(join);
+    fg_inst *i = fg_inst_begin(b, FG_OP_append, rows ? 3 : 2, (fg_reg[]){x, y, rows});
+
+    FG_SET(i, append, axis).i = axis;
+    FG_SET(i, append, at).e = at;
+    return fg_inst_finish(b, i, NULL, 0) ? i->out[0] : 0;
+}
+
+/* What is appended behind the valid part: what was joined on, or zeros. */
+static fg_reg
+behind(fg_build *b, const fg_inst *grow, int axis)
+{
+    fg_type t = *fg_rt(b->m, grow->in[0]);
+
+    if (grow->op == FG_OP_concat)
+        return grow->in[1];
+    t.dim[axis] = FG_GET(grow, pad, after).es[axis];
+    return fg_emit_expand(b, fg_emit_f(b, (fg_dtype)t.dtype, 0), t.rank, t.dim);
+}
+
+/* The appends again, to storage; the register of the last. */
+static fg_reg
+rebuild(const cache *c, fg_reg past, fg_expr length)
+{
+    fg_reg x = past;
+
+    if (c->grow) {
+        fg_build b = fg_build_before(c->grow);
+        fg_reg y = behind(&b, c->grow, c->axis);
+        x = y ? emit_append(&b, x, y, 0, c->axis, length) : 0;
+    }
+    for (int k = c->nwrite - 1; k >= 0 && x; k--) {
+        fg_build b = fg_build_before(c->write[k]);
+        x = emit_append(&b, x, c->write[k]->in[1], c->write[k]->in[2], c->axis, FG_E_BAD);
+    }
+    return x;
+}
+
+static bool
+make_state(fg_module *m, int output, const cache *c)
+{
+    fg_inst *last = c->nwrite ? c->write[0] : c->grow;
+    fg_reg past = m->input[c->input].reg, was = last->out[0];
+    fg_type before = *fg_rt(m, past), after = *fg_rt(m, was);
+    fg_state s = {c->input, output, c->axis, before.dim[c->axis], after.dim[c->axis]};
+    fg_build b = fg_build_before(last);
     fg_expr zero[FG_MAXRANK];
     int64_t one[FG_MAXRANK];
 
@@ -108,32 +211,30 @@ make_state(fg_module *m, int input, int output, fg_inst *join)
         zero[d] = fg_ec(m->ex, 0);
         one[d] = 1;
     }
-    fg_ri(m, past)->type.dim[axis] = capacity_for(m, s.next);
-    fg_inst *i = fg_inst_begin(&b, FG_OP_append, 2, join->in);
-    FG_SET(i, append, axis).i = axis;
-    FG_SET(i, append, at).e = s.length;
-    if (!fg_inst_finish(&b, i, NULL, 0))
+    fg_ri(m, past)->type.dim[c->axis] = capacity_for(m, s.next);
+    fg_reg now = rebuild(c, past, s.length), all, old = 0;
+    if (!now || !(all = fg_emit_slice(&b, now, zero, one, after.dim)))
         return false;
-    fg_reg all = fg_emit_slice(&b, i->out[0], zero, one, after.dim);
-    if (!all)
-        return false;
-    const char *name = fg_ri(m, i->out[0])->name;
-    fg_ri(m, i->out[0])->name = fg_ri(m, join->out[0])->name;
-    fg_ri(m, join->out[0])->name = name;
-    fg_inst_remove(join);
-    fg_replace_uses(m->body, join->out[0], all);
-    fg_reg old = 0; /* what was valid before, made only for those who read it */
-    fg_each_inst(m->body, j)
-        if (j != i && reads(j, past) && !old) {
+    const char *name = fg_ri(m, now)->name;
+    fg_ri(m, now)->name = fg_ri(m, was)->name;
+    fg_ri(m, was)->name = name;
+    for (int k = 0; k < c->nwrite; k++)
+        fg_inst_remove(c->write[k]);
+    if (c->grow)
+        fg_inst_remove(c->grow);
+    fg_replace_uses(m->body, was, all);
+    fg_inst *first = c->nwrite ? NULL : fg_def(m, now);
+    fg_each_inst(m->body, j) /* what was valid before, made only for those who read it */
+        if (first && j != first && reads(j, past) && !old) {
             b = fg_build_before(j);
-            if (!(old = fg_emit_slice(&b, i->out[0], zero, one, before.dim)))
+            if (!(old = fg_emit_slice(&b, now, zero, one, before.dim)))
                 return false;
         }
     if (old) {
         fg_replace_uses(m->body, past, old);
-        i->in[0] = past;
+        first->in[0] = past;
     }
-    m->output[output].reg = m->body->last->in[output] = i->out[0];
+    m->output[output].reg = m->body->last->in[output] = now;
     m->state[m->nstate++] = s;
     return true;
 }
@@ -203,26 +304,103 @@ pair_by_name(fg_module *m, fg_arena *a, int output)
     }
 }
 
+/* ---- the pass ------------------------------------------------------------------------- */
+
+/* i as an append to rows, if it is that under another name. */
+static bool
+respell(fg_module *m, fg_inst *i)
+{
+    if (!i || i->block != m->body)
+        return false;
+    fg_build b = fg_build_before(i);
+    fg_reg x = fg_rules_apply(&b, i, fg_rules_cache);
+    if (!x)
+        return false;
+    const char *name = fg_ri(m, x)->name;
+    fg_ri(m, x)->name = fg_ri(m, i->out[0])->name;
+    fg_ri(m, i->out[0])->name = name;
+    fg_replace_uses(m->body, i->out[0], x);
+    for (int k = 0; k < m->noutput; k++)
+        m->output[k].reg = m->body->last->in[k];
+    fg_inst_remove(i);
+    return true;
+}
+
+/* What was only read by what is spelled anew: it would count as a reader. */
+static void
+drop_unread(fg_module *m, fg_arena *a)
+{
+    uint32_t *uses = fg_count_uses(m, a);
+
+    fg_each_inst_back(m->body, i) {
+        bool read = fg_has_effect(i) || i->nregion;
+        for (int k = 0; k < i->nout; k++)
+            read |= uses[i->out[k]] > 0;
+        for (int k = 0; k < i->nin && !read; k++)
+            uses[i->in[k]]--;
+        if (!read)
+            fg_inst_remove(i);
+    }
+}
+
+/* Whether r may be an input that something was written into. */
+static bool
+of_input(fg_module *m, fg_reg r)
+{
+    int n = 0;
+
+    for (fg_inst *i; (i = fg_def(m, r)); r = i->in[0])
+        if (++n > MAXCHAIN || i->block != m->body ||
+            (i->op != FG_OP_scatter_nd && i->op != FG_OP_scatter_elements &&
+             i->op != FG_OP_transpose && i->op != FG_OP_append && i->op != FG_OP_pad &&
+             i->op != FG_OP_concat && i->op != FG_OP_slice))
+            return false;
+    int k = input_of(m, r);
+    return k < m->ninput && can_be_state(m, k);
+}
+
+/* All that makes output k, from its definition on. */
+static bool
+respell_output(fg_module *m, fg_arena *a, int k)
+{
+    bool any = false, more = true;
+
+    while (more) {
+        fg_inst *i = fg_def(m, m->output[k].reg);
+        fg_inst *below = fg_is_op(i, FG_OP_transpose) ? fg_def(m, i->in[0]) : NULL;
+        while (fg_is_op(i, FG_OP_append))
+            i = fg_def(m, i->in[0]);
+        more = respell(m, below) || respell(m, i);
+        any |= more;
+    }
+    if (any)
+        drop_unread(m, a);
+    return any;
+}
+
 fg_progress
 fg_pass_states(fg_module *m, fg_passctx *cx)
 {
     int before = m->nstate;
+    bool respelled = false;
     fg_state *had = m->state;
 
     m->state = FG_NEWN(m->a, fg_state, (size_t)m->noutput + 1);
     for (int k = 0; k < before; k++)
         m->state[k] = had[k];
     for (int k = 0; k < m->noutput; k++) {
-        fg_inst *i = fg_def(m, m->output[k].reg);
-        int input;
-        if (fg_state_of_output(m, k) || !fits(m, i, &input))
+        cache c = {0};
+        if (fg_state_of_output(m, k) || !of_input(m, m->output[k].reg))
             continue;
-        if (!make_state(m, input, k, i))
+        respelled |= respell_output(m, cx->scratch, k);
+        if (!fits(m, m->output[k].reg, fg_count_uses(m, cx->scratch), &c))
+            continue;
+        if (!make_state(m, k, &c))
             return FG_FAILED;
         fg_report_fusion(cx->report, "caches that grow in place");
     }
     for (int k = 0; k < m->noutput; k++)
         if (!fg_state_of_output(m, k))
             pair_by_name(m, cx->scratch, k);
-    return m->nstate != before ? FG_CHANGED : FG_SAME;
+    return m->nstate != before || respelled ? FG_CHANGED : FG_SAME;
 }

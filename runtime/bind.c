@@ -87,7 +87,7 @@ set_capacities(forge_run *r)
             (s->axis >= 0 && next < input_dim(r, s->input, s->axis)))
             return fg_fail(r->cx, FORGE_USAGE, "output \"%s\": the size is out of range",
                            p->output[s->output].name);
-        if (r->state && (e = fg_state_room(r, next)))
+        if (r->state && (e = fg_state_room(r, s, next)))
             return e;
         if (s->tensor != FG_NONE)
             r->sym[s->capacity] = r->state ? r->state->capacity : next;

@@ -241,7 +241,12 @@ FORGE_API const void *forge_output(const forge_run *r, const char *name, forge_d
  * compiled. While a state is attached they are its own: what is bound there is not used,
  * forge_output gives NULL for presents, and no cache is copied. All else is bound as
  * without: a mask over past and new tokens has the length of both. A successful execute
- * appends; a failed one changes nothing. A state belongs to one thread at a time. */
+ * appends; a failed one changes no length. A state belongs to one thread at a time.
+ *
+ * A cache of one size, which the model writes at rows that its inputs name, has that size, or if
+ * that is a symbol `capacity` rows, and no length: to go back is to name those rows again. A
+ * host that keeps such a cache itself, and binds one buffer as past and as present, has it
+ * written in place too. */
 FORGE_API int forge_model_states(const forge_model *m); /* pairs; 0: no states */
 /* Name of pair i's input, and of its output; NULL when there is none. */
 FORGE_API const char *forge_model_state(const forge_model *m, int i, const char **output);

@@ -142,7 +142,7 @@ const int64_t *fg_state_dims(const forge_run *r, uint32_t input);
 /* Size of the present along the axis that grows; 0 when none does. */
 int64_t fg_state_next(const forge_run *r, const fg_statedef *s);
 /* Sizes are known: makes room in the attached state for what the run appends. */
-forge_status fg_state_room(forge_run *r, int64_t next);
+forge_status fg_state_room(forge_run *r, const fg_statedef *s, int64_t next);
 /* Values as they will be when the attached state is full. */
 void fg_state_stretch(forge_run *r);
 /* Addresses of the states' tensors; pasts that the host bound go to where they grow. */

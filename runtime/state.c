@@ -67,6 +67,13 @@ in_place(const fg_statedef *s)
     return s->tensor != FG_NONE;
 }
 
+/* In place and of one size: the model writes where its inputs say. */
+static int
+keeps_size(const fg_program *p, const fg_statedef *s)
+{
+    return in_place(s) && p->tensor[p->input[s->input].tensor].dim[s->axis] == s->next;
+}
+
 /* ---- making and freeing ---------------------------------------------------------------- */
 
 static void
@@ -97,7 +104,7 @@ set_capacity(forge_state *s, forge_ctx *cx, int64_t capacity)
                                "out of memory: a state of %lld positions",
                                (long long)capacity);
             }
-        if (d->axis < 0)
+        if (d->axis < 0 || keeps_size(p, d))
             memset(fresh[k][0].p, 0, (size_t)bytes);
     }
     for (uint32_t k = 0; k < p->nstate; k++) {
@@ -120,20 +127,34 @@ set_capacity(forge_state *s, forge_ctx *cx, int64_t capacity)
     return FORGE_OK;
 }
 
-/* The past before the first token: nothing along the axis; what else is not fixed is the
- * batch. */
+/* The past before the first token: nothing along the axis, or the whole of what keeps its
+ * size; what else is not fixed is the batch. */
 static int
-empty_dims(const fg_program *p, const fg_statedef *s, int64_t batch, int64_t *dim)
+empty_dims(const fg_program *p, const fg_statedef *s, int64_t batch, int64_t capacity,
+           int64_t *dim)
 {
     const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
 
     for (int k = 0; k < x->rank; k++) {
         const fg_value *v = &p->value[x->dim[k]];
-        dim[k] = k == s->axis ? 0 : v->op == FG_V_CONST ? v->k : batch;
-        if (k != s->axis && v->op != FG_V_CONST && v->op != FG_V_SYM)
+        int grows = k == s->axis && !keeps_size(p, s);
+        dim[k] = grows ? 0 : v->op == FG_V_CONST ? v->k : k == s->axis ? capacity : batch;
+        if (!grows && v->op != FG_V_CONST && v->op != FG_V_SYM)
             return 0;
     }
     return 1;
+}
+
+/* Storage of all has the same room: as much as the largest of those that keep their size. */
+static int64_t
+room_for_all(const forge_state *s, int64_t capacity)
+{
+    for (uint32_t k = 0; k < s->p->nstate; k++) {
+        const fg_statedef *d = &s->p->state[k];
+        if (keeps_size(s->p, d) && s->buf[k].dim[d->axis] > capacity)
+            capacity = s->buf[k].dim[d->axis];
+    }
+    return capacity;
 }
 
 static forge_state *
@@ -172,11 +193,11 @@ forge_state_new(forge_ctx *cx, const forge_model *m, int64_t batch, int64_t capa
         return fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory");
     s->limit = limit ? limit : INT64_MAX;
     for (uint32_t k = 0; k < p->nstate && !e; k++)
-        if (!empty_dims(p, &p->state[k], batch, s->buf[k].dim))
+        if (!empty_dims(p, &p->state[k], batch, capacity, s->buf[k].dim))
             e = fg_fail(cx, FORGE_UNSUPPORTED,
                         "input \"%s\": its shape does not follow from the batch",
                         p->input[p->state[k].input].name);
-    if (e || (e = set_capacity(s, cx, capacity))) {
+    if (e || (e = set_capacity(s, cx, room_for_all(s, capacity)))) {
         forge_state_free(s);
         return e;
     }
@@ -301,11 +322,12 @@ forge_state_truncate(forge_state *s, int64_t length)
             return fg_fail(s->cx, FORGE_UNSUPPORTED,
                            "input \"%s\" has no history: its state is only cut to 0",
                            p->input[p->state[k].input].name);
-    for (uint32_t k = 0; k < p->nstate && length < s->length; k++) {
+    for (uint32_t k = 0; k < p->nstate && (length < s->length || !length); k++) {
         const fg_statedef *d = &p->state[k];
         fg_statebuf *b = &s->buf[k];
-        if (d->axis < 0) {
-            memset(b->mem[b->now].p, 0, (size_t)bytes_of(p, d, b->dim, 0));
+        if (d->axis < 0 || keeps_size(p, d)) {
+            if (!length)
+                memset(b->mem[b->now].p, 0, (size_t)bytes_of(p, d, b->dim, s->capacity));
             continue;
         }
         int64_t had = b->dim[d->axis], n = had < length ? had : length;
@@ -396,11 +418,13 @@ fg_state_next(const forge_run *r, const fg_statedef *s)
 }
 
 forge_status
-fg_state_room(forge_run *r, int64_t next)
+fg_state_room(forge_run *r, const fg_statedef *d, int64_t next)
 {
     forge_state *s = r->state;
     int64_t capacity = s->capacity;
 
+    if (keeps_size(r->p, d))
+        return FORGE_OK;
     if (next > s->limit)
         return fg_fail(r->cx, FORGE_USAGE,
                        "the state holds at most %lld positions, this run needs %lld",
@@ -409,6 +433,21 @@ fg_state_room(forge_run *r, int64_t next)
         return FORGE_OK;
     capacity = capacity > s->limit / 2 ? s->limit : capacity * 2;
     return set_capacity(s, r->cx, next > capacity ? next : capacity);
+}
+
+/* Of max(past, total) the total grows as well. */
+static void
+stretch_total(forge_run *r, const fg_statedef *s, int64_t next)
+{
+    const fg_program *p = r->p;
+    const uint32_t side[] = {p->value[s->next].a, p->value[s->next].b};
+
+    for (int k = 0; k < 2; k++) {
+        const fg_value *v = &p->value[side[k]];
+        if (v->op == FG_V_SYM && r->sym[v->a] == next &&
+            r->state->capacity <= p->symbol[v->a].hi)
+            r->sym[v->a] = r->state->capacity;
+    }
 }
 
 void
@@ -422,9 +461,13 @@ fg_state_stretch(forge_run *r)
         const fg_value *v = s->axis < 0 ? NULL : &p->value[x->dim[s->axis]];
         if (!v || v->op != FG_V_SYM)
             continue;
-        int64_t more = fg_state_next(r, s) - r->state->buf[k].dim[s->axis];
+        if (keeps_size(p, s))
+            continue;
+        int64_t next = fg_state_next(r, s), more = next - r->state->buf[k].dim[s->axis];
         int64_t full = r->state->capacity - more, hi = p->symbol[v->a].hi;
         r->sym[v->a] = full < hi ? full : hi;
+        if (in_place(s) && p->value[s->next].op == FG_V_MAX)
+            stretch_total(r, s, next);
     }
     fg_values(p, r->sym, r->value, 0, p->nvalue);
 }
@@ -451,8 +494,9 @@ fg_state_place(forge_run *r)
         forge_status e = fg_tensor_room(r, s->tensor, bytes, 0);
         if (e)
             return e;
-        copy_rows(rows_of(p, s, dim), r->addr[s->tensor], r->value[s->next], r->addr[in],
-                  dim[s->axis], dim[s->axis]);
+        if (r->addr[s->tensor] != r->addr[in] || r->value[s->next] != dim[s->axis])
+            copy_rows(rows_of(p, s, dim), r->addr[s->tensor], r->value[s->next],
+                      r->addr[in], dim[s->axis], dim[s->axis]);
     }
     return FORGE_OK;
 }
@@ -465,7 +509,7 @@ fg_state_advance(forge_run *r)
     for (uint32_t k = 0; r->state && k < p->nstate; k++) {
         const fg_statedef *s = &p->state[k];
         fg_statebuf *b = &r->state->buf[k];
-        if (s->axis >= 0)
+        if (s->axis >= 0 && !keeps_size(p, s))
             r->state->length = b->dim[s->axis] = fg_state_next(r, s);
         if (!in_place(s))
             b->now = !b->now;

@@ -39,7 +39,7 @@ static const row rows[] = {
 };
 
 static const fg_rule *const tables[] = {fg_rules_arith, fg_rules_cast, fg_rules_view,
-                                        fg_rules_index};
+                                        fg_rules_index, fg_rules_cache};
 
 /* Sizes for A B C; symbols where `symbols`, worth that. */
 static const struct {

@@ -59,7 +59,7 @@ stage build-gcc build build
 stage includes sh tests/check_includes.sh
 stage readme sh tests/check_readme.sh build/forge
 stage text build/forge-test --run $texts
-for program in core plan runtime api artifact differ state text rules kernels; do
+for program in core plan runtime api artifact differ state state_rows text rules kernels; do
     stage "$program" "build/test-$program"
 done
 stage fuzz build/test-fuzz --seconds=15 --seed=1
@@ -70,6 +70,7 @@ stage models .venv/bin/python tests/models.py build/forge tests/models examples 
 stage flow .venv/bin/python tests/flow.py build/forge
 stage attention .venv/bin/python tests/attention.py build/forge
 stage idioms .venv/bin/python tests/idioms.py build/forge
+stage states .venv/bin/python tests/states.py build/forge
 stage experts .venv/bin/python tests/experts.py build/forge
 stage layers .venv/bin/python tests/layers.py build/forge
 stage cli .venv/bin/python tests/cli.py build/forge tests/models
@@ -100,7 +101,7 @@ if [ "$fast" != fast ]; then
     # The sanitizer mistakes the thread-local storage of a library that is opened late, as LLVM is.
     export ASAN_OPTIONS=intercept_tls_get_addr=0
     stage text-asan build-asan/forge-test $texts
-    for program in core plan runtime api artifact differ state text rules; do
+    for program in core plan runtime api artifact differ state state_rows text rules; do
         stage "$program-asan" "build-asan/test-$program"
     done
     stage fuzz-asan build-asan/test-fuzz --seconds=20 --seed=500000

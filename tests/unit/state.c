@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime/forge.h"
+#include "runtime/rt.h"
 
 enum { TOKENS = 7, STEPS = 40, MAXPORT = 16, MAXDIM = 12 };
 
@@ -393,13 +393,49 @@ bound_presents(host *h)
     }
 }
 
-/* Steps inside the capacity allocate nothing. */
+/* Bytes that the kernels and copies of the last run read and wrote. */
+static int64_t
+moved(const forge_run *r)
+{
+    const fg_blockdef *b = &r->p->block[0];
+    int64_t sum = 0;
+
+    for (uint32_t k = b->first; k < b->first + b->count; k++) {
+        const fg_step *s = &r->p->step[k];
+        if (s->kind == FG_STEP_COPY)
+            sum += 2 * r->value[r->p->tensor[s->buf[0]].bytes];
+        else
+            sum += fg_val(r, s->bytes);
+    }
+    return sum;
+}
+
+/* Of all caches: what one more position takes. */
+static int64_t
+bytes_per_position(const forge_state *s)
+{
+    int64_t sum = 0;
+
+    for (uint32_t k = 0; k < s->p->nstate; k++) {
+        const fg_statedef *d = &s->p->state[k];
+        const fg_tensordef *x = &s->p->tensor[s->p->input[d->input].tensor];
+        int64_t n = 1;
+        for (int a = 0; a < x->rank; a++)
+            n *= a == d->axis ? 1 : s->buf[k].dim[a];
+        sum += d->axis < 0 ? 0 : fg_packed_bytes(x->dtype, n);
+    }
+    return sum;
+}
+
+/* Steps inside the capacity allocate nothing, and each moves more than the one before it by what
+ * attention reads of one position more, and a few bytes of mask: no cache is copied. */
 static void
 steady(host *h, size_t vocab)
 {
     float *now = malloc(vocab * sizeof *now);
     forge_state *s;
     long before = 0;
+    int64_t few = 0, many = 0;
 
     for (int threads = 1; threads <= 2; threads++) {
         forge_run_threads(h->r, threads);
@@ -409,8 +445,11 @@ steady(host *h, size_t vocab)
             if (feed(h, t, t + 1))
                 step(h, now);
             before = t ? before : h->allocs;
+            *(t < STEPS / 2 ? &few : &many) = moved(h->r);
         }
         expect(h->allocs == before, "steps", "allocated");
+        int64_t most = bytes_per_position(s) * 3 / 2 + 64;
+        expect((many - few) / (STEPS / 2) <= most, "steps", "copy caches");
         forge_run_attach(h->r, NULL);
         forge_state_free(s);
     }

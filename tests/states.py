@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+"""Every spelling of a cache that is written where an input says must become a state in place.
+
+    states.py build/forge [--filter REGEX]
+
+Each model is compared with numpy, at -O0 and -O1, and its optimised form must say that input
+"past" becomes output "now" in place, or must not where that would be wrong.
+"""
+import argparse, os, re, subprocess, sys, tempfile
+
+import numpy as np
+import onnx, onnx.helper, onnx.numpy_helper, onnx.parser
+
+rng = np.random.default_rng(4)
+
+
+def f(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def i(*v):
+    return np.array(v, np.int64)
+
+
+def put(past, x, rows, axis):
+    """Row s of x to row rows[b][s] (or rows[s]) of a copy of past."""
+    now = past.copy()
+    for b in range(past.shape[0]):
+        for s in range(x.shape[axis]):
+            at = [b] + [slice(None)] * (past.ndim - 1)
+            to = list(at)
+            at[axis] = s
+            to[axis] = rows[b][s] if np.ndim(rows) == 2 else rows[s]
+            now[tuple(to)] = x[tuple(at)]
+    return now
+
+
+def upto(start, n, size=None):
+    rows = np.array(start)[:, None] + np.arange(n)
+    return rows % size if size else rows
+
+
+PAST, X = f(2, 3, 8, 4), f(2, 3, 2, 4)
+P3, X3 = f(2, 8, 12), f(2, 2, 12)
+
+# name: (opset, text, inputs, outputs, whether it is a state)
+MODELS = {
+    "tensor_scatter": (24, """agraph (float[B,H,M,4] past, float[B,H,S,4] x, int64[B] at) => (float[B,H,M,4] now) {
+        now = TensorScatter (past, x, at) }""",
+        [PAST, X, i(1, 5)], [put(PAST, X, upto([1, 5], 2), 2)], True),
+    "tensor_scatter_ring": (24, """agraph (float[B,H,M,4] past, float[B,H,S,4] x, int64[B] at) => (float[B,H,M,4] now) {
+        now = TensorScatter <mode = "circular"> (past, x, at) }""",
+        [PAST, X, i(7, 15)], [put(PAST, X, upto([7, 15], 2, 8), 2)], True),
+    "tensor_scatter_rank_3": (24, """agraph (float[B,8,12] past, float[B,S,12] x, int64[B] at) => (float[B,8,12] now) {
+        now = TensorScatter (past, x, at) }""",
+        [P3, X3, i(0, 6)], [put(P3, X3, upto([0, 6], 2), 1)], True),
+    "tensor_scatter_from_0": (24, """agraph (float[B,8,12] past, float[B,S,12] x) => (float[B,8,12] now) {
+        now = TensorScatter (past, x) }""",
+        [P3, X3], [put(P3, X3, [0, 1], 1)], True),
+    "scatter_elements": (17, """agraph (float[B,3,M,4] past, float[B,3,S,4] x, int64[S] at) => (float[B,3,M,4] now) {
+        axes = Constant <value = int64[2] {0, 2}> ()
+        one = Constant <value = int64[1] {-1}> ()
+        shape = Shape (x)
+        ones = Constant <value = int64[4] {1, 1, -1, 1}> ()
+        r = Reshape (at, ones)
+        index = Expand (r, shape)
+        now = ScatterElements <axis = 2> (past, index, x) }""",
+        [PAST, X, i(6, -3)], [put(PAST, X, [6, 5], 2)], True),
+    "scatter_nd_transposed": (17, """agraph (float[B,3,M,4] past, float[B,3,S,4] x, int64[S] at) => (float[B,3,M,4] now) {
+        axis = Constant <value = int64[1] {1}> ()
+        p = Transpose <perm = [2, 0, 1, 3]> (past)
+        u = Transpose <perm = [2, 0, 1, 3]> (x)
+        index = Unsqueeze (at, axis)
+        s = ScatterND (p, index, u)
+        now = Transpose <perm = [1, 2, 0, 3]> (s) }""",
+        [PAST, X, i(2, 7)], [put(PAST, X, [2, 7], 2)], True),
+    "scatter_nd_twice": (17, """agraph (float[M,4] past, float[S,4] x, int64[S] at, int64[S] then) => (float[M,4] now) {
+        axis = Constant <value = int64[1] {1}> ()
+        a = Unsqueeze (at, axis)
+        b = Unsqueeze (then, axis)
+        y = Neg (x)
+        once = ScatterND (past, a, x)
+        now = ScatterND (once, b, y) }""",
+        [PAST[0, 0], X[0, 0], i(1, 2), i(2, 3)],
+        [np.concatenate([PAST[0, 0, :1], X[0, 0, :1], -X[0, 0], PAST[0, 0, 4:]])], True),
+    "slices_around": (17, """agraph (float[1,M,4] past, float[1,1,4] x, int64[1] at) => (float[1,M,4] now) {
+        zero = Constant <value = int64[1] {0}> ()
+        one = Constant <value = int64[1] {1}> ()
+        end = Constant <value = int64[1] {9223372036854775807}> ()
+        after = Add (at, one)
+        a = Slice (past, zero, at, one)
+        b = Slice (past, after, end, one)
+        now = Concat <axis = 1> (a, x, b) }""",
+        [P3[:1, :, :4], X3[:1, :1, :4], i(3)], [put(P3[:1, :, :4], X3[:1, :1, :4], [3], 1)],
+        False),  # that the sizes add up to M again cannot be shown
+    "past_read_elsewhere": (24, """agraph (float[B,8,12] past, float[B,S,12] x, int64[B] at) => (float[B,8,12] now, float[B,8,12] y) {
+        now = TensorScatter (past, x, at)
+        y = Neg (past) }""",
+        [P3, X3, i(0, 6)], [put(P3, X3, upto([0, 6], 2), 1), -P3], False),
+    "added": (17, """agraph (float[M,4] past, float[S,4] x, int64[S] at) => (float[M,4] now) {
+        axis = Constant <value = int64[1] {1}> ()
+        a = Unsqueeze (at, axis)
+        now = ScatterND <reduction = "add"> (past, a, x) }""",
+        [PAST[0, 0], X[0, 0], i(1, 2)],
+        [np.concatenate([PAST[0, 0, :1], PAST[0, 0, 1:3] + X[0, 0], PAST[0, 0, 3:]])], False),
+}
+
+
+def external_cache():
+    """Keys and values in caches of one size, and Attention told how much of them counts."""
+    text = """agraph (float[2,3,8,4] past, float[2,3,8,4] past_v, float[2,3,S,4] q, float[2,3,S,4] k,
+        float[2,3,S,4] v, int64[2] at, int64[2] valid) => (float[2,3,S,4] y, float[2,3,8,4] now, float[2,3,8,4] now_v) {
+        now = TensorScatter (past, k, at)
+        now_v = TensorScatter (past_v, v, at)
+        y = Attention <is_causal = 1> (q, now, now_v, , , , valid) }"""
+    past, pv, q, k, v = f(2, 3, 8, 4), f(2, 3, 8, 4), f(2, 3, 2, 4), f(2, 3, 2, 4), f(2, 3, 2, 4)
+    at, valid = i(1, 5), i(3, 7)
+    now, now_v = put(past, k, upto(at, 2), 2), put(pv, v, upto(at, 2), 2)
+    y = np.zeros_like(q)
+    for b in range(2):
+        for s in range(2):
+            n = at[b] + s + 1
+            for h in range(3):
+                w = np.exp(now[b, h, :n] @ q[b, h, s] / 2)
+                y[b, h, s] = (w / w.sum()) @ now_v[b, h, :n]
+    return 24, text, [past, pv, q, k, v, at, valid], [y, now, now_v], True
+
+
+MODELS["external_cache"] = external_cache()
+
+
+def check(forge, name, folder):
+    opset, text, inputs, outputs, is_state = MODELS[name]
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]>\n' + text)
+    path = os.path.join(folder, name + ".onnx")
+    onnx.save(model, path)
+    data = os.path.join(folder, name)
+    os.mkdir(data)
+    for kind, arrays, ports in (("input", inputs, model.graph.input), ("output", outputs, model.graph.output)):
+        for k, (a, p) in enumerate(zip(arrays, ports)):
+            with open(os.path.join(data, f"{kind}_{k}.pb"), "wb") as out:
+                out.write(onnx.numpy_helper.from_array(np.ascontiguousarray(a), p.name).SerializeToString())
+    for level in "01":
+        r = subprocess.run([forge, "run", path, f"--test-data={data}", "-O" + level, "--check=2"],
+                           capture_output=True, text=True, timeout=120)
+        if r.returncode:
+            return f"-O{level}: exit {r.returncode}: " + (r.stderr or r.stdout).strip()
+    r = subprocess.run([forge, "dump", path, "--stage=opt"], capture_output=True, text=True, timeout=120)
+    found = re.search(r'^state "past" -> "now" \{axis=\d+, length=', r.stdout, re.M) is not None
+    if found != is_state:
+        return "a state in place" if found else "no state in place"
+    return None
+
+
+def main():
+    p = argparse.ArgumentParser()
+    p.add_argument("forge")
+    p.add_argument("--filter", default="")
+    a = p.parse_args()
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        names = [n for n in MODELS if re.search(a.filter, n)]
+        for name in names:
+            why = check(a.forge, name, folder)
+            if why:
+                failed += 1
+                print(f"FAIL {name}: {why}")
+    print(f"{len(names) - failed} passed, {failed} failed")
+    return failed != 0
+
+
+sys.exit(main())
