@@ -61,7 +61,7 @@ row_bytes(fg_att *a, fg_expr width)
 void
 fg_att_room(fg_att *a, fg_att_side *s, int n)
 {
-    if (s->direct)
+    if (s->direct && !s->copy)
         return;
     fg_exprs *t = a->e->m->ex;
     fg_expr bytes = row_bytes(a, s->width);
@@ -98,8 +98,9 @@ fg_v
 fg_att_rows(fg_att *a, fg_att_side *s, fg_v row, fg_v n, fg_v *ld)
 {
     fg_ll *g = a->g;
-    *ld = s->direct ? s->ld : s->room_ld;
-    if (s->direct)
+    bool there = s->direct && !s->copy;
+    *ld = there ? s->ld : s->room_ld;
+    if (there)
         return ll_at(g, s->base, g->i8, ll_mul(g, row, s->ld));
     ll_loop l;
     ll_for(g, &l, ll_i(g, 0), n, ll_i(g, 1), 0, NULL);

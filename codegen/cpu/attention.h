@@ -1,6 +1,6 @@
 /* attention.h - what the two forms of attention share.
  *
- *     blocks   (attention_blocks.c)   64 queries of one head against blocks of keys
+ *     blocks   (attention_blocks.c)   panels of queries of one head against blocks of keys
  *     few      (attention_few.c)      up to 8 query rows of one key head: decoding
  */
 #ifndef FG_CODEGEN_CPU_ATTENTION_H
@@ -14,9 +14,10 @@ typedef struct fg_att_side {
     fg_reg reg;
     fg_expr width; /* D or E */
     bool direct;
+    bool copy; /* blocks of rows are copied to scratch although they are direct */
     fg_strided view;
     fg_v base, ld;      /* direct: this head's row 0, and bytes between rows */
-    fg_v room, room_ld; /* else: scratch for a block of rows */
+    fg_v room, room_ld; /* else, or copied: scratch for a block of rows */
     fg_v head;          /* of this chunk */
 } fg_att_side;
 
@@ -46,7 +47,7 @@ typedef struct fg_att {
 
 /* A chunk of batch b and query head h starts: where its heads are, what exists. */
 void fg_att_begin(fg_att *a, fg_v b, fg_v h);
-/* Room for blocks of n rows of a side that is not direct. */
+/* Room for blocks of n rows of a side, if they do not stay where they are. */
 void fg_att_room(fg_att *a, fg_att_side *s, int n);
 /* Where rows [row, row + n) of a side are, and bytes between them; pulls them when
  * they must be. */
@@ -65,7 +66,7 @@ fg_v fg_att_round(fg_att *a, fg_roundat at, fg_v x);
 bool fg_att_rounds(const fg_att *a, fg_roundat at); /* is there one? */
 /* The extra logit of query head h; NULL: none. */
 fg_v fg_att_sink(fg_att *a, fg_v h);
-/* exp(s - m) with m = -inf, a row that sees nothing yet, giving 0. */
+/* m for exp(s - m), where m = -inf, a row that sees nothing yet, gives 0. */
 fg_v fg_att_floor(fg_att *a, fg_v m);
 /* 1 / sum, with what `empty` wants when there was nothing to sum. */
 fg_v fg_att_inverse(fg_att *a, fg_v sum);

@@ -86,8 +86,16 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
     int acc = n * t->NV;
     for (int i = 0; i < NARG; i++)
         arg[i] = ll_param(g, i);
-    for (int i = 0; i < acc; i++)
+    for (int i = 0; i < acc; i++) {
         phi[i] = ll_zero(vec);
+        if (kind != FG_TILE_RESCALE)
+            continue;
+        fg_v by = ll_load_aligned(
+            g, vec, ll_atc(g, arg[ARG_NEXT], t->elem, i % t->NV * t->W), t->W * t->size);
+        fg_v c = ll_load_aligned(g, vec, ll_atc(g, arg[ARG_C], t->elem, i * t->W),
+                                 t->W * t->size);
+        phi[i] = ll_mul(g, c, by);
+    }
     fg_v row[8];
     for (int i = 1; i < n; i++)
         row[i] = ll_mul(g, arg[ARG_LDA], ll_i(g, i));
@@ -115,7 +123,7 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
         for (int byte = 0; byte < t->NR * t->size; byte += LINE)
             ll_prefetch_second(
                 g, ll_atc(g, panel, g->i8, g->t->knob[FG_KNOB_stream_ahead] + byte));
-    else
+    else if (kind == FG_TILE_PLAIN)
         ll_prefetch(g, next);
     for (int i = 0; i < n; i++) {
         fg_v p = i ? at_bytes(g, a, row[i]) : a;
@@ -136,7 +144,7 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 fg_v
 fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 {
-    static const char *const what[] = {"", "_pack", "_stream"};
+    static const char *const what[] = {"", "_pack", "_stream", "_rescale"};
     fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr, g->ptr, g->ptr, g->i64};
     char name[40];
     snprintf(name, sizeof name, "tile%dx%d%s", n, t->ld, what[kind]);
@@ -216,7 +224,8 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     fg_v row = l.i, n = next_tile_at_run(g, t, ll_sub(g, p->rows, row));
     if (!(any & (any - 1)))
         n = ll_i(g, __builtin_ctz(any));
-    fg_v arg[NARG], fn = choose(g, t, n, any, FG_TILE_PLAIN);
+    fg_tilekind kind = p->rescale ? FG_TILE_RESCALE : FG_TILE_PLAIN;
+    fg_v arg[NARG], fn = choose(g, t, n, any, kind);
     arg[ARG_A] = p->a(p->user, row, n);
     arg[ARG_LDA] = p->lda;
     arg[ARG_SKA] = p->ska;
@@ -224,8 +233,10 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     arg[ARG_B] = p->b;
     arg[ARG_C] =
         p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->NR))) : p->c;
-    arg[ARG_NEXT] = arg[ARG_A];
+    arg[ARG_NEXT] = p->rescale ? p->rescale : arg[ARG_A];
     arg[ARG_LDNEXT] = zero;
+    if (p->ahead)
+        p->ahead(p->user, l.phi[0], &arg[ARG_NEXT], &arg[ARG_LDNEXT]);
     if (p->src) {
         fg_v before = ll_sub(g, l.phi[0], one);
         fg_v mine = ll_ucmp(g, LL_LT, before, ll_i(g, lines));
@@ -246,7 +257,7 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
         arg[ARG_LDNEXT] = ll_sel(g, mine, ll_i(g, LINE), arg[ARG_LDNEXT]);
     }
     LLVMTypeRef type =
-        LLVMGlobalGetValueType(fg_tile_kernel(g, t, __builtin_ctz(any), FG_TILE_PLAIN));
+        LLVMGlobalGetValueType(fg_tile_kernel(g, t, __builtin_ctz(any), kind));
     LLVMBuildCall2(g->b, type, fn, arg, NARG, "");
     if (p->done)
         p->done(p->user, row, n);

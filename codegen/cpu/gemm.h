@@ -27,8 +27,9 @@ fg_tile fg_tile_of(fg_ll *g, fg_t elem);
  *     (a, lda, ska, k, b, c, next, ldnext)
  * Strides are in bytes. b is a packed panel, and one line of memory at next + i ldnext is
  * prefetched per turn. PACK: the panel is read at next, rows ldnext apart, and packed to b
- * on the way. STREAM: b comes from memory, and is prefetched itself. */
-typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_STREAM } fg_tilekind;
+ * on the way. STREAM: b comes from memory, and is prefetched itself. RESCALE: c holds sums
+ * already, which are multiplied by the NR factors at next and then added to. */
+typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_STREAM, FG_TILE_RESCALE } fg_tilekind;
 fg_v fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind);
 
 /* One panel times all rows. */
@@ -46,10 +47,15 @@ typedef struct fg_panel {
     fg_v next;
     fg_v c;     /* [MR][NR], the tile just computed, 64-byte aligned */
     bool stack; /* c is [rows][NR]: tiles stay, one below the other */
+    /* NR factors of what stands in c, which is added to. NULL: c is only written. */
+    fg_v rescale;
     /* Where the rows [row, row + n) of A are; and what to do with those rows of C (may
      * be NULL). */
     fg_v (*a)(void *user, fg_v row, fg_v n);
     void (*done)(void *user, fg_v row, fg_v n);
+    /* What tile number `tile` fetches besides: in turn i of its k the line at *p + i *ld.
+     * NULL: nothing. */
+    void (*ahead)(void *user, fg_v tile, fg_v *p, fg_v *ld);
     void *user;
 } fg_panel;
 void fg_panel_rows(fg_ll *g, const fg_panel *p);

@@ -121,6 +121,21 @@ vm_exp_neg(fg_ll *g, fg_v x)
     return sel_lt(g, x, -87, k(x, 0), y);
 }
 
+/* e^x = 2^n 2^r, n + r = x log2 e as a rounded product: what that is off by grows with |x|,
+ * but slower than e^x falls. Adding 127 to the shifter leaves the exponent's field in the
+ * low bits: 0 for n = -127, and so is the power. */
+fg_v
+vm_weight(fg_ll *g, fg_v x)
+{
+    fg_v bias = k(x, shifter + 127);
+    fg_v t = atleast(g, -127, ll_mul(g, x, k(x, 1.44269504088896341)));
+    fg_v shifted = ll_add(g, t, bias), r = ll_sub(g, t, ll_sub(g, shifted, bias));
+    fg_v p = POLY(g, r, 1, 0.6931469775987169, 0.24022242084635104, 0.0555073374357406,
+                  0.009671512688152474, 0.001326472724719198);
+    fg_v n = ll_shl(g, ll_bits(g, shifted, ll_like(x, g->i32)), ki(g, x, 23));
+    return ll_mul(g, p, ll_bits(g, n, LLVMTypeOf(x)));
+}
+
 fg_v
 vm_sigmoid(fg_ll *g, fg_v x)
 {
