@@ -45,20 +45,50 @@ zeros_fit(const fg_tensor *z, int64_t n)
     return matrix_size(z) == 1 || matrix_size(z) == n;
 }
 
-/* Each `run` elements of a row to multiples of 1/127 of their largest magnitude. */
+/* n elements as whole steps, which are 1/127 of their largest magnitude. */
+static float
+in_steps(fg_num *a, int64_t n)
+{
+    float most = 0;
+
+    for (int64_t k = 0; k < n; k++)
+        most = fmaxf(most, fabsf((float)a[k].f));
+    float steps = most > 0 ? 127 / most : 0;
+    for (int64_t k = 0; k < n; k++)
+        a[k].f = (double)nearbyintf((float)a[k].f * steps);
+    return most / 127;
+}
+
 static void
 round_row(fg_num *a, int64_t n, int64_t run)
 {
     for (int64_t lo = 0; lo < n; lo += run) {
         int64_t hi = n - lo < run ? n : lo + run;
-        float most = 0;
+        double step = in_steps(a + lo, hi - lo);
 
         for (int64_t k = lo; k < hi; k++)
-            most = fmaxf(most, fabsf((float)a[k].f));
-        float steps = most > 0 ? 127 / most : 0, step = most / 127;
-        for (int64_t k = lo; k < hi; k++)
-            a[k].f = (double)nearbyintf((float)a[k].f * steps) * (double)step;
+            a[k].f *= step;
     }
+}
+
+bool
+fg_eval_quantize_rows(fg_evalcall *c)
+{
+    const fg_tensor *x = &c->in[0];
+    int64_t run = FG_GET(c->i, quantize_rows, run).i, n = x->dim[x->rank - 1], at = 0;
+    fg_num *a = FG_NEWN(c->scratch, fg_num, (size_t)(run < n ? run : n) + 1);
+
+    for (int64_t row = 0; row < x->count; row += n)
+        for (int64_t lo = 0; lo < n; lo += run) {
+            int64_t size = n - lo < run ? n - lo : run;
+
+            fg_num_load(x, row + lo, 1, size, a);
+            fg_tensor_set_f64(&c->out[1], at++, in_steps(a, size));
+            for (int64_t k = 0; k < size; k++)
+                fg_tensor_set_f64(&c->out[0], row + lo + k,
+                                  (isnan(a[k].f) ? 0 : a[k].f) + 128);
+        }
+    return true;
 }
 
 /* zx and zy may be NULL. Rows of x have one zero point each, columns of y likewise. */

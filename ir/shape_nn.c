@@ -448,6 +448,23 @@ fg_shape_quantize(fg_infer *s)
 }
 
 bool
+fg_shape_quantize_rows(fg_infer *s)
+{
+    const fg_type *x = &s->in[0];
+    int64_t run = FG_GET(s->i, quantize_rows, run).i;
+    fg_exprs *ex = s->m->ex;
+    if (run < 1)
+        return fg_infer_error(s, "run length %lld is not positive", (long long)run);
+    if (x->dtype != FG_f32 || !x->rank)
+        return fg_infer_error(s, "expected rows of f32, not %s", fg_type_text(s->m, x));
+    s->out[0] = s->out[1] = *x;
+    s->out[0].dtype = FG_u8;
+    fg_expr *n = &s->out[1].dim[x->rank - 1];
+    *n = fg_ediv(ex, fg_eadd(ex, *n, fg_ec(ex, run - 1)), fg_ec(ex, run));
+    return true;
+}
+
+bool
 fg_shape_dequantize(fg_infer *s)
 {
     fg_dtype to = (fg_dtype)FG_GET(s->i, dequantize, to).i;

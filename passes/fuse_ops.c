@@ -110,7 +110,8 @@ same_count(fg_module *m, fg_reg a, fg_reg b)
 }
 
 /* A light instruction that reads at most one operand of its own size: in every kernel
- * that wants it, it costs no more memory traffic than its result would. */
+ * that wants it, it costs no more memory traffic than its result would. (One of several
+ * results is in memory.) */
 static bool
 is_trifle(fuser *f, const fg_inst *i)
 {
@@ -123,7 +124,7 @@ is_trifle(fuser *f, const fg_inst *i)
             fg_type_count(f->m->ex, fg_rt(f->m, i->in[k])) == fg_ec(f->m->ex, 1))
             continue;
         large += same_count(f->m, i->in[k], i->out[0]);
-        if (d && !stays_outside(d) && !fg_bits_has(f->needed, i->in[k]) &&
+        if (d && !stays_outside(d) && d->nout == 1 && !fg_bits_has(f->needed, i->in[k]) &&
             !(fg_op_is(d->op, FG_T_VIEW) || is_source(d)))
             return false;
     }

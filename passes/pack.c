@@ -16,10 +16,13 @@
  *     %y = matmul %x, %w {trans_b=1}        %r = reshape %t          all rows, and padding
  *                                           %s = slice %r
  *                                           %e = gather %s, %ids     one kernel, no copy
+ *
+ * Activations are brought into the form that packed weights meet: see round_rows.c.
  */
 #include "codegen/target.h"
 #include "passes/pass.h"
 #include "passes/rewrite.h"
+#include "passes/round_rows.h"
 
 typedef struct pack {
     fg_module *m;
@@ -144,6 +147,8 @@ fg_pass_pack(fg_module *m, fg_passctx *cx)
               .waste = (int64_t)cx->param[FG_PARAM_pack_waste]};
     int64_t n;
 
+    if (!fg_round_rows(m, cx->scratch, &p.w.changed))
+        return FG_FAILED;
     for (int k = 0; k < 2; k++)
         p.panels[k] = FG_NEWN(cx->scratch, fg_reg, m->nreg);
     count_readers(&p, cx->scratch);

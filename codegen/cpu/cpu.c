@@ -42,6 +42,7 @@ static const struct {
     {FG_OP_matmul_int, fg_matmul_takes, fg_gen_matmul, 8},
     {FG_OP_matmul_panels, NULL, fg_gen_matmul, 8},
     {FG_OP_panels, NULL, fg_gen_panels, 4},
+    {FG_OP_quantize_rows, NULL, fg_gen_quantize_rows, 2},
     {FG_OP_conv, fg_conv_takes, fg_gen_conv, 8},
     {FG_OP_append, fg_rows_append, fg_gen_append, 2},
     {FG_OP_append, fg_appends_in_place, fg_gen_loops, 1},
@@ -162,9 +163,11 @@ fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
     if (gen == fg_gen_rows)
         return operand == 0 ? FG_FUSE_ALL : FG_FUSE_CHEAP;
     /* The second operand of a product is packed once; the first is read for every
-     * panel of columns. */
+     * panel of columns, as bytes when both are. */
     if (gen == fg_gen_matmul && anchor->op == FG_OP_matmul)
-        return operand == 0 ? FG_FUSE_VIEWS : FG_FUSE_CHEAP;
+        return operand == 0 && !fg_is_op(fg_def(m, anchor->in[0]), FG_OP_dequantize)
+                   ? FG_FUSE_VIEWS
+                   : FG_FUSE_CHEAP;
     if (gen == fg_gen_attention)
         return operand == 3 ? FG_FUSE_CHEAP : FG_FUSE_VIEWS;
     return gen == fg_gen_loops && fg_op_info(anchor->op)->traits & FG_T_ANCHOR &&
@@ -177,7 +180,8 @@ fg_fuse
 fg_cpu_after(fg_module *m, const fg_inst *anchor)
 {
     fg_genfn *gen = emitter_of(m, anchor);
-    if (gen == fg_gen_library || gen == fg_gen_panels || anchor->op == FG_OP_append)
+    if (gen == fg_gen_library || gen == fg_gen_panels || gen == fg_gen_quantize_rows ||
+        anchor->op == FG_OP_append)
         return FG_FUSE_NONE;
     return gen == fg_gen_rows ? FG_FUSE_ELEM : FG_FUSE_FORWARD;
 }

@@ -181,14 +181,15 @@ void fg_em_run(fg_em *e, fg_v lo, fg_v hi, bool whole, fg_runfn *body, void *use
 
 /* Each fills the body of one kernel function. `anchor` is the region's instruction of
  * that kind. The diagnostic is recorded when false. */
-bool fg_gen_loops(fg_em *e, fg_inst *anchor);     /* one index space; loops.c */
-bool fg_gen_append(fg_em *e, fg_inst *anchor);    /* to rows found running; append.c */
-bool fg_gen_rows(fg_em *e, fg_inst *anchor);      /* reductions over rows; rows.c */
-bool fg_gen_library(fg_em *e, fg_inst *anchor);   /* sequential operations; library.c */
-bool fg_gen_matmul(fg_em *e, fg_inst *anchor);    /* gemm.c */
-bool fg_gen_panels(fg_em *e, fg_inst *anchor);    /* panels.c */
-bool fg_gen_attention(fg_em *e, fg_inst *anchor); /* attention.c */
-bool fg_gen_conv(fg_em *e, fg_inst *anchor);      /* conv.c */
+bool fg_gen_loops(fg_em *e, fg_inst *anchor);   /* one index space; loops.c */
+bool fg_gen_append(fg_em *e, fg_inst *anchor);  /* to rows found running; append.c */
+bool fg_gen_rows(fg_em *e, fg_inst *anchor);    /* reductions over rows; rows.c */
+bool fg_gen_library(fg_em *e, fg_inst *anchor); /* sequential operations; library.c */
+bool fg_gen_matmul(fg_em *e, fg_inst *anchor);  /* gemm.c */
+bool fg_gen_panels(fg_em *e, fg_inst *anchor);  /* panels.c */
+bool fg_gen_quantize_rows(fg_em *e, fg_inst *anchor); /* quant_rows.c */
+bool fg_gen_attention(fg_em *e, fg_inst *anchor);     /* attention.c */
+bool fg_gen_conv(fg_em *e, fg_inst *anchor);          /* conv.c */
 /* Whether the fast emitter takes this instruction (types, shapes); else loops do. */
 bool fg_rows_append(fg_module *m, const fg_inst *anchor);
 bool fg_rows_takes(fg_module *m, const fg_inst *anchor);

@@ -200,13 +200,14 @@ tile_sizes(const fg_panel *p, bool first)
 
 /* Which of the micro-kernels serves n rows. */
 static fg_v
-choose(fg_ll *g, const fg_tile *t, fg_v n, unsigned sizes, fg_tilekind kind)
+choose(fg_ll *g, const fg_panel *p, fg_v n, unsigned sizes, fg_tilekind kind)
 {
     fg_v fn = NULL;
-    for (int i = 1; i <= t->MR; i++) {
+    for (int i = 1; i <= p->t.MR; i++) {
         if (!(sizes >> i & 1))
             continue;
-        fg_v k = fg_tile_kernel(g, t, i, kind);
+        fg_v k = p->kernel ? p->kernel(g, p->maker, &p->t, i)
+                           : fg_tile_kernel(g, &p->t, i, kind);
         fn = fn ? ll_sel(g, ll_cmp(g, LL_EQ, n, ll_i(g, i)), k, fn) : k;
     }
     return fn;
@@ -225,7 +226,11 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     if (!(any & (any - 1)))
         n = ll_i(g, __builtin_ctz(any));
     fg_tilekind kind = p->rescale ? FG_TILE_RESCALE : FG_TILE_PLAIN;
-    fg_v arg[NARG], fn = choose(g, t, n, any, kind);
+    fg_v arg[NARG + 6], fn = choose(g, p, n, any, kind);
+    LLVMTypeRef type = LLVMGlobalGetValueType(
+        p->kernel ? p->kernel(g, p->maker, t, __builtin_ctz(any))
+                  : fg_tile_kernel(g, t, __builtin_ctz(any), kind));
+    int narg = NARG;
     arg[ARG_A] = p->a(p->user, row, n);
     arg[ARG_LDA] = p->lda;
     arg[ARG_SKA] = p->ska;
@@ -242,7 +247,7 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
         fg_v mine = ll_ucmp(g, LL_LT, before, ll_i(g, lines));
         fg_v line = ll_add(g, ll_mul(g, before, ll_i(g, LINE)), ll_i(g, t->NR * t->size));
         fg_v packs = ll_and(g, ll_cmp(g, LL_EQ, row, zero), p->fuse);
-        fn = ll_sel(g, packs, choose(g, t, n, tile_sizes(p, true), FG_TILE_PACK), fn);
+        fn = ll_sel(g, packs, choose(g, p, n, tile_sizes(p, true), FG_TILE_PACK), fn);
         line = ll_sel(g, packs, zero, line);
         mine = ll_or(g, mine, packs);
         arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->src, line), arg[ARG_NEXT]);
@@ -251,14 +256,21 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     if (p->next) {
         fg_v first = ll_cmp(g, LL_EQ, row, zero);
         fg_v done = ll_mul(g, ll_sub(g, l.phi[0], one), ll_mul(g, p->k, ll_i(g, LINE)));
-        fn = ll_sel(g, first, choose(g, t, n, tile_sizes(p, true), FG_TILE_STREAM), fn);
+        fn = ll_sel(g, first, choose(g, p, n, tile_sizes(p, true), FG_TILE_STREAM), fn);
         fg_v mine = ll_ucmp(g, LL_LT, ll_sub(g, l.phi[0], one), ll_i(g, lines));
         arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->next, done), arg[ARG_NEXT]);
         arg[ARG_LDNEXT] = ll_sel(g, mine, ll_i(g, LINE), arg[ARG_LDNEXT]);
     }
-    LLVMTypeRef type =
-        LLVMGlobalGetValueType(fg_tile_kernel(g, t, __builtin_ctz(any), kind));
-    LLVMBuildCall2(g->b, type, fn, arg, NARG, "");
+    if (p->kernel) {
+        arg[ARG_NEXT] =
+            at_bytes(g, p->after, ll_mul(g, l.phi[0], ll_mul(g, p->k, p->ldafter)));
+        arg[ARG_LDNEXT] = p->ldafter;
+        arg[narg++] = at_bytes(g, p->beside, ll_mul(g, row, p->ldbeside));
+        arg[narg++] = p->ldbeside;
+        for (int i = 0; i < p->nmore; i++)
+            arg[narg++] = p->more[i];
+    }
+    LLVMBuildCall2(g->b, type, fn, arg, (unsigned)narg, "");
     if (p->done)
         p->done(p->user, row, n);
     l.step = n;

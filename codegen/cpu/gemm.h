@@ -45,8 +45,16 @@ typedef struct fg_panel {
     /* b is a panel of many that lie one behind the other: the first tile streams it from
      * memory, the others prefetch the next one, which starts here. NULL: it is not. */
     fg_v next;
-    fg_v c;     /* [MR][NR], the tile just computed, 64-byte aligned */
-    bool stack; /* c is [rows][NR]: tiles stay, one below the other */
+    /* Another micro-kernel than fg_tile_kernel, for n rows: its arguments are followed by the
+     * address of what belongs to the tile's first row at `beside`, ldbeside bytes from row to
+     * row, then more[nmore]. NULL: there is none. */
+    fg_v (*kernel)(fg_ll *g, void *maker, const fg_tile *t, int n);
+    void *maker;
+    fg_v beside, ldbeside, more[4];
+    int nmore;
+    fg_v after, ldafter; /* it fetches meanwhile: bytes in a turn, from there on */
+    fg_v c;              /* [MR][NR], the tile just computed, 64-byte aligned */
+    bool stack;          /* c is [rows][NR]: tiles stay, one below the other */
     /* NR factors of what stands in c, which is added to. NULL: c is only written. */
     fg_v rescale;
     /* Where the rows [row, row + n) of A are; and what to do with those rows of C (may

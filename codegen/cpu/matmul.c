@@ -233,6 +233,8 @@ rows_of_a(fg_product *p, fg_v row, fg_v n)
 {
     matmul *q = p->user;
     fg_ll *g = p->e->g;
+    if (q->quant && q->quant->tiles)
+        return fg_quant_rows(q->quant, row, n);
     if (q->a.direct)
         return side_at(q, &q->a, row, ll_i(g, 0));
     fg_v ld = ll_udiv(g, p->lda, ll_i(g, p->tile.size));
@@ -332,10 +334,8 @@ few(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy)
     matmul *q = p->user;
     fg_ll *g = p->e->g;
     fg_v zero = ll_i(g, 0);
-    int64_t round = q->round;
-    if (q->quant) /* rounds by itself */
-        q->round = 0;
-    fg_few f = {.x = rows_of_a(p, zero, p->vrows),
+    bool bytes = q->quant && q->quant->form.round; /* fetches x itself */
+    fg_few f = {.x = bytes ? NULL : rows_of_a(p, zero, p->vrows),
                 .ldx = p->lda,
                 .m = p->vrows,
                 .ldw = p->ldb,
@@ -343,7 +343,6 @@ few(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy)
                 .y = y,
                 .ldy = ldy,
                 .n = n};
-    q->round = round;
     if (q->quant) {
         fg_quant_few(q->quant, &f, col, n);
         return;
@@ -547,6 +546,19 @@ panels_setup(matmul *q)
     return true;
 }
 
+static void
+multiply_bytes(fg_product *p, fg_panel *to, fg_v col, fg_v n)
+{
+    matmul *q = p->user;
+    fg_quant_multiply(q->quant, to, p->done.row, col, n);
+}
+
+static fg_quant *
+packed_weights(const matmul *q, const fg_inst *i)
+{
+    return i->op == FG_OP_matmul ? fg_quant_of(q->p.e, i, q->p.rows) : NULL;
+}
+
 /* What is right of the product sign. */
 static bool
 right_setup(matmul *q)
@@ -554,13 +566,18 @@ right_setup(matmul *q)
     fg_product *p = &q->p;
     if (q->anchor->op == FG_OP_matmul_panels)
         return panels_setup(q);
-    q->quant = q->anchor->op == FG_OP_matmul ? fg_quant_of(p->e, q->anchor) : NULL;
+    p->few = few;
+    if (q->quant && q->quant->tiles) {
+        fg_quant_take_tiles(q->quant);
+        p->tile = q->quant->tile;
+        p->multiply = multiply_bytes;
+        return true;
+    }
     b_setup(q, q->anchor->op == FG_OP_matmul && FG_GET(q->anchor, matmul, trans_b).i);
     if (!q->b.direct && !q->block)
         q->block = fg_em_scratch(p->e, fg_ec(p->e->m->ex, BLOCK * p->tile.size));
     p->pack = pack;
     p->b = q->b.direct && !q->b.across ? panel_of_b : NULL;
-    p->few = few;
     return true;
 }
 
@@ -589,16 +606,24 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
     p->n = out->dim[out->rank - 1];
     p->k = x->dim[x->rank - (ta ? 2 : 1)];
     q->round = anchor->op == FG_OP_matmul ? FG_GET(anchor, matmul, round).i : 0;
-    a_setup(q, ta);
     p->begin = begin;
     p->a = rows_of_a;
     p->index = index_of;
+    const fg_inst *other = find_twin(q);
+    fg_quant *second = other ? packed_weights(q, other) : NULL;
+    q->quant = packed_weights(q, anchor);
+    if (other && q->quant && q->quant->tiles != (second && second->tiles))
+        q->quant->tiles = false;
+    if (second && !(q->quant && q->quant->tiles))
+        second->tiles = false;
     if (!right_setup(q))
         return false;
-    const fg_inst *other = find_twin(q);
+    if (!p->multiply)
+        a_setup(q, ta);
     if (other) {
         matmul *twin = fg_dup(e->a, q, sizeof *q);
         twin->anchor = other;
+        twin->quant = second;
         twin->p.user = twin;
         twin->p.out = other->out[0];
         if (!right_setup(twin))

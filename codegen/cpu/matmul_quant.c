@@ -3,7 +3,8 @@
  *     %w = dequantize %q, %s, %z {axis=1, block=32} : f32[N,K]     the data: rows along k
  *     %c = slice %w {start=[0,0]} : f32[N,K']                      whole blocks were stored
  *     %t = transpose %c {perm=[1,0]} : f32[K',N]
- *     %y = matmul %x, %t {round=32}
+ *     %r = dequantize %b, %u, 128 {axis=1, block=32}               or f32
+ *     %y = matmul %r, %t
  *
  * Scales and zero points may be of any type and come from anywhere that can be pulled:
  * for some columns at a time they are written out as f32, which is little beside the
@@ -47,6 +48,12 @@ run_fits(fg_em *e, const fg_qform *f, int64_t run)
     int64_t lanes = run / each;
     return run % each == 0 && lanes <= 1 << 20 &&
            (lanes >= W ? lanes % W == 0 : lanes > 0 && W % lanes == 0);
+}
+
+static fg_expr
+up(fg_exprs *t, fg_expr x, int64_t by)
+{
+    return fg_ediv(t, fg_eadd(t, x, fg_ec(t, by - 1)), fg_ec(t, by));
 }
 
 static bool
@@ -96,10 +103,58 @@ scales_fit(fg_em *e, const fg_inst *d, fg_quant *q)
     return true;
 }
 
-static fg_expr
-up(fg_exprs *t, fg_expr x, int64_t by)
+/* x as bytes that are 128 too large, with scales: what quantize_rows makes. */
+static bool
+bytes_fit(fg_em *e, const fg_inst *matmul, fg_expr rows, fg_quant *q)
 {
-    return fg_ediv(t, fg_eadd(t, x, fg_ec(t, by - 1)), fg_ec(t, by));
+    fg_exprs *t = e->m->ex;
+    const fg_inst *d =
+        fg_em_param(e, matmul->in[0]) >= 0 ? NULL : fg_def(e->m, matmul->in[0]);
+    int64_t zero, run;
+    if (!fg_is_op(d, FG_OP_dequantize) || d->nin < 3 ||
+        fg_rt(e->m, d->in[0])->dtype != FG_u8 || fg_rt(e->m, d->in[1])->dtype != FG_f32 ||
+        !fg_const_i64(e->m, d->in[2], 0, &zero) || zero != 128)
+        return false;
+    run = FG_GET(d, dequantize, block).i;
+    fg_expr runs = run > 0 ? up(t, q->k, run) : FG_E_BAD;
+    q->form.round = run;
+    return run > 0 && FG_GET(d, dequantize, axis).i == fg_rt(e->m, d->in[0])->rank - 1 &&
+           run_fits(e, &q->form, run) && run % e->g->W == 0 &&
+           fg_strided_of(e, d->in[0], &q->left) &&
+           fg_strided_reshape(t, &q->left, 2, (fg_expr[]){rows, q->k}) &&
+           fg_e_is(t, q->left.stride[1], 1) && fg_strided_of(e, d->in[1], &q->steps_of) &&
+           fg_strided_reshape(t, &q->steps_of, 2, (fg_expr[]){rows, runs}) &&
+           fg_e_is(t, q->steps_of.stride[1], 1);
+}
+
+/* Weights without their zero points are signed bytes, and scales go by the same runs. */
+static bool
+tiles_fit(const fg_quant *q)
+{
+    const fg_qform *f = &q->form;
+    return f->round && (f->block == f->round || !f->block) &&
+           (f->bits == 4 || (f->bits == 8 && !f->zeros && q->one_zero == 128));
+}
+
+void
+fg_quant_take_tiles(fg_quant *q)
+{
+    fg_em *e = q->e;
+    fg_exprs *t = e->m->ex;
+    const fg_qform *f = &q->form;
+    q->tile = fg_q_tile(e->g);
+    fg_expr quads = fg_q_panel_quads(e->g, t, f, q->k);
+    fg_expr runs =
+        fg_eadd(t, fg_ediv(t, fg_emul(t, quads, fg_ec(t, 4)), fg_ec(t, f->round)),
+                fg_ec(t, q->tile.W));
+    fg_expr line = fg_ec(t, q->tile.NR * 4);
+    q->panel = fg_em_scratch(e, fg_emul(t, quads, line));
+    q->start = fg_em_scratch(e, fg_emul(t, runs, line));
+    q->scale_rows = fg_em_scratch(e, fg_emul(t, runs, line));
+    q->zero_rows = f->zeros ? fg_em_scratch(e, fg_emul(t, runs, line)) : q->scale_rows;
+    if (!fg_e_divides(t, f->round, q->k))
+        q->a = fg_em_scratch(
+            e, fg_emul(t, up(t, q->k, f->round), fg_ec(t, f->round * q->tile.MR)));
 }
 
 static void
@@ -122,14 +177,16 @@ take_scratch(fg_quant *q)
             e, fg_emul(t, fg_eadd(t, fg_ediv(t, whole, fg_ec(t, f->round)), fg_ec(t, 17)),
                        fg_ec(t, 4)));
     }
-    fg_expr lines = fg_emul(t, q->blocks, fg_ec(t, (GROUP + W) * 4));
+    int wide = fg_q_tile(e->g).NR;
+    fg_expr lines =
+        fg_emul(t, q->blocks, fg_ec(t, ((wide > GROUP ? wide : GROUP) + W) * 4));
     q->scales = fg_em_scratch(e, lines);
     if (f->zeros)
         q->zeros = fg_em_scratch(e, lines);
 }
 
 fg_quant *
-fg_quant_of(fg_em *e, const fg_inst *matmul)
+fg_quant_of(fg_em *e, const fg_inst *matmul, fg_expr rows)
 {
     fg_quant *q = FG_NEW(e->a, fg_quant);
     bool turned = FG_GET(matmul, matmul, trans_b).i != 0;
@@ -144,13 +201,13 @@ fg_quant_of(fg_em *e, const fg_inst *matmul)
     q->e = e;
     q->k = x->dim[x->rank - 1];
     q->n_axis = turned ? 0 : 1;
-    q->form.round = FG_GET(matmul, matmul, round).i;
-    if (!weights_fit(e, d, q) || (cast ? q->form.round != 0 : !scales_fit(e, d, q)))
+    if (FG_GET(matmul, matmul, round).i || !weights_fit(e, d, q) ||
+        (!cast && !scales_fit(e, d, q)))
         return NULL;
-    if (q->form.round &&
-        (!run_fits(e, &q->form, q->form.round) || q->form.round % e->g->W))
-        return NULL;
+    if (!bytes_fit(e, matmul, rows, q))
+        q->form.round = 0;
     take_scratch(q);
+    q->tiles = tiles_fit(q);
     return q;
 }
 
@@ -177,24 +234,22 @@ scales_run(fg_em *e, void *user, fg_v i)
     fg_quant *q = user;
     fg_ll *g = e->g;
     fg_v at = q->form.block ? i : ll_add(g, q->n, i);
-    fg_v v = pull_at(q, q->scale, at);
-    if (q->from) {
-        fg_v z = pull_at(q, q->zero, at);
-        v = q->form.block ? ll_mul(g, v, z) : z;
-    }
+    fg_v v = pull_at(q, q->what == FG_Q_ZERO ? q->zero : q->scale, at);
+    if (q->what == FG_Q_SCALED_ZERO)
+        v = ll_mul(g, v, pull_at(q, q->zero, at));
     ll_store(g, v, ll_at(g, q->to, g->f32, i));
 }
 
-/* Scales, or what zero points take off, of columns [col, col + n) to dst. */
+/* Scales, zero points or both multiplied, of columns [col, col + n) to dst. */
 static void
-write_scales(fg_quant *q, bool zeros, fg_v col, fg_v n, fg_v dst)
+write_scales(fg_quant *q, int what, fg_v col, fg_v n, fg_v dst)
 {
     fg_em *e = q->e;
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
     ll_loop l;
     col = ll_add(g, col, fg_em_expr(e, q->first));
-    q->from = zeros ? q->zero : 0;
+    q->what = what;
     e->lanes = g->W;
     fg_scopemark s = fg_scope(e);
     q->n = col;
@@ -214,6 +269,32 @@ write_scales(fg_quant *q, bool zeros, fg_v col, fg_v n, fg_v dst)
     fg_unscope(e, s);
 }
 
+/* ---- memory ---------------------------------------------------------------------- */
+
+/* Where a row of x, or of its scales, is. */
+static fg_v
+view_at(fg_quant *q, const fg_strided *v, fg_v row)
+{
+    fg_em *e = q->e;
+    fg_ll *g = e->g;
+    fg_v at = ll_mul(g, row, fg_em_expr(e, v->stride[0]));
+    return ll_at(g, fg_em_buf(e, v->param), fg_em_type(e, v->dtype),
+                 ll_add(g, at, fg_em_expr(e, v->offset)));
+}
+
+/* Where a column of weights is, and the bytes from one to the next. */
+static fg_v
+weights_at(fg_quant *q, fg_v col, fg_v *ld)
+{
+    fg_em *e = q->e;
+    fg_exprs *t = e->m->ex;
+    fg_expr bits = fg_ec(t, q->form.bits), byte = fg_ec(t, 8);
+    *ld = fg_em_expr(e, fg_ediv(t, fg_emul(t, q->w.stride[0], bits), byte));
+    fg_v first = fg_em_expr(e, fg_ediv(t, fg_emul(t, q->w.offset, bits), byte));
+    return ll_at(e->g, fg_em_buf(e, q->w.param), e->g->i8,
+                 ll_add(e->g, first, ll_mul(e->g, col, *ld)));
+}
+
 /* ---- few rows ------------------------------------------------------------------- */
 
 void
@@ -222,27 +303,27 @@ fg_quant_few(fg_quant *q, const fg_few *f, fg_v col, fg_v n)
     fg_em *e = q->e;
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
-    int bits = q->form.bits;
     fg_v zero = ll_i(g, q->one_zero);
     fg_v ldx =
         fg_em_expr(e, fg_emul(t, q->units, fg_ec(t, fg_q_unit_bytes(g, &q->form))));
-    fg_v ldw = fg_em_expr(
-        e, fg_ediv(t, fg_emul(t, q->w.stride[0], fg_ec(t, bits)), fg_ec(t, 8)));
-    fg_v first =
-        fg_em_expr(e, fg_ediv(t, fg_emul(t, q->w.offset, fg_ec(t, bits)), fg_ec(t, 8)));
-    fg_q_prepare x = {f->x, f->ldx, f->m, f->k, q->x, ldx, q->bytes, q->steps, zero};
-    if (!q->form.round)
-        x.bytes = x.steps = q->x;
+    fg_q_prepare x = {f->x, f->ldx, f->m, f->k, q->x, ldx, q->x, q->x, zero, q->x, ldx};
+    if (q->form.round) {
+        x.x = view_at(q, &q->left, ll_i(g, 0));
+        x.ldx = fg_em_expr(e, q->left.stride[0]);
+        x.bytes = q->bytes;
+        x.steps = q->steps;
+        x.s = view_at(q, &q->steps_of, ll_i(g, 0));
+        x.lds = fg_em_expr(e, fg_emul(t, q->steps_of.stride[0], fg_ec(t, 4)));
+    }
     fg_q_prepare_rows(g, &q->form, &x);
     ll_loop l;
     ll_for(g, &l, ll_i(g, 0), n, ll_i(g, GROUP), 0, NULL);
     fg_v at = ll_add(g, col, l.i), cols = ll_min(g, ll_sub(g, n, l.i), ll_i(g, GROUP));
     if (q->form.bits < 16)
-        write_scales(q, false, at, cols, q->scales);
-    if (q->form.zeros)
-        write_scales(q, true, at, cols, q->zeros);
-    fg_v w =
-        ll_at(g, fg_em_buf(e, q->w.param), g->i8, ll_add(g, first, ll_mul(g, at, ldw)));
+        write_scales(q, FG_Q_SCALE, at, cols, q->scales);
+    if (q->form.zeros) /* taken off before, or after, the scale of a column */
+        write_scales(q, q->form.block ? FG_Q_SCALED_ZERO : FG_Q_ZERO, at, cols, q->zeros);
+    fg_v ldw, w = weights_at(q, at, &ldw);
     fg_q_few columns = {
         .x = q->x,
         .ldx = ldx,
@@ -260,4 +341,83 @@ fg_quant_few(fg_quant *q, const fg_few *f, fg_v col, fg_v n)
     };
     fg_q_few_columns(g, &q->form, &columns);
     ll_next(g, &l, NULL);
+}
+
+/* ---- many rows ------------------------------------------------------------------ */
+
+/* Lines of scales to rows: dst[run][NR]. */
+static void
+scale_panel(fg_quant *q, int what, fg_v col, fg_v n, fg_v dst)
+{
+    fg_em *e = q->e;
+    fg_ll *g = e->g;
+    fg_exprs *t = e->m->ex;
+    if (!q->form.block) {
+        write_scales(q, what, col, n, dst);
+        return;
+    }
+    write_scales(q, what, col, n, q->scales);
+    fg_pack_columns(g, &q->tile, q->scales,
+                    fg_em_expr(e, fg_emul(t, q->blocks, fg_ec(t, 4))),
+                    fg_em_expr(e, up(t, q->k, q->form.block)), n, dst);
+}
+
+fg_v
+fg_quant_rows(fg_quant *q, fg_v row, fg_v n)
+{
+    fg_em *e = q->e;
+    fg_ll *g = e->g;
+    fg_exprs *t = e->m->ex;
+    fg_v from = view_at(q, &q->left, row), ld = fg_em_expr(e, q->left.stride[0]);
+    if (!q->a)
+        return from;
+    fg_expr whole = fg_emul(t, up(t, q->k, q->form.round), fg_ec(t, q->form.round));
+    fg_v k = fg_em_expr(e, q->k), to = fg_em_expr(e, whole);
+    fg_t bytes = ll_vec(g->i8, 4 * g->W);
+    fg_v zero = ll_ci(bytes, 128);
+    ll_loop r, l;
+    ll_for(g, &r, ll_i(g, 0), n, ll_i(g, 1), 0, NULL);
+    fg_v src = ll_at(g, from, g->i8, ll_mul(g, r.i, ld));
+    fg_v dst = ll_at(g, q->a, g->i8, ll_mul(g, r.i, to));
+    ll_for(g, &l, ll_i(g, 0), to, ll_i(g, 4 * g->W), 0, NULL);
+    fg_v there = ll_first(g, ll_sub(g, k, l.i), 4 * g->W);
+    fg_v v = ll_sel(g, there, ll_mload(g, bytes, ll_at(g, src, g->i8, l.i), there), zero);
+    ll_mstore(g, v, ll_at(g, dst, g->i8, l.i), ll_first(g, ll_sub(g, to, l.i), 4 * g->W));
+    ll_next(g, &l, NULL);
+    ll_next(g, &r, NULL);
+    return q->a;
+}
+
+void
+fg_quant_multiply(fg_quant *q, fg_panel *p, fg_v first, fg_v col, fg_v n)
+{
+    enum { AHEAD = 128 }; /* bytes of the next panel fetched in a run */
+    fg_em *e = q->e;
+    fg_ll *g = e->g;
+    fg_exprs *t = e->m->ex;
+    fg_expr run = fg_ec(t, q->form.round);
+    fg_expr whole = fg_emul(t, up(t, q->k, q->form.round), run);
+    fg_v runs = fg_em_expr(e, up(t, q->k, q->form.round)), ldw;
+    fg_v w = weights_at(q, col, &ldw);
+    scale_panel(q, FG_Q_SCALE, col, n, q->scale_rows);
+    if (q->form.zeros)
+        scale_panel(q, FG_Q_ZERO, col, n, q->zero_rows);
+    fg_q_pack_panel(g, &q->tile, &q->form,
+                    &(fg_q_pack){w, ldw, fg_em_expr(e, q->lanes), n, runs, q->panel,
+                                 q->start, q->zero_rows, ll_i(g, q->one_zero)});
+    p->kernel = fg_q_tile_kernel;
+    p->maker = q;
+    p->lda = fg_em_expr(e, q->a ? whole : q->left.stride[0]);
+    p->ska = ll_i(g, fg_q_quads(&q->form));
+    p->k = runs;
+    p->b = q->panel;
+    p->beside = view_at(q, &q->steps_of, first);
+    p->ldbeside = fg_em_expr(e, fg_emul(t, q->steps_of.stride[0], fg_ec(t, 4)));
+    p->more[0] = q->start;
+    p->more[1] = q->scale_rows;
+    p->more[2] = ll_i(g, q->form.block ? q->tile.NR * 4 : 0);
+    p->nmore = 3;
+    p->after = ll_at(g, w, g->i8, ll_mul(g, ldw, ll_i(g, q->tile.NR)));
+    p->ldafter = ll_i(g, AHEAD);
+    fg_panel_rows(g, p);
 }

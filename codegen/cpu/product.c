@@ -144,6 +144,10 @@ multiply(fg_product *p, fg_panel q, fg_v col, fg_v cols, bool whole)
 {
     fg_em *e = p->e;
     fg_ll *g = e->g;
+    if (p->multiply) {
+        p->multiply(p, &q, col, cols);
+        return;
+    }
     if (p->cut) {
         fg_v panel = ll_udiv(g, col, ll_i(g, FG_PANEL));
         q.b =
@@ -238,7 +242,7 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
     fg_exprs *t = e->m->ex;
     fg_expr room = fg_emul(t, fg_eadd(t, p->k, fg_ec(t, p->tile.W)),
                            fg_ec(t, p->tile.NR * p->tile.size));
-    if (!p->cut)
+    if (!p->cut && !p->multiply)
         p->panel = fg_em_scratch(e, room);
     p->c = fg_em_scratch(e, fg_ec(t, p->tile.MR * p->tile.NR * p->tile.size));
     if (p->twin) {

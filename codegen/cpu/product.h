@@ -39,6 +39,9 @@ struct fg_product {
     fg_v ldb;
     /* B is cut into panels FG_PANEL columns wide: the address of panel `at`. NULL: not. */
     fg_v (*cut)(fg_product *p, fg_v at);
+    /* Multiplies all rows of `q`, whose a, rows, c, stack, done and user are set, with columns
+     * [col, col + n) of B in its own way. NULL: packed, tile by tile. */
+    void (*multiply)(fg_product *p, fg_panel *q, fg_v col, fg_v n);
     /* Adds the product of all rows (at most FG_FEW_ROWS) and columns [col, col + n) to
      * y[rows][p->ldy]. NULL: there is no such path. */
     void (*few)(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy);

@@ -48,9 +48,9 @@ fg_q_unit_bytes(fg_ll *g, const fg_qform *f)
     return (value_vectors(f) + (f->round ? 2 : 0) + f->zeros) * vector_bytes(g);
 }
 
-static bool
-helper(fg_ll *g, const fg_qform *f, const char *what, int n, const fg_t *param,
-       ll_place *back, fg_v *fn)
+bool
+fg_q_helper(fg_ll *g, const fg_qform *f, const char *what, int n, const fg_t *param,
+            ll_place *back, fg_v *fn)
 {
     char name[64];
     fg_tile t = {.elem = g->f32};
@@ -81,63 +81,31 @@ spread(fg_ll *g, fg_v p, int n)
     return ll_shuffle(g, ll_load(g, ll_vec(g->f32, W / n), p), NULL, W, mask);
 }
 
-/* Largest magnitude of x[lo, hi). */
-static fg_v
-largest(fg_ll *g, fg_v x, fg_v lo, fg_v hi)
-{
-    fg_t vec = ll_vec(g->f32, g->W);
-    ll_loop l;
-    ll_for(g, &l, lo, hi, ll_i(g, g->W), 1, (fg_v[]){ll_zero(vec)});
-    fg_v v =
-        ll_mload(g, vec, ll_at(g, x, g->f32, l.i), ll_first(g, ll_sub(g, hi, l.i), g->W));
-    ll_next(g, &l, (fg_v[]){ll_max(g, ll_abs(g, v), l.phi[0])});
-    return ll_hmax(g, l.phi[0]);
-}
+typedef struct take {
+    fg_v x, s, k, units, bytes, steps;
+} take;
 
-/* x[lo, hi) as whole numbers of steps. */
-static fg_v
-in_steps(fg_ll *g, fg_v x, fg_v i, fg_v hi, fg_v steps)
-{
-    fg_v v = ll_mload(g, ll_vec(g->f32, g->W), ll_at(g, x, g->f32, i),
-                      ll_first(g, ll_sub(g, hi, i), g->W));
-    return ll_round(g, ll_mul(g, v, ll_splat(g, steps, g->W)));
-}
-
-/* The step of a run and how many there are in 1, from its largest magnitude. */
-static fg_v
-steps_of(fg_ll *g, fg_v most, fg_v *step)
-{
-    fg_v top = ll_cf(g->f32, 127), none = ll_cf(g->f32, 0);
-    *step = ll_div(g, most, top);
-    return ll_sel(g, ll_cmp(g, LL_GT, most, none), ll_div(g, top, most), none);
-}
-
-/* One row to bytes in natural order and the scales of its runs, both filled up with
- * zeros to whole vectors of weights. */
+/* A row of bytes as signed numbers, and its scales, both filled up with zeros to whole
+ * vectors of weights. */
 static void
-round_row(fg_ll *g, const fg_qform *f, fg_v x, fg_v k, fg_v units, fg_v bytes, fg_v steps)
+take_row(fg_ll *g, const fg_qform *f, const take *t)
 {
-    int unit = g->W * fg_q_each(f);
-    fg_v run = ll_i(g, f->round), width = ll_i(g, g->W), step;
-    fg_v whole = ll_mul(g, units, ll_i(g, unit));
-    ll_loop r, l;
-    ll_for(g, &r, ll_i(g, 0), k, run, 0, NULL);
-    fg_v hi = ll_min(g, ll_add(g, r.i, run), k);
-    fg_v inverse = steps_of(g, largest(g, x, r.i, hi), &step);
-    ll_store(g, step, ll_at(g, steps, g->f32, ll_udiv(g, r.i, run)));
-    ll_for(g, &l, r.i, hi, width, 0, NULL);
-    fg_v v = ll_toint(g, in_steps(g, x, l.i, hi, inverse), g->i32);
-    ll_store(g, ll_sext(g, v, g->i8), ll_at(g, bytes, g->i8, l.i));
+    int each = 4 * g->W;
+    fg_v whole = ll_mul(g, t->units, ll_i(g, g->W * fg_q_each(f)));
+    fg_v runs = ll_udiv(g, ll_add(g, t->k, ll_i(g, f->round - 1)), ll_i(g, f->round));
+    fg_v room = ll_add(g, ll_udiv(g, whole, ll_i(g, f->round)), ll_i(g, 1));
+    fg_v flip = ll_ci(ll_vec(g->i8, each), 0x80);
+    ll_loop l;
+    ll_for(g, &l, ll_i(g, 0), whole, ll_i(g, each), 0, NULL);
+    fg_v there = ll_first(g, ll_sub(g, t->k, l.i), each);
+    fg_v v = ll_mload(g, LLVMTypeOf(flip), ll_at(g, t->x, g->i8, l.i), there);
+    v = ll_sel(g, there, ll_xor(g, v, flip), ll_zero(LLVMTypeOf(flip)));
+    ll_store(g, v, ll_at(g, t->bytes, g->i8, l.i));
     ll_next(g, &l, NULL);
-    ll_next(g, &r, NULL);
-    fg_v from = ll_and(g, ll_add(g, k, ll_i(g, g->W - 1)), ll_i(g, -g->W));
-    ll_for(g, &l, from, whole, width, 0, NULL);
-    ll_store(g, ll_zero(ll_vec(g->i8, g->W)), ll_at(g, bytes, g->i8, l.i));
-    ll_next(g, &l, NULL);
-    from = ll_udiv(g, ll_add(g, k, ll_i(g, f->round - 1)), run);
-    ll_for(g, &l, from, ll_add(g, ll_udiv(g, whole, run), ll_i(g, 1)), ll_i(g, 1), 0,
-           NULL);
-    ll_store(g, ll_cf(g->f32, 0), ll_at(g, steps, g->f32, l.i));
+    ll_for(g, &l, ll_i(g, 0), room, ll_i(g, g->W), 0, NULL);
+    v = ll_mload(g, ll_vec(g->f32, g->W), ll_at(g, t->s, g->f32, l.i),
+                 ll_first(g, ll_sub(g, runs, l.i), g->W));
+    ll_store(g, v, ll_at(g, t->steps, g->f32, l.i));
     ll_next(g, &l, NULL);
 }
 
@@ -203,16 +171,17 @@ arrange_floats(fg_ll *g, const fg_qform *f, fg_v x, fg_v k, fg_v u, fg_v dst)
 static void
 prepare_body(fg_ll *g, const fg_qform *f)
 {
-    enum { X, LDX, M, K, DST, LD, BYTES, STEPS, ZERO };
+    enum { X, LDX, M, K, DST, LD, BYTES, STEPS, ZERO, S, LDS };
     int unit = g->W * fg_q_each(f);
     fg_v k = ll_param(g, K), bytes = ll_param(g, BYTES), steps = ll_param(g, STEPS);
     fg_v units = ll_udiv(g, ll_add(g, k, ll_i(g, unit - 1)), ll_i(g, unit));
     ll_loop m, u;
     ll_for(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 0, NULL);
     fg_v x = at_bytes(g, ll_param(g, X), ll_mul(g, m.i, ll_param(g, LDX)));
+    fg_v s = at_bytes(g, ll_param(g, S), ll_mul(g, m.i, ll_param(g, LDS)));
     fg_v dst = at_bytes(g, ll_param(g, DST), ll_mul(g, m.i, ll_param(g, LD)));
     if (f->round)
-        round_row(g, f, x, k, units, bytes, steps);
+        take_row(g, f, &(take){x, s, k, units, bytes, steps});
     ll_for(g, &u, ll_i(g, 0), units, ll_i(g, 1), 0, NULL);
     fg_v to = at_bytes(g, dst, ll_mul(g, u.i, ll_i(g, fg_q_unit_bytes(g, f))));
     if (f->round)
@@ -226,51 +195,18 @@ prepare_body(fg_ll *g, const fg_qform *f)
 void
 fg_q_prepare_rows(fg_ll *g, const fg_qform *f, const fg_q_prepare *p)
 {
-    fg_t param[9] = {g->ptr, g->i64, g->i64, g->i64, g->ptr,
-                     g->i64, g->ptr, g->ptr, g->i64};
+    fg_t param[11] = {g->ptr, g->i64, g->i64, g->i64, g->ptr, g->i64,
+                      g->ptr, g->ptr, g->i64, g->ptr, g->i64};
     fg_qform own = {.bits = f->bits, .zeros = f->zeros, .round = f->round};
     ll_place back;
     fg_v fn;
-    if (helper(g, &own, "prepare", 9, param, &back, &fn)) {
+    if (fg_q_helper(g, &own, "prepare", 11, param, &back, &fn)) {
         prepare_body(g, &own);
         fg_helper_end(g, back);
     }
-    ll_call(
-        g, fn, 9,
-        (fg_v[]){p->x, p->ldx, p->m, p->k, p->dst, p->ld, p->bytes, p->steps, p->zero});
-}
-
-static void
-round_body(fg_ll *g, int64_t round)
-{
-    enum { X, LDX, M, K };
-    fg_v k = ll_param(g, K), step;
-    ll_loop m, r, l;
-    ll_for(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 0, NULL);
-    fg_v x = at_bytes(g, ll_param(g, X), ll_mul(g, m.i, ll_param(g, LDX)));
-    ll_for(g, &r, ll_i(g, 0), k, ll_i(g, round), 0, NULL);
-    fg_v hi = ll_min(g, ll_add(g, r.i, ll_i(g, round)), k);
-    fg_v inverse = steps_of(g, largest(g, x, r.i, hi), &step);
-    ll_for(g, &l, r.i, hi, ll_i(g, g->W), 0, NULL);
-    fg_v v = ll_mul(g, in_steps(g, x, l.i, hi, inverse), ll_splat(g, step, g->W));
-    ll_mstore(g, v, ll_at(g, x, g->f32, l.i), ll_first(g, ll_sub(g, hi, l.i), g->W));
-    ll_next(g, &l, NULL);
-    ll_next(g, &r, NULL);
-    ll_next(g, &m, NULL);
-}
-
-void
-fg_q_round_rows(fg_ll *g, int64_t round, fg_v x, fg_v ldx, fg_v m, fg_v k)
-{
-    fg_t param[4] = {g->ptr, g->i64, g->i64, g->i64};
-    fg_qform own = {.round = round};
-    ll_place back;
-    fg_v fn;
-    if (helper(g, &own, "round", 4, param, &back, &fn)) {
-        round_body(g, round);
-        fg_helper_end(g, back);
-    }
-    ll_call(g, fn, 4, (fg_v[]){x, ldx, m, k});
+    ll_call(g, fn, 11,
+            (fg_v[]){p->x, p->ldx, p->m, p->k, p->dst, p->ld, p->bytes, p->steps, p->zero,
+                     p->s, p->lds});
 }
 
 /* ---- weights -------------------------------------------------------------------- */
@@ -481,7 +417,7 @@ fg_q_few_columns(fg_ll *g, const fg_qform *f, const fg_q_few *p)
                         g->ptr, g->i64, g->ptr, g->i64, g->i64, g->i64};
     ll_place back;
     fg_v fn;
-    if (helper(g, f, "few", NARG, param, &back, &fn)) {
+    if (fg_q_helper(g, f, "few", NARG, param, &back, &fn)) {
         few_body(g, f);
         fg_helper_end(g, back);
     }
