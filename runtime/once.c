@@ -124,8 +124,11 @@ fg_once_run(forge_run *r)
     const fg_blockdef *b = &r->p->block[r->p->once];
     pthread_mutex_lock(&o->lock);
     if (!atomic_load_explicit(&o->made, memory_order_relaxed)) {
-        for (uint32_t i = b->first; !e && i < b->first + b->count; i++)
-            e = make(r, &r->p->step[i]);
+        for (uint32_t i = b->first; !e && i < b->first + b->count; i++) {
+            int64_t start = r->hook ? fg_now_ns() : 0;
+            if (!(e = make(r, &r->p->step[i])) && r->hook)
+                r->hook(r->hook_user, i, fg_now_ns() - start);
+        }
         if (!e)
             atomic_store_explicit(&o->made, 1, memory_order_release);
     }

@@ -68,8 +68,8 @@ relax(void)
 #endif
 }
 
-static int64_t
-now_ns(void)
+int64_t
+fg_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -90,10 +90,10 @@ work(fg_pool *p, int thread)
         int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
         int64_t begin = p->first + share * each + (share < rest ? share : rest);
         int64_t end = begin + each + (share < rest);
-        int64_t start = p->hook ? now_ns() : 0;
+        int64_t start = p->hook ? fg_now_ns() : 0;
         p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)thread);
         if (p->hook)
-            p->hook(p->hook_user, thread, start, now_ns());
+            p->hook(p->hook_user, thread, start, fg_now_ns());
         atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
         t = atomic_load_explicit(&p->ticket, memory_order_acquire);
     }
@@ -115,7 +115,7 @@ spin(fg_pool *p)
         if (has_work(p))
             return true;
         if ((n & 255) == 255) {
-            int64_t t = now_ns();
+            int64_t t = fg_now_ns();
             if (!limit)
                 limit = t + SPIN_NS;
             if (t > limit)
@@ -277,11 +277,11 @@ host_share(void *arg, int i)
     int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
     int64_t begin = p->first + i * each + (i < rest ? i : rest);
     int64_t end = begin + each + (i < rest);
-    int64_t start = p->hook ? now_ns() : 0;
+    int64_t start = p->hook ? fg_now_ns() : 0;
 
     p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)i);
     if (p->hook)
-        p->hook(p->hook_user, i, start, now_ns());
+        p->hook(p->hook_user, i, start, fg_now_ns());
 }
 
 void

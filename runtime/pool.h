@@ -37,5 +37,6 @@ void fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_
  * caller. Times in nanoseconds of the monotonic clock. */
 typedef void fg_sharehook(void *user, int thread, int64_t begin, int64_t end);
 void fg_pool_watch(fg_pool *p, fg_sharehook *hook, void *user); /* between kernels */
+int64_t fg_now_ns(void);                                        /* that clock */
 
 #endif

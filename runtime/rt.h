@@ -105,6 +105,8 @@ struct forge_run {
     struct fg_async *async; /* runs in the background; NULL: there was none yet */
     fg_stephook *hook;
     void *hook_user;
+    forge_watch *watch; /* the host's, called by a hook of ours */
+    void *watch_user;
 };
 
 /* Records the message, returns s. */

@@ -7,7 +7,6 @@
 #include "runtime/rt.h"
 
 #include <string.h>
-#include <time.h>
 
 #define LOOP_LIMIT ((int64_t)1 << 22) /* iterations: a model that needs more never ends */
 
@@ -36,14 +35,6 @@ static void *
 address(const forge_run *r, uint32_t t)
 {
     return r->addr[r->root[t]];
-}
-
-static int64_t
-now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
 }
 
 /* ---- kernels ---------------------------------------------------------------------- */
@@ -376,12 +367,12 @@ run_block(forge_run *r, uint32_t block)
     const fg_blockdef *b = &r->p->block[block];
 
     for (uint32_t i = b->first; i < b->first + b->count; i++) {
-        int64_t start = r->hook ? now_ns() : 0;
+        int64_t start = r->hook ? fg_now_ns() : 0;
         forge_status e = run_step(r, &r->p->step[i]);
         if (e)
             return e;
         if (r->hook)
-            r->hook(r->hook_user, i, now_ns() - start);
+            r->hook(r->hook_user, i, fg_now_ns() - start);
     }
     return FORGE_OK;
 }

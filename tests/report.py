@@ -285,6 +285,8 @@ def views(c, path, folder, report):
     ran = [e for e in slices if (e["pid"], e["tid"]) == (2, 1)]
     c.expect({k["name"] for k in report["kernels"] if k["name"] != "panels"} <= {e["name"] for e in ran} or "if" in {e["name"] for e in ran},
              "every kernel is in the trace")
+    c.equal(sorted(k["name"] for k in report["kernels"] if k.get("once")), sorted(e["name"] for e in slices if e["pid"] == 3),
+            "and what is made once, as the first run made it")
     c.expect(all(e["dur"] >= 0 and e["ts"] >= 0 for e in slices), "times of the trace")
     text = c.dump(path, "--dot")
     svg = subprocess.run(["dot", "-Tsvg"], input=text, capture_output=True, text=True, timeout=120)

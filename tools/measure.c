@@ -1,23 +1,12 @@
 /* measure.c - a compiled program, run and timed kernel by kernel, thread by thread. */
 #include "tools/measure.h"
 
-#include <time.h>
-
 enum { MOST_RUNS = 20, RUN_MS = 700, MOST_EVENTS = 1 << 16 };
 
 typedef struct timing {
     measure *x;
     int64_t *step_ns;
 } timing;
-
-static int64_t
-now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
-}
 
 static void
 keep(measure_log *l, measure_event e)
@@ -30,10 +19,21 @@ static void
 on_step(void *user, uint32_t step, int64_t ns)
 {
     timing *t = user;
-    int64_t end = now_ns() - t->x->run_begin;
+    int64_t end = fg_now_ns() - t->x->run_begin;
 
     t->step_ns[step] += ns;
     keep(&t->x->step, (measure_event){step, 0, end - ns, end});
+}
+
+static void
+on_once(void *user, uint32_t step, int64_t ns)
+{
+    timing *t = user;
+    const fg_blockdef *b = &t->x->program->block[t->x->program->once];
+    int64_t end = fg_now_ns() - t->x->run_begin;
+
+    if (t->x->program->once && step - b->first < b->count)
+        keep(&t->x->once, (measure_event){step, 0, end - ns, end});
 }
 
 static void
@@ -123,26 +123,28 @@ new_log(fg_arena *a)
     return (measure_log){FG_NEWN(a, measure_event, MOST_EVENTS), 0, MOST_EVENTS};
 }
 
-/* The first run finds memory and wakes threads; it does not count. */
+/* The first run finds memory, wakes threads and makes what is made once; it does not count. */
 static bool
 repeat(timing *t, forge_run *r)
 {
     measure *x = t->x;
     double start = tool_now_ms(), first;
 
+    r->hook = on_once;
+    r->hook_user = t;
+    x->run_begin = fg_now_ns();
     if (forge_execute(r))
         return false;
     first = tool_now_ms() - start;
     x->threads = r->threads;
     r->hook = on_step;
-    r->hook_user = t;
     fg_pool_watch(r->pool, on_share, t);
     start = tool_now_ms();
     do {
         x->step.n = 0;
         for (int k = 0; k < x->threads; k++)
             x->share[k].n = 0;
-        x->run_begin = now_ns();
+        x->run_begin = fg_now_ns();
         if (forge_execute(r))
             return false;
         x->runs++;
@@ -168,6 +170,7 @@ run(measure *x, fg_compiled *c, const tool_inputs *in, int threads, size_t mem_b
         return;
     }
     x->step = new_log(c->a);
+    x->once = new_log(c->a);
     x->share = FG_NEWN(c->a, measure_log, (size_t)r->threads);
     for (int k = 0; k < r->threads; k++)
         x->share[k] = new_log(c->a);

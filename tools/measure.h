@@ -27,6 +27,7 @@ typedef struct measure {
     const char *inputs;              /* their shapes, as text */
     int64_t run_begin;               /* of the last run, on the monotonic clock */
     measure_log step;                /* of the last run, in the order they ended */
+    measure_log once;                /* what the first run made for all others */
     measure_log *share; /* [threads]: parts of kernels that were shared out */
     tool_peak peak;     /* of the machine, with as many threads */
 } measure;

@@ -2,14 +2,15 @@
  *
  * Process 1 is the compiler: thread 1 its phases, thread 2 the passes. Process 2 is the last
  * run that was measured: thread 1 whole steps, from 2 on the parts of kernels that each
- * thread worked on. Times are microseconds; each process begins at 0.
+ * thread worked on. Process 3 is what the first run made for all others. Times are
+ * microseconds; each process begins at 0.
  */
 #include "tools/trace.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
 
-enum { COMPILER = 1, RUN = 2 };
+enum { COMPILER = 1, RUN, ONCE };
 
 static cJSON *
 event(cJSON *list, const char *kind, const char *name, int pid, int tid)
@@ -77,14 +78,14 @@ step_name(const fg_step *s)
 }
 
 static void
-add_events(cJSON *list, const measure *x, const measure_log *log, int tid)
+add_events(cJSON *list, const measure *x, const measure_log *log, int pid, int tid)
 {
     for (int k = 0; k < log->n; k++) {
         const measure_event *e = &log->event[k];
         if (e->step == FG_NONE)
             continue;
         const fg_step *s = &x->program->step[e->step];
-        cJSON *args = slice(list, step_name(s), RUN, tid, (double)e->begin * 1e-3,
+        cJSON *args = slice(list, step_name(s), pid, tid, (double)e->begin * 1e-3,
                             (double)(e->end - e->begin) * 1e-3);
         if (tid > 1)
             continue;
@@ -104,10 +105,15 @@ trace_json(fg_compiled *c, const measure *x)
     add_compiler(list, &c->report);
     label(list, "process_name", RUN, 0, "run");
     label(list, "thread_name", RUN, 1, "kernels");
-    add_events(list, x, &x->step, 1);
+    add_events(list, x, &x->step, RUN, 1);
     for (int t = 0; t < x->threads; t++) {
         label(list, "thread_name", RUN, 2 + t, fg_format(c->a, "thread %d", t));
-        add_events(list, x, &x->share[t], 2 + t);
+        add_events(list, x, &x->share[t], RUN, 2 + t);
+    }
+    if (x->once.n) {
+        label(list, "process_name", ONCE, 0, "once, in the first run");
+        label(list, "thread_name", ONCE, 1, "kernels");
+        add_events(list, x, &x->once, ONCE, 1);
     }
     char *text = cJSON_PrintUnformatted(top);
     const char *kept = text ? fg_strdup(c->a, text) : NULL;

@@ -118,6 +118,53 @@ test_threads(const char *path)
     forge_close(cx);
 }
 
+typedef struct seen {
+    int kernels, once, odd;
+    int64_t last;
+    double flops;
+} seen;
+
+static void
+see(void *user, const forge_kernel *k)
+{
+    seen *s = user;
+
+    s->kernels++;
+    s->once += k->once;
+    s->flops += k->flops > 0 ? k->flops : 0;
+    s->odd += k->size < sizeof *k || !*k->name || !k->nodes || k->end < k->begin ||
+              k->begin < s->last || k->threads < 1 || k->threads > 2;
+    s->last = k->end;
+}
+
+/* Every kernel is told, in order; those made once only in the first run. */
+static void
+test_watch(const char *path)
+{
+    int64_t ids[9] = {0}, dims[] = {1, 9};
+    forge_ctx *cx;
+    forge_model *m;
+    forge_run *r;
+    seen first = {0}, second = {0}, none = {0};
+
+    expect(!forge_open(NULL, &cx) && !forge_compile_file(cx, path, NULL, &m) &&
+               !forge_run_new(cx, m, &r) && !forge_run_threads(r, 2),
+           "a run", "");
+    for (int i = 0; i < 3; i++)
+        forge_bind_input(r, inputs[i], FORGE_I64, 2, dims, ids);
+    expect(!forge_run_watch(r, see, &first) && !forge_execute(r), "watched", "");
+    expect(!forge_run_watch(r, see, &second) && !forge_execute(r), "and again", "");
+    expect(!forge_run_watch(r, NULL, &none) && !forge_execute(r), "and no more", "");
+    expect(first.kernels > 5 && !first.odd && first.flops > 1000,
+           "what the first run did", "");
+    expect(second.kernels == first.kernels - first.once && !second.once && !second.odd,
+           "what is made once is not made again", "");
+    expect(!none.kernels, "nobody is told any more", "");
+    forge_run_free(r);
+    forge_model_free(m);
+    forge_close(cx);
+}
+
 static void
 test_questions(const char *path)
 {
@@ -156,6 +203,7 @@ main(int argc, char **argv)
 
     test_questions(path);
     test_threads(path);
+    test_watch(path);
     expect(whole(path, &h, &sum) == FORGE_OK && sum > 0, "the example runs", "");
     expect(h.live == 0, "everything is given back", "");
     long needed = (1 << 30) - h.left;
