@@ -220,14 +220,15 @@ FORGE_API forge_status forge_bind_output(forge_run *r, const char *name, void *d
 FORGE_API forge_status forge_execute(forge_run *r);
 /* What a kernel did: which it was, when it ran, how much there was to do. */
 typedef struct forge_kernel {
-    size_t size;         /* sizeof(forge_kernel) of the library */
-    const char *name;    /* what it computes, "matmul_add"; as long as the model */
-    const char *nodes;   /* the ONNX nodes it is made of, comma separated; likewise */
-    int64_t begin, end;  /* nanoseconds of the monotonic clock */
-    double flops, bytes; /* operations, bytes read and written, at these sizes; -1: not known */
-    int64_t chunks;      /* independent parts */
-    int threads;         /* that took parts of it, at most */
-    int once;            /* 1: made for all runs of the model, in the first of them */
+    size_t size;        /* sizeof(forge_kernel) of the library */
+    const char *name;   /* what it computes, "matmul_add"; as long as the model */
+    const char *nodes;  /* the ONNX nodes it is made of, comma separated; likewise */
+    int64_t begin, end; /* nanoseconds of the monotonic clock */
+    double flops,
+        bytes; /* operations, bytes read and written, at these sizes; -1: not known */
+    int64_t chunks; /* independent parts */
+    int threads;    /* that took parts of it, at most */
+    int once;       /* 1: made for all runs of the model, in the first of them */
 } forge_kernel;
 typedef void forge_watch(void *user, const forge_kernel *k);
 /* `watch` is called after every kernel from now on, in the thread that executes (the one in the

@@ -48,6 +48,21 @@ def solve(names, inputs, arrays):
     return [size[n] for n in names]
 
 
+def pack(a, kind):
+    """Elements of 4 bits two to a byte, the first in the low bits; others as they are."""
+    if kind not in ("i4", "u4"):
+        return np.ascontiguousarray(a)
+    v = np.append(a.astype(np.int8).ravel(), np.zeros(a.size % 2, np.int8)).view(np.uint8) & 15
+    return v[0::2] | v[1::2] << 4
+
+
+def unpack(v, kind, shape):
+    if kind not in ("i4", "u4"):
+        return v
+    v = np.stack([v & 15, v >> 4], 1).ravel()[:int(np.prod(shape))].astype(np.int8).reshape(shape)
+    return v if kind == "u4" else (v ^ 8) - 8
+
+
 def call(lib, name, header, weights, inputs, outputs):
     ins, outs, names = ports(header)
     arrays = [a for _, a in inputs]
@@ -59,10 +74,10 @@ def call(lib, name, header, weights, inputs, outputs):
     work = np.empty(room(*map(ctypes.c_int64, sizes)) // 8 + 1, np.uint64)
     got = [None if "?" in dims else np.empty([eval(d, {}, scope) for d in dims], a.dtype)
            for (_, _, dims), (_, a) in zip(outs, outputs)]
-    args = [weights, work, *map(np.ascontiguousarray, arrays), *[None] * (len(ins) - len(arrays))]
-    for (_, _, dims), g in zip(outs, got):
+    args = [weights, work, *(pack(a, kind) for a, (_, kind, _) in zip(arrays, ins)), *[None] * (len(ins) - len(arrays))]
+    for (_, kind, dims), g in zip(outs, got):
         # A size that is found while running: memory, and the shape.
-        args += [np.zeros(1, np.uint64), np.zeros(len(dims), np.int64)] if g is None else [g]
+        args += [np.zeros(1, np.uint64), np.zeros(len(dims), np.int64)] if g is None else [pack(g, kind)]
     given = [ctypes.c_void_p(None if a is None else a.ctypes.data) for a in args]
     code = run(*map(ctypes.c_int64, sizes), *given)
     assert code == 0, f"the answer is {code}"
@@ -74,7 +89,7 @@ def call(lib, name, header, weights, inputs, outputs):
             ctypes.memmove(got[k].ctypes.data, memory, got[k].nbytes)
             ctypes.CDLL(None).free(ctypes.c_void_p(memory))
         else:
-            next(found)
+            got[k] = unpack(next(found), outs[k][1], got[k].shape)
     if sizes:
         assert run(*(ctypes.c_int64(-1) for _ in sizes), *given) == 1, "bounds"
     return [n for n, _, _ in outs], got

@@ -37,7 +37,7 @@ cc_bytes(cc_module *x, const fg_type *t)
     int bits = fg_dtypes[t->dtype].bits;
 
     x->c.careful = cc_is_open(x, t);
-    const char *n = cc_expr(&x->c, fg_type_count(x->c.m->ex, t));
+    const char *n = cc_count(&x->c, t, 0);
     const char *each = fg_format(x->c.a, "%d", bits / 8);
     n = bits < 8 ? fg_format(x->c.a, "(%s + 1) / 2", n) : cc_times(&x->c, each, n);
     x->c.careful = false;

@@ -53,6 +53,8 @@ void cc_line(cc *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void cc_open(cc *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void cc_close(cc *c);
 const char *cc_expr(cc *c, fg_expr e);
+/* How many elements axes first.. have; as text, where an expression would grow too long. */
+const char *cc_count(cc *c, const fg_type *t, int first);
 const char *cc_plus(cc *c, const char *a, const char *b);
 const char *cc_times(cc *c, const char *a, const char *b);
 const char *cc_type(fg_dtype d);                 /* of a value in a variable */

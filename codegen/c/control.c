@@ -4,7 +4,7 @@
  *     for (; go0 && l0 < trip0; l0++) {                 loop
  *         k1_matmul(b2, w0, b3);
  *         go0 = w1[0] != 0;
- *         memcpy(b2, b3, 4 * (batch * 32));             yielded values to parameters
+ *         copy(b2, b3, 4 * batch * 32);                 yielded values to parameters
  *     }
  *
  * Values that flow into, around and out of a region are copied to memory of their own. They flow
@@ -84,8 +84,7 @@ save_sources(cc_module *x, const flows *list)
                 !strcmp(f->from, x->place[f->dst]))
                 continue;
             f->from = cc_new_buffer(x, fg_rt(x->c.m, f->src), "on its way");
-            cc_call(x, "memcpy(%s, %s, (size_t)(%s));", f->from, x->place[f->src],
-                    f->bytes);
+            cc_call(x, "copy(%s, %s, %s);", f->from, x->place[f->src], f->bytes);
             break;
         }
 }
@@ -124,7 +123,7 @@ move(cc_module *x, const flow *f)
             return;
         if (x->slot[f->dst])
             cc_fit(x, f->dst, f->bytes);
-        cc_call(x, "memcpy(%s, %s, (size_t)(%s));", to, f->from, f->bytes);
+        cc_call(x, "copy(%s, %s, %s);", to, f->from, f->bytes);
         return;
     }
     if (x->slot[f->dst]) {
@@ -134,8 +133,8 @@ move(cc_module *x, const flow *f)
                 cc_expr(&x->c, fg_rt(x->c.m, f->dst)->dim[0]));
         cc_call(x, "    return 2;");
     }
-    cc_call(x, "memcpy((char *)%s + %s * (%s), %s, (size_t)(%s));", to, f->stack,
-            f->bytes, f->from, f->bytes);
+    cc_call(x, "copy((char *)%s + %s * (%s), %s, %s);", to, f->stack, f->bytes, f->from,
+            f->bytes);
 }
 
 static void
@@ -273,11 +272,11 @@ put_readsym(cc_module *x, const fg_inst *i)
     fg_sym s = (fg_sym)FG_GET(i, readsym, sym).i;
     int64_t at = FG_GET(i, readsym, at).i, n;
     const fg_syminfo *info = fg_sym_info(x->c.m->ex, s);
-    fg_expr count = fg_type_count(x->c.m->ex, fg_rt(x->c.m, i->in[0]));
+    const fg_type *t = fg_rt(x->c.m, i->in[0]);
     const char *v = fg_format(x->c.a, "%s[%lld]", x->place[i->in[0]], (long long)at);
 
-    if (!fg_e_const(x->c.m->ex, count, &n) || at < 0 || at >= n) {
-        cc_call(x, "if (%lld >= %s)", (long long)at, cc_expr(&x->c, count));
+    if (!fg_e_const(x->c.m->ex, fg_type_count(x->c.m->ex, t), &n) || at < 0 || at >= n) {
+        cc_call(x, "if (%lld >= %s)", (long long)at, cc_count(&x->c, t, 0));
         cc_call(x, "    return 2;");
     }
     if (info->is != FG_E_BAD) { /* kernels use what it was found to equal */
@@ -286,14 +285,8 @@ put_readsym(cc_module *x, const fg_inst *i)
         return;
     }
     cc_call(x, "%s = (int64_t)%s;", x->c.symbol[s], v);
-    if (info->lo != INT64_MIN) {
-        cc_call(x, "if (%s < %lld)", x->c.symbol[s], (long long)info->lo);
-        cc_call(x, "    return 1;");
-    }
-    if (info->hi != INT64_MAX) {
-        cc_call(x, "if (%s > %lld)", x->c.symbol[s], (long long)info->hi);
-        cc_call(x, "    return 1;");
-    }
+    cc_call(x, "if (%s)", cc_bounds(x, s));
+    cc_call(x, "    return 1;");
 }
 
 static void

@@ -9,6 +9,8 @@ static const struct {
                   "    return a / b - (a % b != 0 && (a < 0) != (b < 0));\n}\n"},
     {"floor_mod", "static int64_t\nfloor_mod(int64_t a, int64_t b)\n{\n"
                   "    return a - floor_div(a, b) * b;\n}\n"},
+    {"copy", "static void\ncopy(void *to, const void *from, int64_t bytes)\n{\n"
+             "    if (bytes > 0)\n        memcpy(to, from, (size_t)bytes);\n}\n"},
     {"times",
      "/* Products of sizes stay at what no memory holds. */\n"
      "static int64_t\ntimes(int64_t a, int64_t b)\n{\n"

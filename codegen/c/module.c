@@ -27,7 +27,7 @@ static const char reserved[] =
     "double "
     "else enum extern float for goto if inline int long register restrict return short "
     "signed sizeof static struct switch typedef union unsigned void volatile while place "
-    "mirror least most saturate open fit times run trip go answer block total ";
+    "mirror least most saturate open copy fit times run trip go answer block total ";
 
 static bool
 is_taken(const cc_module *x, const char *name)
@@ -146,12 +146,12 @@ put_outputs(cc_module *x, const char *const *output)
         const char *n = cc_bytes(x, t);
         if (!cc_is_open(x, t)) {
             if (x->place[r] != output[k])
-                cc_call(x, "memcpy(%s, %s, (size_t)(%s));", output[k], x->place[r], n);
+                cc_call(x, "copy(%s, %s, %s);", output[k], x->place[r], n);
             continue;
         }
         cc_call(x, "if (!(*%s = fit(&open[%d], %s)))", output[k], x->nopen++, n);
         cc_call(x, "    return 3;");
-        cc_call(x, "memcpy(*%s, %s, (size_t)(%s));", output[k], x->place[r], n);
+        cc_call(x, "copy(*%s, %s, %s);", output[k], x->place[r], n);
         for (int a = 0; a < t->rank; a++)
             cc_call(x, "%s_shape[%d] = %s;", output[k], a, cc_expr(&x->c, t->dim[a]));
     }
@@ -271,19 +271,24 @@ header(cc_module *x, const char *const *output)
 
 /* ---- the source ------------------------------------------------------------------------------ */
 
+const char *
+cc_bounds(cc_module *x, fg_sym s)
+{
+    const fg_syminfo *i = fg_sym_info(x->c.m->ex, s);
+    const char *n = x->c.symbol[s];
+    const char *least = fg_format(x->c.a, "%s < %lld", n, (long long)i->lo);
+
+    return i->hi == INT64_MAX
+               ? least
+               : fg_format(x->c.a, "%s || %s > %lld", least, n, (long long)i->hi);
+}
+
 static void
 put_bounds(cc_module *x, fg_text *o)
 {
-    for (uint32_t s = 0; s < fg_sym_count(x->c.m->ex); s++) {
-        const fg_syminfo *i = fg_sym_info(x->c.m->ex, s);
-        const char *n = x->c.symbol[s];
-        if (!is_argument(x, s))
-            continue;
-        fg_putf(o, "    if (%s < %lld", n, (long long)i->lo);
-        if (i->hi != INT64_MAX)
-            fg_putf(o, " || %s > %lld", n, (long long)i->hi);
-        fg_puts(o, ")\n        return 1;\n");
-    }
+    for (uint32_t s = 0; s < fg_sym_count(x->c.m->ex); s++)
+        if (is_argument(x, s))
+            fg_putf(o, "    if (%s)\n        return 1;\n", cc_bounds(x, s));
 }
 
 /* Inputs may have been folded away. */

@@ -28,6 +28,7 @@ typedef struct cc_module {
 const char *cc_clean(cc_module *x, const char *name); /* as a name in C */
 void cc_put_comment(fg_text *o, const char *s); /* text of a file inside a comment */
 bool cc_mentions(const char *text, const char *name);
+const char *cc_bounds(cc_module *x, fg_sym s); /* that it is outside of them */
 
 /* buffers.c: memory between kernels. */
 const char *cc_bytes(cc_module *x, const fg_type *t);

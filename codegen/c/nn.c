@@ -55,15 +55,12 @@ norm(cc *c, const fg_inst *i, const char *target)
     int axis = (int)(centred ? FG_GET(i, layernorm, axis).i : FG_GET(i, rmsnorm, axis).i);
     double eps = centred ? FG_GET(i, layernorm, eps).f : FG_GET(i, rmsnorm, eps).f;
     const fg_type *o = fg_rt(c->m, i->out[0]);
-    fg_expr n = fg_ec(c->m->ex, 1);
     unsigned row = 0;
     cc_index at;
 
-    for (int k = axis; k < o->rank; k++) {
+    for (int k = axis; k < o->rank; k++)
         row |= 1u << k;
-        n = fg_emul(c->m->ex, n, o->dim[k]);
-    }
-    const char *count = cc_expr(c, n);
+    const char *count = cc_count(c, o, axis);
     int open = cc_for_all(c, o, row, at);
     cc_line(c, "double mean = 0, square = 0;");
     if (centred) {

@@ -93,7 +93,9 @@ cc_times(cc *c, const char *a, const char *b)
         return a;
     if (c->careful)
         return fg_format(c->a, "times(%s, %s)", a, b);
-    return fg_format(c->a, "%s * %s", closed(c, a), closed(c, b));
+    /* Products need no parentheses on the left. */
+    return fg_format(c->a, "%s * %s", strpbrk(a, "+-/%?<=") ? closed(c, a) : a,
+                     closed(c, b));
 }
 
 static const char *
@@ -118,7 +120,10 @@ const char *
 cc_expr(cc *c, fg_expr e)
 {
     const char *sum = "0";
-    int n = fg_e_nterms(c->m->ex, e);
+
+    if (e == FG_E_BAD)
+        cc_refuse(c, c->kernel, "a size is too complicated");
+    int n = e == FG_E_BAD ? 0 : fg_e_nterms(c->m->ex, e);
 
     for (int k = 0; k < n; k++) {
         const uint32_t *atoms;
@@ -139,6 +144,16 @@ cc_expr(cc *c, fg_expr e)
         sum = cc_plus(c, sum, minus ? fg_format(c->a, "-%s", p) : p);
     }
     return sum;
+}
+
+const char *
+cc_count(cc *c, const fg_type *t, int first)
+{
+    const char *n = "1";
+
+    for (int k = first; k < t->rank; k++)
+        n = cc_times(c, n, cc_expr(c, t->dim[k]));
+    return n;
 }
 
 /* ---- elements ---------------------------------------------------------------------------- */

@@ -262,7 +262,7 @@ regroup(cc *c, const fg_type *out, int j, int to, const fg_type *in, int k, int 
         real += !fg_e_is(c->m->ex, in->dim[x], 1);
     if (real > 1)
         off = as_word(c, off);
-    fg_expr below = fg_ec(c->m->ex, 1);
+    const char *below = "1";
     int seen = 0;
     for (int x = end - 1; x >= k; x--) {
         if (fg_e_is(c->m->ex, in->dim[x], 1)) {
@@ -270,12 +270,12 @@ regroup(cc *c, const fg_type *out, int j, int to, const fg_type *in, int k, int 
             continue;
         }
         const char *n = off;
-        if (!fg_e_is(c->m->ex, below, 1))
-            n = fg_format(c->a, "%s / (%s)", n, cc_expr(c, below));
+        if (strcmp(below, "1") != 0)
+            n = fg_format(c->a, "%s / (%s)", n, below);
         if (++seen < real)
             n = fg_format(c->a, "%s %% (%s)", n, cc_expr(c, in->dim[x]));
         from[x] = n;
-        below = fg_emul(c->m->ex, below, in->dim[x]);
+        below = cc_times(c, cc_expr(c, in->dim[x]), below);
     }
 }
 
@@ -301,8 +301,8 @@ reshape(cc *c, const fg_type *out, const fg_type *in, const char *const *at,
             else
                 b = fg_emul(x, b, in->dim[end++]);
         } while ((a != b || to == j || end == k) && (to < out->rank || end < in->rank));
-        if (a !=
-            b) { /* equal, but not provably from here: all that is left is one group */
+        /* Not provably equal from here, or too long to tell: all that is left is one group. */
+        if (a != b || a == FG_E_BAD) {
             to = out->rank;
             end = in->rank;
         }

@@ -6,6 +6,7 @@
  * element and a run of taps around it. Positions and weights are computed in f64 where
  * they are needed, one nest over all taps; taps beyond the border repeat the edge.
  */
+#include "ir/text.h"
 #include "codegen/cpu/pull.h"
 
 #include <math.h>
@@ -41,8 +42,7 @@ listed(const char *s, int k, double *v)
         s = strchr(s, ',') ? strchr(s, ',') + 1 : NULL;
     if (!s || !*s)
         return false;
-    *v = strtof(s, NULL);
-    return true;
+    return fg_parse_double(&s, true, v);
 }
 
 static double
