@@ -18,10 +18,9 @@ typedef struct check {
     fg_arena *a;
     fg_bits holds;  /* by register: its storage has its value */
     fg_reg *placed; /* registers with an offset */
-    int64_t *bytes; /* by index in placed */
     uint32_t nplaced;
-    fg_reg *version; /* written in place */
-    uint32_t nversion;
+    int64_t *bytes;  /* of such a register */
+    fg_reg *version; /* of a storage: one that is written in place; of that: the next */
 } check;
 
 /* ---- in place ---------------------------------------------------------------------- */
@@ -46,10 +45,8 @@ version_of(const check *c, fg_reg r)
 static void
 lose(check *c, fg_reg s)
 {
-    fg_bits_del(c->holds, s);
-    for (uint32_t k = 0; k < c->nversion; k++)
-        if (fg_storage_of(c->m, c->version[k]) == s)
-            fg_bits_del(c->holds, c->version[k]);
+    for (; s; s = c->version[s])
+        fg_bits_del(c->holds, s);
 }
 
 static void
@@ -136,13 +133,12 @@ store(check *c, fg_reg r)
     const fg_module *m = c->m;
     fg_reg s = fg_storage_of(m, r);
 
-    for (uint32_t k = 0; k < c->nplaced && m->reg[s].mem == FG_MEM_ARENA; k++)
-        if (c->placed[k] == s)
-            for (uint32_t j = 0; j < c->nplaced; j++) {
-                int64_t a = m->reg[s].offset, b = m->reg[c->placed[j]].offset;
-                if (a < b + c->bytes[j] && b < a + c->bytes[k])
-                    lose(c, c->placed[j]);
-            }
+    for (uint32_t k = 0; k < c->nplaced && m->reg[s].mem == FG_MEM_ARENA; k++) {
+        fg_reg other = c->placed[k];
+        int64_t a = m->reg[s].offset, b = m->reg[other].offset;
+        if (a < b + c->bytes[other] && b < a + c->bytes[s])
+            lose(c, other);
+    }
     fg_bits_add(c->holds, s);
 }
 
@@ -263,12 +259,15 @@ fg_check_place(fg_module *m, fg_arena *a)
     int64_t *sym = fg_nominal_symbols(m, a);
 
     for (fg_reg r = 1; r < m->nreg; r++) {
-        if (m->reg[r].mem == FG_MEM_ALIAS && is_written(&c, r))
-            c.version[c.nversion++] = r;
+        if (m->reg[r].mem == FG_MEM_ALIAS && is_written(&c, r)) {
+            fg_reg s = fg_storage_of(m, r);
+            c.version[r] = c.version[s];
+            c.version[s] = r;
+        }
         if (m->reg[r].mem != FG_MEM_ARENA)
             continue;
         int64_t bytes = fg_reg_bytes(m, r, sym);
-        c.bytes[c.nplaced] = bytes < 0 ? 0 : bytes;
+        c.bytes[r] = bytes < 0 ? 0 : bytes;
         c.placed[c.nplaced++] = r;
     }
     for (int k = 0; k < m->body->nparam; k++)
