@@ -11,21 +11,27 @@
  * out is read from memory, so becomes a root in turn. Operands come before their readers,
  * so when a register is looked at, all readers it will have in this kernel are known.
  *
- * Taken in: an instruction whose every reader is in the kernel; views and trifles whoever
- * else reads them, since reading their operand costs no more; and one instruction with a
- * code generator of its own, below arithmetic that keeps its index; or a pair of such
- * products (gate and value of a gated unit), which one kernel computes in step.
+ * Taken in: views, and arithmetic where that is cheaper than to store it and read it back.
+ * What a kernel computes once, and nobody else wants, always is; what it would compute again
+ * for every row, head or place it is wanted at, or what other kernels would compute as well,
+ * is for the cost model to say. Then one instruction with a code generator of its own, below
+ * arithmetic that keeps its index; or a pair of such products (gate and value of a gated
+ * unit), which one kernel computes in step.
  */
 #include <stdlib.h>
 
 #include "codegen/target.h"
+#include "passes/cost.h"
 #include "passes/fuse_siblings.h"
+#include "passes/place.h"
 #include "passes/raise.h"
 #include "passes/split_gates.h"
 #include "passes/unfuse.h"
 
 #define MAXREGION 64 /* instructions of one kernel */
 #define MAXPLACES 8  /* indices one of them may be read at */
+#define MAXLOOKS 64  /* instructions looked at to tell what a value is made of */
+#define REPACKED 2   /* times that a product reads its right side, in blocks of rows */
 
 /* How the root's index relates to that of a register above it. */
 typedef enum { PATH_NONE, PATH_OTHER, PATH_VIEWS, PATH_SAME } path;
@@ -36,14 +42,19 @@ typedef struct member { /* by register, while a kernel is built */
     uint8_t way;        /* path */
     int same;           /* indices it is read at by arithmetic */
     int moved;          /* and through what moves elements */
+    double wanted;      /* elements read by arithmetic, */
+    double elsewhere;   /* and through what moves them, one as often as it is read */
+    double kernels;     /* that compute it, this one included */
 } member;
 
 typedef struct fuser {
     fg_module *m;
     fg_passctx *cx;
+    fg_costs cost;
     uint32_t *uses; /* of each register, in the whole module */
     fg_inst **def;  /* its definition before any kernel was made */
     fg_bits needed; /* read from memory */
+    fg_bits stored; /* will be: a reader can have it in no other way */
     member *member;
     fg_reg *map; /* to the register inside the kernel */
     fg_block *block;
@@ -54,7 +65,8 @@ typedef struct fuser {
     int nseen;
     size_t capseen;
     fg_inst *anchor;
-    bool twins; /* a second one goes with it */
+    bool twins;          /* a second one goes with it */
+    double flops, bytes; /* of the kernel so far */
 } fuser;
 
 /* ---- what instructions are
@@ -73,62 +85,22 @@ is_anchor(const fg_inst *i)
 }
 
 static bool
+is_lookup(const fg_inst *i)
+{
+    return i->op == FG_OP_gather || i->op == FG_OP_gather_elements ||
+           i->op == FG_OP_gather_nd;
+}
+
+static bool
 is_source(const fg_inst *i)
 {
     return i->op == FG_OP_iota || i->op == FG_OP_symvec;
-}
-
-/* Worth doing again rather than storing and reading back. */
-static bool
-is_light(const fg_inst *i)
-{
-    switch (i->op) {
-    case FG_OP_cast:
-    case FG_OP_bitcast:
-    case FG_OP_where:
-    case FG_OP_dequantize:
-    case FG_OP_abs:
-    case FG_OP_neg:
-    case FG_OP_not:
-    case FG_OP_relu:
-    case FG_OP_min:
-    case FG_OP_max:
-        return true;
-    case FG_OP_add:
-    case FG_OP_sub:
-    case FG_OP_mul:
-        return true;
-    default:
-        return i->op >= FG_OP_eq && i->op <= FG_OP_bitxor;
-    }
 }
 
 static bool
 same_count(fg_module *m, fg_reg a, fg_reg b)
 {
     return fg_type_count(m->ex, fg_rt(m, a)) == fg_type_count(m->ex, fg_rt(m, b));
-}
-
-/* A light instruction that reads at most one operand of its own size: in every kernel
- * that wants it, it costs no more memory traffic than its result would. (One of several
- * results is in memory.) */
-static bool
-is_trifle(fuser *f, const fg_inst *i)
-{
-    int large = 0;
-    if (!is_light(i))
-        return false;
-    for (int k = 0; k < i->nin; k++) {
-        const fg_inst *d = f->def[i->in[k]];
-        if (d && d->op == FG_OP_const &&
-            fg_type_count(f->m->ex, fg_rt(f->m, i->in[k])) == fg_ec(f->m->ex, 1))
-            continue;
-        large += same_count(f->m, i->in[k], i->out[0]);
-        if (d && !stays_outside(d) && d->nout == 1 && !fg_bits_has(f->needed, i->in[k]) &&
-            !(fg_op_is(d->op, FG_T_VIEW) || is_source(d)))
-            return false;
-    }
-    return large <= 1;
 }
 
 /* Constants a kernel holds as immediates. */
@@ -152,8 +124,7 @@ limit_for(fuser *f, const fg_inst *i, int k, fg_fuse limit)
     fg_fuse own = FG_FUSE_ALL;
     if (is_anchor(i))
         own = fg_cpu_before(f->m, i, k);
-    else if (i->op == FG_OP_gather || i->op == FG_OP_gather_elements ||
-             i->op == FG_OP_gather_nd)
+    else if (is_lookup(i))
         own = k == 0 ? FG_FUSE_VIEWS : FG_FUSE_CHEAP;
     else if (i->op == FG_OP_rope || (i->op == FG_OP_dequantize && k > 0))
         own = FG_FUSE_CHEAP;
@@ -186,21 +157,61 @@ static int
 places_read(const fg_inst *i)
 {
     bool moves = (fg_op_is(i->op, FG_T_VIEW) && i->op != FG_OP_copy) ||
-                 i->op == FG_OP_concat || i->op == FG_OP_pad || i->op == FG_OP_gather ||
-                 i->op == FG_OP_gather_elements || i->op == FG_OP_gather_nd;
+                 i->op == FG_OP_concat || i->op == FG_OP_pad || is_lookup(i);
     return i->op == FG_OP_rope ? 2 : moves;
+}
+
+/* Kernels that compute r if this one does, and all do as it does. */
+static double
+kernels_alike(const fuser *f, fg_reg r)
+{
+    const member *p = &f->member[r];
+    double kernels = p->kernels > 1 ? p->kernels : 1;
+    return p->uses ? kernels * f->uses[r] / p->uses : kernels;
+}
+
+/* Elements of operand k that are read for n of i's result. What stays the same along the
+ * innermost loop is read before it. */
+static double
+elements_read(fuser *f, const fg_inst *i, int k, double n)
+{
+    fg_module *m = f->m;
+    const fg_type *t = fg_rt(m, i->in[k]), *out = fg_rt(m, i->out[0]);
+    double whole = fg_cost_count(&f->cost, i->out[0]);
+    double all = fg_cost_count(&f->cost, i->in[k]), share = whole > 0 ? n / whole : 1;
+    int64_t last = 1;
+    if (i->op == FG_OP_attention && k == 3)
+        return fg_cost_scores(&f->cost, i);
+    if (i->op == FG_OP_matmul && k == 1)
+        return REPACKED * all;
+    if (fg_keeps_rows(i->op) && k > 0)
+        return n;
+    if (is_anchor(i) || i->op == FG_OP_concat || i->op == FG_OP_pad)
+        return all * share;
+    if (i->op == FG_OP_rope)
+        return k ? n : 2 * n;
+    bool inner = t->rank && t->dim[t->rank - 1] == out->dim[out->rank - 1];
+    if (i->op == FG_OP_gather)
+        inner = k == 0 || FG_GET(i, gather, axis).i == fg_rt(m, i->in[0])->rank - 1;
+    if (!inner && out->rank && (fg_op_is(i->op, FG_T_ELEM) || i->op == FG_OP_gather))
+        last = fg_cost_size(&f->cost, out->dim[out->rank - 1]);
+    return last > 1 ? n / last : n;
 }
 
 /* i joins the kernel: its operands have one reader more in it. */
 static void
 take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
 {
-    int places = f->member[i->out[0]].same + f->member[i->out[0]].moved,
-        more = places_read(i);
+    const member *at = &f->member[i->out[0]];
+    int places = at->same + at->moved, more = places_read(i);
+    double elements = at->wanted + at->elsewhere, kernels = kernels_alike(f, i->out[0]);
     f->in[f->nin++] = i;
     if (is_anchor(i)) {
         f->twins = f->anchor != NULL;
         f->anchor = i;
+        f->flops += fg_cost_anchor(&f->cost, i);
+    } else if (!fg_op_is(i->op, FG_T_VIEW)) {
+        f->flops += elements * fg_cost_element(i->op);
     }
     places = places ? places : 1;
     for (int k = 0; k < i->nin; k++) {
@@ -217,10 +228,15 @@ take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
         }
         p->limit = own < p->limit ? (uint8_t)own : p->limit;
         p->way = next < p->way ? (uint8_t)next : p->way;
-        if (more)
+        double wanted = elements_read(f, i, k, elements);
+        if (more) {
             p->moved += more * places;
-        else
+            p->elsewhere += wanted;
+        } else {
             p->same = places > p->same ? places : p->same;
+            p->wanted = wanted > p->wanted ? wanted : p->wanted;
+        }
+        p->kernels = kernels > p->kernels ? kernels : p->kernels;
     }
 }
 
@@ -289,6 +305,71 @@ wants_anchor(fuser *f, const fg_inst *i, const member *p, bool alone)
                   fg_op_info(i->op)->name, way[p->way]);
 }
 
+static void add_steps(fuser *f, const fg_inst *i, double n, fg_making *v, int *looks);
+
+/* Adds what it takes to compute r, n elements of it, from what is in memory or will be. */
+static void
+add_making(fuser *f, fg_reg r, double n, fg_making *v, int *looks)
+{
+    const fg_inst *i = f->def[r];
+    double count = fg_cost_count(&f->cost, r), bytes = fg_cost_bytes(&f->cost, r);
+    double looked_at = n < count ? bytes / count * n : bytes;
+    /* One of several results is in memory in any case. */
+    bool own = i && i->block == f->block && !stays_outside(i) && i->nout == 1 &&
+               !fg_bits_has(f->needed, r) && f->uses[r] == 1;
+    if (is_immediate(f, r))
+        return;
+    if (i && is_source(i)) {
+        v->flops += n;
+        v->once += count;
+    } else if (own && !is_anchor(i) && !is_lookup(i) && --*looks > 0) {
+        add_steps(f, i, n, v, looks);
+    } else {
+        *(own ? &v->made : &v->read) += own ? bytes : looked_at;
+        v->more += f->member[r].uses ? 0 : looked_at;
+    }
+}
+
+static void
+add_steps(fuser *f, const fg_inst *i, double n, fg_making *v, int *looks)
+{
+    double each = fg_op_is(i->op, FG_T_VIEW) ? 0 : fg_cost_element(i->op);
+    v->flops += each * n;
+    v->once += each * fg_cost_count(&f->cost, i->out[0]);
+    for (int k = 0; k < i->nin; k++)
+        if (i->in[k])
+            add_making(f, i->in[k], elements_read(f, i, k, n), v, looks);
+}
+
+/* Whether the kernel may as well compute r by i, an arithmetic instruction. */
+static bool
+pays(fuser *f, fg_reg r, const fg_inst *i, bool alone)
+{
+    const member *p = &f->member[r];
+    int looks = MAXLOOKS;
+    double here, memory, wanted = p->wanted + p->elsewhere;
+    fg_making v = {.kernel_flops = f->flops,
+                   .kernel_bytes = f->bytes,
+                   .elements = fg_cost_count(&f->cost, r),
+                   .bytes = fg_cost_bytes(&f->cost, r),
+                   .kernels = kernels_alike(f, r)};
+    if (alone && v.kernels <= 1 && wanted <= v.elements)
+        return true; /* computed once, and never in memory */
+    if (v.kernels > 1 && is_lookup(i))
+        return refuse(f, "other kernels want it too, and tables are looked up once");
+    v.store = fg_bits_has(f->needed, r) || fg_bits_has(f->stored, r) ? 0 : v.bytes;
+    if (wanted < v.elements)
+        v.bytes *= wanted / v.elements;
+    add_steps(f, i, wanted, &v, &looks);
+    if (fg_gain_computed(&v, &here, &memory) > 0)
+        return true;
+    return refuse(f,
+                  "computing %s here, %.3g times each element%s, takes %.3g us, reading "
+                  "it from memory %.3g us",
+                  fg_op_info(i->op)->name, v.elements > 0 ? wanted / v.elements : 0,
+                  alone ? "" : " and in other kernels too", here, memory);
+}
+
 static bool
 wants(fuser *f, fg_reg r)
 {
@@ -322,19 +403,7 @@ wants(fuser *f, fg_reg r)
         return refuse(f, "it has %d results", i->nout);
     if (p->limit == FG_FUSE_VIEWS)
         return refuse(f, "only views may stand before this operand of its reader");
-    if (alone && p->limit != FG_FUSE_CHEAP)
-        return true;
-    if (is_trifle(f, i) && !needed)
-        return true;
-    if (needed)
-        return refuse(f, "it is in memory anyway, for another reader");
-    return alone ? refuse(f,
-                          "its reader reads it again and again, which %s is too dear for",
-                          fg_op_info(i->op)->name)
-                 : refuse(f,
-                          "%u of its %u readers are in this kernel, and it is too dear "
-                          "to compute twice",
-                          p->uses, f->uses[r]);
+    return pays(f, r, i, alone);
 }
 
 /* The operand that stands last in the block among those not yet decided. */
@@ -357,15 +426,22 @@ grow(fuser *f, fg_inst *root)
     f->nin = f->nseen = 0;
     f->anchor = NULL;
     f->twins = false;
+    f->flops = f->bytes = 0;
+    for (int k = 0; k < root->nout; k++)
+        f->bytes += fg_cost_bytes(&f->cost, root->out[k]);
+    f->member[root->out[0]].wanted = fg_cost_count(&f->cost, root->out[0]);
     take_in(f, root, FG_FUSE_ALL, PATH_SAME);
     if (f->cx->opt < 1)
         return;
     uint32_t below = root->mark;
     for (fg_reg r; (r = next_candidate(f, below));) {
         below = f->def[r]->mark;
-        if (wants(f, r))
+        if (wants(f, r)) {
             take_in(f, f->def[r], f->member[r].limit, f->member[r].way);
-        else if (f->why)
+            continue;
+        }
+        f->bytes += fg_cost_bytes(&f->cost, r);
+        if (f->why)
             fg_report_miss(f->cx->report, "fuse_ops", fg_inst_where(f->m, f->def[r]),
                            fg_format(f->cx->scratch, "not in the kernel of %s: %s",
                                      fg_inst_where(f->m, root), f->why));
@@ -504,6 +580,25 @@ note_definitions(fuser *f, fg_block *b)
     }
 }
 
+/* What arithmetic gives to readers that allow only views before them. */
+static void
+note_stored(fuser *f, const fg_block *b)
+{
+    fg_each_inst(b, i) {
+        for (int k = 0; k < i->nin; k++) {
+            fg_reg r = i->in[k];
+            if (!r ||
+                (!stays_outside(i) && limit_for(f, i, k, FG_FUSE_ALL) > FG_FUSE_VIEWS))
+                continue;
+            while (f->def[r] && fg_op_is(f->def[r]->op, FG_T_VIEW))
+                r = f->def[r]->in[0];
+            fg_bits_add(f->stored, r);
+        }
+        for (int k = 0; k < i->nregion; k++)
+            note_stored(f, i->region[k]);
+    }
+}
+
 /* Constants that went into kernels as immediates have no reader left. */
 static void
 drop_unread(fuser *f, fg_block *b)
@@ -519,7 +614,10 @@ drop_unread(fuser *f, fg_block *b)
 fg_progress
 fg_pass_fuse_ops(fg_module *m, fg_passctx *cx)
 {
-    fuser f = {.m = m, .cx = cx, .most = (int)cx->param[FG_PARAM_fuse_ops_size]};
+    fuser f = {.m = m,
+               .cx = cx,
+               .cost = fg_costs_new(m, cx->scratch),
+               .most = (int)cx->param[FG_PARAM_fuse_ops_size]};
     /* What instructions were made from still reads their operands, and a dead reader is
      * a reader. */
     if (cx->opt >= 1 && fg_raise_idioms(m, cx))
@@ -533,7 +631,9 @@ fg_pass_fuse_ops(fg_module *m, fg_passctx *cx)
     f.member = FG_NEWN(cx->scratch, member, m->nreg);
     f.map = FG_NEWN(cx->scratch, fg_reg, m->nreg);
     f.needed = fg_bits_new(cx->scratch, m->nreg);
+    f.stored = fg_bits_new(cx->scratch, m->nreg);
     note_definitions(&f, m->body);
+    note_stored(&f, m->body);
     fuse_block(&f, m->body);
     drop_unread(&f, m->body);
     if (cx->opt >= 1)
