@@ -150,14 +150,6 @@ load_queries(blocks *k)
 
 /* ---- scores --------------------------------------------------------------------- */
 
-static fg_v
-row_of_k(void *user, fg_v row, fg_v n)
-{
-    blocks *k = user;
-    (void)n;
-    return ll_at(k->a->g, k->kbase, k->a->g->i8, ll_mul(k->a->g, row, k->kld));
-}
-
 /* The next block of K and V, while the scores of this one are computed: rows lie so far
  * apart that the machine does not see them coming. In D turns a tile fetches the same
  * line of D rows. */
@@ -200,7 +192,7 @@ scores(blocks *k)
                   .b = k->q,
                   .c = k->s,
                   .stack = true,
-                  .a = row_of_k,
+                  .at = k->kbase,
                   .ahead = a->k.direct && a->v.direct ? fetch_next : NULL,
                   .user = k};
     fg_panel_rows(g, &p);
@@ -415,14 +407,6 @@ softmax(blocks *k)
 
 /* ---- values --------------------------------------------------------------------- */
 
-static fg_v
-column_of_v(void *user, fg_v row, fg_v n)
-{
-    blocks *k = user;
-    (void)n;
-    return ll_at(k->a->g, k->vbase, k->a->g->f32, row);
-}
-
 static void
 values(blocks *k)
 {
@@ -439,8 +423,7 @@ values(blocks *k)
                   .c = k->o,
                   .stack = true,
                   .rescale = k->corr,
-                  .a = column_of_v,
-                  .user = k};
+                  .at = k->vbase};
     fg_panel_rows(a->g, &p);
 }
 

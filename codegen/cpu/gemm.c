@@ -75,7 +75,62 @@ fg_helper_end(fg_ll *g, ll_place back)
 
 /* ---- micro-kernel --------------------------------------------------------------- */
 
-enum { ARG_A, ARG_LDA, ARG_SKA, ARG_K, ARG_B, ARG_C, ARG_NEXT, ARG_LDNEXT, NARG };
+enum {
+    ARG_A,
+    ARG_LDA,
+    ARG_SKA,
+    ARG_K,
+    ARG_B,
+    ARG_C,
+    ARG_NEXT,
+    ARG_LDNEXT,
+    ARG_GAP,
+    ARG_START,
+    NARG
+};
+
+/* Lines in a row of the panel. */
+static int
+lines_of(const fg_tile *t)
+{
+    int bytes = t->NR * t->size;
+    return bytes < LINE ? 1 : bytes / LINE;
+}
+
+/* Where accumulator i of the tile is kept. */
+static fg_v
+c_at(fg_ll *g, const fg_tile *t, int i)
+{
+    int at = i / t->NV * t->ld + i % t->NV * t->W;
+    return ll_atc(g, ll_param(g, ARG_C), t->elem, at);
+}
+
+static void
+first_sums(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind, fg_v *sum)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    fg_v zero[LL_MAXMERGE], by[8], factors = ll_param(g, ARG_NEXT);
+    int bytes = t->W * t->size;
+    for (int i = 0; i < n * t->NV; i++)
+        sum[i] = zero[i] = ll_zero(vec);
+    if (kind == FG_TILE_PACK)
+        return;
+    ll_branch s;
+    if (kind == FG_TILE_PLAIN) {
+        ll_if(g, &s, ll_cmp(g, LL_NE, ll_param(g, ARG_START), ll_i(g, 0)));
+        ll_else(g, &s, n * t->NV, zero);
+    }
+    for (int i = 0; i < n * t->NV; i++)
+        sum[i] = ll_load_aligned(g, vec, c_at(g, t, i), bytes);
+    if (kind == FG_TILE_PLAIN) {
+        ll_end(g, &s, sum, sum);
+        return;
+    }
+    for (int j = 0; j < t->NV; j++)
+        by[j] = ll_load_aligned(g, vec, ll_atc(g, factors, t->elem, j * t->W), bytes);
+    for (int i = 0; i < n * t->NV; i++)
+        sum[i] = ll_mul(g, sum[i], by[i % t->NV]);
+}
 
 static void
 kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
@@ -86,20 +141,13 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
     int acc = n * t->NV;
     for (int i = 0; i < NARG; i++)
         arg[i] = ll_param(g, i);
-    for (int i = 0; i < acc; i++) {
-        phi[i] = ll_zero(vec);
-        if (kind != FG_TILE_RESCALE)
-            continue;
-        fg_v by = ll_load_aligned(
-            g, vec, ll_atc(g, arg[ARG_NEXT], t->elem, i % t->NV * t->W), t->W * t->size);
-        fg_v c = ll_load_aligned(g, vec, ll_atc(g, arg[ARG_C], t->elem, i * t->W),
-                                 t->W * t->size);
-        phi[i] = ll_mul(g, c, by);
-    }
-    fg_v row[8];
+    fg_v row[8], gap[16];
     for (int i = 1; i < n; i++)
         row[i] = ll_mul(g, arg[ARG_LDA], ll_i(g, i));
+    for (int i = 1; i < lines_of(t); i++)
+        gap[i] = ll_mul(g, arg[ARG_GAP], ll_i(g, i));
     fg_v ahead = ll_mul(g, arg[ARG_LDNEXT], ll_i(g, g->t->knob[FG_KNOB_pack_ahead]));
+    first_sums(g, t, n, kind, phi);
     phi[acc] = arg[ARG_A];
     phi[acc + 1] = arg[ARG_B];
     phi[acc + 2] = arg[ARG_NEXT];
@@ -116,15 +164,11 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
         b[j] = ll_load(g, vec, ll_atc(g, next, t->elem, j * t->W));
         ll_store_aligned(g, b[j], p, t->W * t->size);
     }
-    if (pack)
-        for (int byte = 0; byte < t->NR * t->size; byte += LINE)
-            ll_prefetch(g, ll_atc(g, at_bytes(g, next, ahead), g->i8, byte));
-    else if (kind == FG_TILE_STREAM)
-        for (int byte = 0; byte < t->NR * t->size; byte += LINE)
-            ll_prefetch_second(
-                g, ll_atc(g, panel, g->i8, g->t->knob[FG_KNOB_stream_ahead] + byte));
-    else if (kind == FG_TILE_PLAIN)
-        ll_prefetch(g, next);
+    for (int i = 0; i < lines_of(t); i++)
+        if (pack)
+            ll_prefetch(g, ll_atc(g, at_bytes(g, next, ahead), g->i8, i * LINE));
+        else if (kind == FG_TILE_PLAIN)
+            ll_prefetch_second(g, i ? at_bytes(g, next, gap[i]) : next);
     for (int i = 0; i < n; i++) {
         fg_v p = i ? at_bytes(g, a, row[i]) : a;
         fg_v x = ll_splat(g, ll_load(g, t->elem, p), t->W);
@@ -137,15 +181,15 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
     ll_next(g, &l, phi);
 
     for (int i = 0; i < acc; i++)
-        ll_store_aligned(g, l.phi[i], ll_atc(g, arg[ARG_C], t->elem, i * t->W),
-                         t->W * t->size);
+        ll_store_aligned(g, l.phi[i], c_at(g, t, i), t->W * t->size);
 }
 
 fg_v
 fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 {
-    static const char *const what[] = {"", "_pack", "_stream", "_rescale"};
-    fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr, g->ptr, g->ptr, g->i64};
+    static const char *const what[] = {"", "_pack", "_rescale"};
+    fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr,
+                        g->ptr, g->ptr, g->i64, g->i64, g->i64};
     char name[40];
     snprintf(name, sizeof name, "tile%dx%d%s", n, t->ld, what[kind]);
     ll_place back;
@@ -159,24 +203,26 @@ fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 
 /* ---- one panel, all rows -------------------------------------------------------- */
 
-/* Rows are dealt out evenly, because a tile of 1 or 2 rows costs as much as one of 4:
- * of `left` rows the next tile takes left / tiles, rounded up, and fewer than 4 go one
- * by one. So the sizes are 1, 4, 5 and 6. */
-enum { LEAST_TILE = 4 };
-
+/* Rows are dealt out evenly, because a tile of 1 or 2 rows waits for its own sums: of
+ * `left` rows the next tile takes left / tiles, rounded up. */
 static int
 next_tile(const fg_tile *t, int64_t left)
 {
     int64_t tiles = (left + t->MR - 1) / t->MR;
-    return left < LEAST_TILE ? 1 : (int)((left + tiles - 1) / tiles);
+    return (int)((left + tiles - 1) / tiles);
+}
+
+static fg_v
+tile_count(fg_ll *g, const fg_tile *t, fg_v rows)
+{
+    return ll_udiv(g, ll_add(g, rows, ll_i(g, t->MR - 1)), ll_i(g, t->MR));
 }
 
 static fg_v
 next_tile_at_run(fg_ll *g, const fg_tile *t, fg_v left)
 {
-    fg_v tiles = ll_udiv(g, ll_add(g, left, ll_i(g, t->MR - 1)), ll_i(g, t->MR));
-    fg_v n = ll_udiv(g, ll_sub(g, ll_add(g, left, tiles), ll_i(g, 1)), tiles);
-    return ll_sel(g, ll_cmp(g, LL_LT, left, ll_i(g, LEAST_TILE)), ll_i(g, 1), n);
+    fg_v tiles = tile_count(g, t, left);
+    return ll_udiv(g, ll_sub(g, ll_add(g, left, tiles), ll_i(g, 1)), tiles);
 }
 
 /* Sizes that tiles can have for any number of rows within the bounds, one bit each. */
@@ -198,6 +244,19 @@ tile_sizes(const fg_panel *p, bool first)
     return sizes ? sizes : 2;
 }
 
+static fg_tilekind
+kind_of(const fg_panel *p)
+{
+    return p->rescale ? FG_TILE_RESCALE : FG_TILE_PLAIN;
+}
+
+static fg_v
+tile_of(fg_ll *g, const fg_panel *p, int n, fg_tilekind kind)
+{
+    return p->kernel ? p->kernel(g, p->maker, &p->t, n)
+                     : fg_tile_kernel(g, &p->t, n, kind);
+}
+
 /* Which of the micro-kernels serves n rows. */
 static fg_v
 choose(fg_ll *g, const fg_panel *p, fg_v n, unsigned sizes, fg_tilekind kind)
@@ -206,11 +265,47 @@ choose(fg_ll *g, const fg_panel *p, fg_v n, unsigned sizes, fg_tilekind kind)
     for (int i = 1; i <= p->t.MR; i++) {
         if (!(sizes >> i & 1))
             continue;
-        fg_v k = p->kernel ? p->kernel(g, p->maker, &p->t, i)
-                           : fg_tile_kernel(g, &p->t, i, kind);
+        fg_v k = tile_of(g, p, i, kind);
         fn = fn ? ll_sel(g, ll_cmp(g, LL_EQ, n, ll_i(g, i)), k, fn) : k;
     }
     return fn;
+}
+
+/* Tile number `tile`, whose first row is `row`, of the panel's columns from NR j on. */
+static void
+tile_call(fg_ll *g, const fg_panel *p, fg_v fn, const fg_v *given, fg_v row, fg_v tile,
+          fg_v j)
+{
+    const fg_tile *t = &p->t;
+    fg_v col = ll_mul(g, j, ll_i(g, t->NR)), across = ll_i(g, t->ld / t->NR);
+    fg_v type = tile_of(g, p, __builtin_ctz(tile_sizes(p, false)), kind_of(p));
+    fg_v arg[NARG + FG_MORE], done = ll_add(g, ll_mul(g, tile, across), j);
+    unsigned n = NARG;
+    memcpy(arg, given, NARG * sizeof *arg);
+    arg[ARG_B] = ll_at(g, p->b, t->elem, col);
+    arg[ARG_C] = ll_at(g, arg[ARG_C], t->elem, col);
+    if (p->next) {
+        done = ll_mul(g, done, ll_mul(g, p->k, arg[ARG_LDNEXT]));
+        arg[ARG_NEXT] = at_bytes(g, p->next, done);
+    }
+    if (p->cold) {
+        fg_v mine = ll_and(g, ll_cmp(g, LL_EQ, tile, ll_i(g, 0)), p->cold);
+        fg_v soon = ll_atc(g, arg[ARG_B], g->i8, g->t->knob[FG_KNOB_stream_ahead]);
+        arg[ARG_NEXT] = ll_sel(g, mine, soon, arg[ARG_NEXT]);
+        arg[ARG_GAP] = ll_sel(g, mine, ll_i(g, LINE), arg[ARG_GAP]);
+        arg[ARG_LDNEXT] = ll_sel(g, mine, ll_i(g, t->ld * t->size), arg[ARG_LDNEXT]);
+    }
+    if (p->kernel) {
+        fg_v at = ll_mul(g, tile, ll_mul(g, p->k, p->ldafter));
+        arg[ARG_NEXT] = at_bytes(g, p->after, at);
+        arg[ARG_LDNEXT] = p->ldafter;
+        n = ARG_GAP;
+        arg[n++] = at_bytes(g, p->beside, ll_mul(g, row, p->ldbeside));
+        arg[n++] = p->ldbeside;
+        for (int i = 0; i < p->nmore; i++)
+            arg[n++] = p->more[i];
+    }
+    LLVMBuildCall2(g->b, LLVMGlobalGetValueType(type), fn, arg, n, "");
 }
 
 void
@@ -218,63 +313,152 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
 {
     const fg_tile *t = &p->t;
     unsigned any = tile_sizes(p, false);
-    int lines = t->NR * t->size / LINE;
     fg_v zero = ll_i(g, 0), one = ll_i(g, 1);
-    ll_loop l; /* over rows; carried: tiles done */
+    ll_loop l, j; /* over rows, carried: tiles done; over tiles side by side */
     ll_for(g, &l, zero, p->rows, one, 1, &zero);
     fg_v row = l.i, n = next_tile_at_run(g, t, ll_sub(g, p->rows, row));
     if (!(any & (any - 1)))
         n = ll_i(g, __builtin_ctz(any));
-    fg_tilekind kind = p->rescale ? FG_TILE_RESCALE : FG_TILE_PLAIN;
-    fg_v arg[NARG + 6], fn = choose(g, p, n, any, kind);
-    LLVMTypeRef type = LLVMGlobalGetValueType(
-        p->kernel ? p->kernel(g, p->maker, t, __builtin_ctz(any))
-                  : fg_tile_kernel(g, t, __builtin_ctz(any), kind));
-    int narg = NARG;
-    arg[ARG_A] = p->a(p->user, row, n);
+    fg_v arg[NARG], fn = choose(g, p, n, any, kind_of(p));
+    arg[ARG_A] =
+        p->a ? p->a(p->user, row, n) : at_bytes(g, p->at, ll_mul(g, row, p->lda));
     arg[ARG_LDA] = p->lda;
     arg[ARG_SKA] = p->ska;
     arg[ARG_K] = p->k;
-    arg[ARG_B] = p->b;
     arg[ARG_C] =
-        p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->NR))) : p->c;
+        p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->ld))) : p->c;
     arg[ARG_NEXT] = p->rescale ? p->rescale : arg[ARG_A];
-    arg[ARG_LDNEXT] = zero;
+    arg[ARG_GAP] = p->next ? p->gap : zero;
+    arg[ARG_LDNEXT] = ll_mul(g, arg[ARG_GAP], ll_i(g, lines_of(t)));
+    arg[ARG_START] = p->start ? p->start : one;
     if (p->ahead)
         p->ahead(p->user, l.phi[0], &arg[ARG_NEXT], &arg[ARG_LDNEXT]);
-    if (p->src) {
-        fg_v before = ll_sub(g, l.phi[0], one);
-        fg_v mine = ll_ucmp(g, LL_LT, before, ll_i(g, lines));
-        fg_v line = ll_add(g, ll_mul(g, before, ll_i(g, LINE)), ll_i(g, t->NR * t->size));
+    if (p->src) { /* the first tile packs, the second fetches the next panel */
         fg_v packs = ll_and(g, ll_cmp(g, LL_EQ, row, zero), p->fuse);
+        fg_v mine = ll_or(g, ll_cmp(g, LL_EQ, l.phi[0], one), packs);
+        fg_v from = ll_atc(g, p->src, g->i8, t->NR * t->size);
         fn = ll_sel(g, packs, choose(g, p, n, tile_sizes(p, true), FG_TILE_PACK), fn);
-        line = ll_sel(g, packs, zero, line);
-        mine = ll_or(g, mine, packs);
-        arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->src, line), arg[ARG_NEXT]);
-        arg[ARG_LDNEXT] = ll_sel(g, mine, p->ldsrc, arg[ARG_LDNEXT]);
+        from = ll_sel(g, packs, p->src, from);
+        arg[ARG_NEXT] = ll_sel(g, mine, from, arg[ARG_NEXT]);
+        arg[ARG_LDNEXT] = ll_sel(g, mine, p->ldsrc, zero);
+        arg[ARG_GAP] = ll_sel(g, mine, ll_i(g, LINE), zero);
     }
-    if (p->next) {
-        fg_v first = ll_cmp(g, LL_EQ, row, zero);
-        fg_v done = ll_mul(g, ll_sub(g, l.phi[0], one), ll_mul(g, p->k, ll_i(g, LINE)));
-        fn = ll_sel(g, first, choose(g, p, n, tile_sizes(p, true), FG_TILE_STREAM), fn);
-        fg_v mine = ll_ucmp(g, LL_LT, ll_sub(g, l.phi[0], one), ll_i(g, lines));
-        arg[ARG_NEXT] = ll_sel(g, mine, at_bytes(g, p->next, done), arg[ARG_NEXT]);
-        arg[ARG_LDNEXT] = ll_sel(g, mine, ll_i(g, LINE), arg[ARG_LDNEXT]);
+    if (t->ld > t->NR) {
+        ll_for1(g, &j, zero, ll_i(g, t->ld / t->NR), one, 0, NULL);
+        tile_call(g, p, fn, arg, row, l.phi[0], j.i);
+        ll_next(g, &j, NULL);
+    } else {
+        tile_call(g, p, fn, arg, row, l.phi[0], zero);
     }
-    if (p->kernel) {
-        arg[ARG_NEXT] =
-            at_bytes(g, p->after, ll_mul(g, l.phi[0], ll_mul(g, p->k, p->ldafter)));
-        arg[ARG_LDNEXT] = p->ldafter;
-        arg[narg++] = at_bytes(g, p->beside, ll_mul(g, row, p->ldbeside));
-        arg[narg++] = p->ldbeside;
-        for (int i = 0; i < p->nmore; i++)
-            arg[narg++] = p->more[i];
-    }
-    LLVMBuildCall2(g->b, type, fn, arg, (unsigned)narg, "");
     if (p->done)
         p->done(p->user, row, n);
     l.step = n;
     ll_next(g, &l, (fg_v[]){ll_add(g, l.phi[0], one)});
+}
+
+/* ---- one packed panel, all rows ------------------------------------------------- */
+
+/* Every slice costs each tile a start; nothing is fetched ahead of the first one. The fewer
+ * tiles, the more the latter weighs. */
+enum { SHALLOW = 256, PER_TILE = 64 };
+
+/* What is multiplied with all rows before the next: some rows of a panel, in the cache. */
+typedef struct slice {
+    fg_v deep;  /* its rows */
+    fg_v last;  /* where the last one starts */
+    fg_v alone; /* i1: one tile is all that reads it */
+    fg_v gap;   /* so that together all tiles fetch as much as a slice is */
+} slice;
+
+static slice
+slice_of(fg_ll *g, const fg_panel *p)
+{
+    const fg_tile *t = &p->t;
+    int across = t->ld / t->NR, bytes = t->ld * t->size;
+    fg_v one = ll_i(g, 1), tiles = tile_count(g, t, p->rows), n = one, per;
+    slice s = {.alone = ll_ci(g->i1, 0)};
+    if (across == 1)
+        s.alone = ll_cmp(g, LL_EQ, tiles, one);
+    if (!p->a) { /* else rows of A are made anew for each slice */
+        fg_v most = ll_max(g, ll_mul(g, tiles, ll_i(g, PER_TILE)), ll_i(g, SHALLOW));
+        most = ll_min(g, most, ll_i(g, g->t->knob[FG_KNOB_depth]));
+        n = ll_udiv(g, ll_sub(g, ll_add(g, p->k, most), one), most);
+        n = ll_sel(g, s.alone, one, ll_max(g, n, one));
+    }
+    s.deep = ll_udiv(g, ll_sub(g, ll_add(g, p->k, n), one), n);
+    s.deep = ll_max(g, s.deep, one);
+    s.last = ll_mul(g, ll_sub(g, n, one), s.deep);
+    per = ll_mul(g, tiles, ll_i(g, across * lines_of(t)));
+    s.gap = ll_udiv(g, ll_sub(g, ll_add(g, ll_i(g, bytes), per), one), per);
+    return s;
+}
+
+/* The slice of p that starts at row k. */
+static fg_panel
+slice_at(fg_ll *g, const fg_panel *p, fg_v k)
+{
+    fg_panel q = *p;
+    fg_v first = ll_cmp(g, LL_EQ, k, ll_i(g, 0));
+    q.b = at_bytes(g, p->b, ll_mul(g, k, ll_i(g, p->t.ld * p->t.size)));
+    q.start = ll_sel(g, first, ll_i(g, 1), ll_i(g, 0));
+    q.cold = ll_and(g, first, p->cold);
+    q.stack = true;
+    if (!p->a)
+        q.at = at_bytes(g, p->at, ll_mul(g, k, p->ska));
+    return q;
+}
+
+/* All slices but the last: the same code for every product. */
+static void
+slices_before(fg_ll *g, const fg_panel *p, const slice *s)
+{
+    enum { AT, LDA, SKA, ROWS, TO, DEEP, GAP, B, C, COLD, N };
+    fg_t param[N] = {g->ptr, g->i64, g->i64, g->i64, g->i64,
+                     g->i64, g->i64, g->ptr, g->ptr, g->i1};
+    fg_panel q = *p;
+    ll_place back;
+    ll_loop l;
+    fg_v fn;
+    char name[32];
+    snprintf(name, sizeof name, "slices%d_%x", p->t.ld, tile_sizes(p, false));
+    if (fg_helper_begin(g, name, &p->t, N, param, &back, &fn)) {
+        q.at = ll_param(g, AT);
+        q.lda = ll_param(g, LDA);
+        q.ska = ll_param(g, SKA);
+        q.rows = ll_param(g, ROWS);
+        q.k = ll_param(g, DEEP);
+        q.gap = ll_param(g, GAP);
+        q.b = ll_param(g, B);
+        q.c = ll_param(g, C);
+        q.cold = ll_param(g, COLD);
+        q.done = NULL;
+        ll_for(g, &l, ll_i(g, 0), ll_param(g, TO), q.k, 0, NULL);
+        fg_panel r = slice_at(g, &q, l.i);
+        r.next = at_bytes(g, r.b, ll_mul(g, q.k, ll_i(g, p->t.ld * p->t.size)));
+        fg_panel_rows(g, &r);
+        ll_next(g, &l, NULL);
+        fg_helper_end(g, back);
+    }
+    ll_call(g, fn, N,
+            (fg_v[]){p->at, p->lda, p->ska, p->rows, s->last, s->deep, s->gap, p->b, p->c,
+                     p->cold});
+}
+
+/* Slice by slice: one stays in the cache while the tiles of all rows read it, and meanwhile
+ * the next is fetched at an even pace, so that memory and multiplier are both busy all the
+ * time. A tile that is alone fetches what it will read itself, and so does the first one of a
+ * panel that nothing was computed before. */
+void
+fg_panel_cut(fg_ll *g, const fg_panel *p)
+{
+    slice s = slice_of(g, p);
+    if (!p->a)
+        slices_before(g, p, &s);
+    fg_panel q = slice_at(g, p, s.last);
+    q.k = ll_sub(g, p->k, s.last);
+    q.gap = s.gap;
+    q.cold = ll_or(g, q.cold, s.alone);
+    fg_panel_rows(g, &q);
 }
 
 /* ---- packing -------------------------------------------------------------------- */

@@ -18,19 +18,22 @@ typedef struct fg_tile {
     int W;      /* lanes of a vector register */
     int NV, NR; /* vectors, columns of a panel */
     int MR;     /* rows of a full tile */
-    int ld;     /* from one row of a panel to the next, in elements */
+    int ld;     /* from one row of a panel, or of c, to the next, in elements */
 } fg_tile;
 
 fg_tile fg_tile_of(fg_ll *g, fg_t elem);
 
-/* c[n][NR] = A[n][K] B[K][NR], n = 1..MR rows. One function per n:
- *     (a, lda, ska, k, b, c, next, ldnext)
- * Strides are in bytes. b is a packed panel, and one line of memory at next + i ldnext is
- * prefetched per turn. PACK: the panel is read at next, rows ldnext apart, and packed to b
- * on the way. STREAM: b comes from memory, and is prefetched itself. RESCALE: c holds sums
- * already, which are multiplied by the NR factors at next and then added to. */
-typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_STREAM, FG_TILE_RESCALE } fg_tilekind;
+/* c[n][ld] = A[n][K] B[K][NR], n = 1..MR rows. One function per n:
+ *     (a, lda, ska, k, b, c, next, ldnext, gap, start)
+ * Strides are in bytes. b is a packed panel. Meanwhile as many lines as it has in a row
+ * are fetched per turn, the first at next + i ldnext, the others gap bytes apart. start 0:
+ * what is in c is added to. PACK: the panel is read at next, rows ldnext apart, and packed
+ * to b on the way. RESCALE: what is in c is multiplied by the NR factors at next first, and
+ * nothing is fetched. */
+typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_RESCALE } fg_tilekind;
 fg_v fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind);
+
+enum { FG_MORE = 4 };
 
 /* One panel times all rows. */
 typedef struct fg_panel {
@@ -42,31 +45,38 @@ typedef struct fg_panel {
     /* Unpacked panel and bytes between its rows, to be packed on the way if `fuse`
      * holds (i1); the one after it is prefetched. NULL: b is packed already. */
     fg_v src, ldsrc, fuse;
-    /* b is a panel of many that lie one behind the other: the first tile streams it from
-     * memory, the others prefetch the next one, which starts here. NULL: it is not. */
-    fg_v next;
-    /* Another micro-kernel than fg_tile_kernel, for n rows: its arguments are followed by the
-     * address of what belongs to the tile's first row at `beside`, ldbeside bytes from row to
-     * row, then more[nmore]. NULL: there is none. */
+    /* Memory that is wanted next, fetched evenly while the tiles are computed: `gap`
+     * bytes for each line of a row of the panel, all tiles one behind the other.
+     * NULL: nothing. */
+    fg_v next, gap;
+    fg_v cold; /* i1: b is not in the cache; the first tile fetches it. NULL: it is */
+    /* Another micro-kernel than fg_tile_kernel, for n rows: after ldnext its arguments go on
+     * with the address of what belongs to the tile's first row at `beside`, ldbeside bytes
+     * from row to row, then more[nmore]. NULL: there is none. */
     fg_v (*kernel)(fg_ll *g, void *maker, const fg_tile *t, int n);
     void *maker;
-    fg_v beside, ldbeside, more[4];
+    fg_v beside, ldbeside, more[FG_MORE];
     int nmore;
     fg_v after, ldafter; /* it fetches meanwhile: bytes in a turn, from there on */
-    fg_v c;              /* [MR][NR], the tile just computed, 64-byte aligned */
-    bool stack;          /* c is [rows][NR]: tiles stay, one below the other */
-    /* NR factors of what stands in c, which is added to. NULL: c is only written. */
+    fg_v start;          /* i64; 0: c is added to. NULL: it is not */
+    fg_v c;              /* [MR][ld], the tile just computed, 64-byte aligned */
+    bool stack;          /* c is [rows][ld]: tiles stay, one below the other */
+    /* NR factors of what stands in c, which is added to. NULL: see start. */
     fg_v rescale;
-    /* Where the rows [row, row + n) of A are; and what to do with those rows of C (may
-     * be NULL). */
+    fg_v at; /* where A is */
+    /* NULL, or where the rows [row, row + n) of A are instead; NULL, or what to do with
+     * those rows of C. */
     fg_v (*a)(void *user, fg_v row, fg_v n);
     void (*done)(void *user, fg_v row, fg_v n);
-    /* What tile number `tile` fetches besides: in turn i of its k the line at *p + i *ld.
-     * NULL: nothing. */
+    /* What tile number `tile` fetches: in turn i of its k the line at *p + i *ld. NULL:
+     * nothing but the above. */
     void (*ahead)(void *user, fg_v tile, fg_v *p, fg_v *ld);
     void *user;
 } fg_panel;
 void fg_panel_rows(fg_ll *g, const fg_panel *p);
+/* The same with b a panel that is ld columns wide, packed already, one of many; next is the
+ * one after it, or whatever is in the cache, and c is [rows][ld]. */
+void fg_panel_cut(fg_ll *g, const fg_panel *p);
 
 /* Transposes the W x W matrix in r[0..W), elements of `size` bytes: rows to columns. */
 void fg_transpose_regs(fg_ll *g, fg_v *r, int W, int size);

@@ -255,7 +255,7 @@ void ll_next(fg_ll *g, ll_loop *l, const fg_v *next);
 
 /* ll_if(c) .. ll_else .. ll_end: the values of both sides merge into out. ll_else may
  * be left out when n is 0. */
-#define LL_MAXMERGE 16
+#define LL_MAXMERGE 32
 typedef struct ll_branch {
     fg_bb no, exit, from_yes;
     int n;

@@ -454,6 +454,7 @@ a_setup(matmul *q, bool trans)
     fg_expr ld = fg_emul(t, up, fg_ec(t, W));
     p->lda = bytes_of(p->e, p, ld);
     p->ska = bytes_of(p->e, p, one);
+    p->pulls_a = true;
     q->apack = fg_em_scratch(p->e, fg_emul(t, ld, fg_ec(t, rows * p->tile.size)));
 }
 

@@ -18,6 +18,7 @@ enum {
     STRIP = 64,       /* unit of the column strips of products with few rows */
     LEAST_STRIPS = 6, /* narrower ones spend their time in address translation */
     MOST_STRIPS = 16, /* that the knob may ask for */
+    MOST_ROWS = 144,  /* of a packed panel's chunk: their sums stay in the cache */
     WIDEST = 4096     /* columns of strips side by side, taken as one */
 };
 
@@ -44,6 +45,12 @@ fg_product_acc(fg_dtype d)
     default:
         return FG_NODTYPE;
     }
+}
+
+static int
+knob(const fg_product *p, fg_knobid k)
+{
+    return p->e->g->t->knob[k];
 }
 
 /* ---- epilogue ------------------------------------------------------------------- */
@@ -130,10 +137,10 @@ static void
 panel_done(void *user, fg_v row, fg_v n)
 {
     fg_product *p = user;
-    fg_v first = p->done.row;
-    p->done.row = ll_add(p->e->g, first, row);
-    p->done.at = p->c;
-    p->done.ld = ll_i(p->e->g, p->tile.NR);
+    fg_ll *g = p->e->g;
+    fg_v first = p->done.row, ld = ll_i(g, p->tile.ld);
+    p->done.row = ll_add(g, first, row);
+    p->done.at = p->cut ? ll_at(g, p->c, p->tile.elem, ll_mul(g, row, ld)) : p->c;
     fg_product_store(p, n, p->done.n, fg_e_divides(p->e->m->ex, p->tile.W, p->n));
     p->done.row = first;
 }
@@ -148,12 +155,7 @@ multiply(fg_product *p, fg_panel q, fg_v col, fg_v cols, bool whole)
         p->multiply(p, &q, col, cols);
         return;
     }
-    if (p->cut) {
-        fg_v panel = ll_udiv(g, col, ll_i(g, FG_PANEL));
-        q.b =
-            ll_at(g, p->cut(p, panel), p->tile.elem, ll_urem(g, col, ll_i(g, FG_PANEL)));
-        q.next = p->cut(p, ll_add(g, panel, ll_i(g, 1)));
-    } else if (!p->b) {
+    if (!p->b) {
         p->pack(p, col, cols);
     } else {
         q.src = p->b(p, col);
@@ -171,18 +173,32 @@ multiply(fg_product *p, fg_panel q, fg_v col, fg_v cols, bool whole)
     fg_panel_rows(g, &q);
 }
 
-/* One chunk: rows [lo, lo + rows), panel `at`. */
+/* All rows of q times panel `at` of p's B, which is packed already. `on`: the next panel
+ * comes after it; else the same again for other rows, or nothing. */
 static void
-many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, int64_t least)
+multiply_cut(fg_product *p, fg_panel q, fg_v at, fg_v on)
+{
+    fg_ll *g = p->e->g;
+    q.b = p->cut(p, at);
+    q.next = ll_sel(g, on, p->cut(p, ll_add(g, at, ll_i(g, 1))), q.b);
+    if (!p->pulls_a) {
+        q.at = p->a(p, p->done.row, q.rows);
+        q.a = NULL;
+    }
+    fg_panel_cut(g, &q);
+}
+
+/* One chunk: rows [lo, lo + rows), panel `at`; cold: the first one that this thread takes;
+ * on: the next chunk is its own, and of the next panel. */
+static void
+many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, fg_v cold, fg_v on, int64_t least)
 {
     fg_em *e = p->e;
     fg_ll *g = e->g;
     const fg_tile *t = &p->tile;
-    fg_v col = ll_mul(g, at, ll_i(g, t->NR));
-    fg_v cols = ll_min(g, ll_sub(g, p->vn, col), ll_i(g, t->NR));
-    bool whole = fg_e_divides(e->m->ex, t->NR, p->n);
-    if (whole)
-        cols = ll_i(g, t->NR);
+    fg_v col = ll_mul(g, at, ll_i(g, t->ld)), width = ll_i(g, t->ld);
+    bool whole = fg_e_divides(e->m->ex, t->ld, p->n);
+    fg_v cols = whole ? width : ll_min(g, ll_sub(g, p->vn, col), width);
     fg_panel q = {.t = *t,
                   .rows = rows,
                   .k = p->vk,
@@ -191,22 +207,27 @@ many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, int64_t least)
                   .lda = p->lda,
                   .ska = p->ska,
                   .b = p->panel,
-                  .c = p->c,
+                  .cold = p->cut ? cold : NULL,
                   .a = panel_a,
-                  .done = panel_done,
                   .user = p};
-    p->done.row = lo;
-    p->done.col = col;
-    p->done.n = cols;
+    p->done = (struct fg_done){lo, col, cols, p->c, width};
     if (p->twin) {
         fg_panel first = q;
         first.c = p->twin->c;
         first.stack = true;
-        first.done = NULL;
-        p->twin->done = (struct fg_done){lo, col, cols, first.c, ll_i(g, t->NR)};
-        multiply(p->twin, first, col, cols, whole);
+        p->twin->done = p->done;
+        p->twin->done.at = first.c;
+        if (p->cut)
+            multiply_cut(p->twin, first, at, on);
+        else
+            multiply(p->twin, first, col, cols, whole);
     }
-    multiply(p, q, col, cols, whole);
+    q.c = p->c;
+    q.done = panel_done;
+    if (p->cut)
+        multiply_cut(p, q, at, on);
+    else
+        multiply(p, q, col, cols, whole);
 }
 
 static fg_expr
@@ -215,52 +236,65 @@ ceil_div(fg_exprs *t, fg_expr a, int64_t b)
     return fg_ediv(t, fg_eadd(t, a, fg_ec(t, b - 1)), fg_ec(t, b));
 }
 
-static int
-knob(const fg_product *p, fg_knobid k)
-{
-    return p->e->g->t->knob[k];
-}
-
 /* How many blocks the rows are cut into, when columns alone give too few chunks; not finer
- * than the knob says, because every block packs its panels anew. */
+ * than the knob says, because every block packs its panels anew. Panels that are packed
+ * already may be cut finer, but need it less, and no block may have more rows than its sums
+ * have room in the cache. */
 static fg_expr
 row_blocks(fg_product *p, fg_expr panels)
 {
     fg_exprs *t = p->e->m->ex;
     fg_expr have = fg_emax(t, fg_emul(t, panels, p->batch), fg_ec(t, 1));
-    fg_expr want = fg_ediv(t, fg_ec(t, knob(p, FG_KNOB_chunks)), have);
-    return fg_emax(
-        t, fg_emin(t, want, fg_ediv(t, p->rows, fg_ec(t, knob(p, FG_KNOB_block)))),
-        fg_ec(t, 1));
+    int half = p->cut ? 2 : 1, least = knob(p, FG_KNOB_block) / half;
+    fg_expr want = fg_ediv(t, fg_ec(t, knob(p, FG_KNOB_chunks) / half), have);
+    fg_expr may = fg_emin(t, want, fg_ediv(t, p->rows, fg_ec(t, least)));
+    fg_expr must = p->cut ? ceil_div(t, p->rows, MOST_ROWS) : fg_ec(t, 1);
+    return fg_emax(t, fg_emax(t, may, must), fg_ec(t, 1));
 }
 
+/* Scratch for the panel, the sums, and those of the twin. */
+static void
+many_room(fg_product *p, fg_expr blocks)
+{
+    fg_em *e = p->e;
+    fg_exprs *t = e->m->ex;
+    fg_expr width = fg_ec(t, p->tile.ld * p->tile.size);
+    fg_expr over = fg_esub(t, blocks, fg_ec(t, 1));
+    fg_expr most = fg_ediv(t, fg_eadd(t, p->rows, over), blocks);
+    if (!p->cut && !p->multiply)
+        p->panel =
+            fg_em_scratch(e, fg_emul(t, fg_eadd(t, p->k, fg_ec(t, p->tile.W)), width));
+    p->c = fg_em_scratch(e, fg_emul(t, p->cut ? most : fg_ec(t, p->tile.MR), width));
+    if (!p->twin)
+        return;
+    p->twin->c = fg_em_scratch(e, fg_emul(t, most, width));
+    p->twin->panel = p->panel;
+}
+
+/* Chunks that follow each other read the same panel, if it is packed: it stays in the cache.
+ * Otherwise they have the same rows. */
 static void
 many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
 {
     fg_em *e = p->e;
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
-    fg_expr room = fg_emul(t, fg_eadd(t, p->k, fg_ec(t, p->tile.W)),
-                           fg_ec(t, p->tile.NR * p->tile.size));
-    if (!p->cut && !p->multiply)
-        p->panel = fg_em_scratch(e, room);
-    p->c = fg_em_scratch(e, fg_ec(t, p->tile.MR * p->tile.NR * p->tile.size));
-    if (p->twin) {
-        fg_expr over = fg_esub(t, blocks, fg_ec(t, 1));
-        fg_expr most = fg_ediv(t, fg_eadd(t, p->rows, over), blocks);
-        room = fg_emul(t, most, fg_ec(t, p->tile.NR * p->tile.size));
-        p->twin->c = fg_em_scratch(e, room);
-        p->twin->panel = p->panel;
-    }
+    many_room(p, blocks);
     fg_v np = fg_em_expr(e, panels), nb = fg_em_expr(e, blocks);
 
     ll_loop l;
     ll_for(g, &l, e->begin, e->end, ll_i(g, 1), 0, NULL);
     fg_scopemark s = fg_scope(e);
-    fg_v rest = ll_udiv(g, l.i, np), block = ll_urem(g, rest, nb);
-    begin(p, ll_udiv(g, rest, nb));
+    fg_v inner = p->cut ? nb : np, rest = ll_udiv(g, l.i, inner);
+    fg_v other = p->cut ? np : nb, at = ll_urem(g, l.i, inner);
+    begin(p, ll_udiv(g, rest, other));
+    rest = ll_urem(g, rest, other);
+    fg_v block = p->cut ? at : rest, panel = p->cut ? rest : at;
+    fg_v after = ll_add(g, block, ll_i(g, 1)), cold = ll_cmp(g, LL_EQ, l.i, e->begin);
+    fg_v on = ll_cmp(g, LL_LT, ll_add(g, l.i, ll_i(g, 1)), e->end);
+    on = ll_and(g, on, ll_cmp(g, LL_EQ, after, nb));
     fg_v lo = ll_udiv(g, ll_mul(g, p->vrows, block), nb);
-    fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, ll_add(g, block, ll_i(g, 1))), nb);
+    fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, after), nb);
     int64_t least = fg_e_lo(t, p->rows);
     int few = knob(p, FG_KNOB_few), half = knob(p, FG_KNOB_block) / 2;
     if (p->few && least <= few)
@@ -268,8 +302,7 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
     if (!fg_e_is(t, blocks, 1) && least > half)
         least = half;
     fg_v rows = fg_e_is(t, blocks, 1) ? p->vrows : ll_sub(g, hi, lo);
-    many_chunk(p, fg_e_is(t, blocks, 1) ? ll_i(g, 0) : lo, rows, ll_urem(g, l.i, np),
-               least);
+    many_chunk(p, fg_e_is(t, blocks, 1) ? ll_i(g, 0) : lo, rows, panel, cold, on, least);
     fg_unscope(e, s);
     ll_next(g, &l, NULL);
 }
@@ -340,7 +373,7 @@ fg_product_emit(fg_product *p)
         q->vk = fg_em_expr(e, p->k);
     }
 
-    fg_expr panels = ceil_div(t, p->n, p->tile.NR), blocks = row_blocks(p, panels);
+    fg_expr panels = ceil_div(t, p->n, p->tile.ld), blocks = row_blocks(p, panels);
     fg_expr strip = strip_width(p), over = fg_esub(t, strip, fg_ec(t, 1));
     fg_expr strips = fg_ediv(t, fg_eadd(t, p->n, over), strip);
     fg_expr any = fg_emul(t, p->batch, fg_emin(t, p->rows, fg_ec(t, 1)));

@@ -31,6 +31,7 @@ struct fg_product {
     /* Address of rows [row, row + n) of A; then lda and ska apply (bytes). */
     fg_v (*a)(fg_product *p, fg_v row, fg_v n);
     fg_v lda, ska;
+    bool pulls_a; /* a computes its rows, all of k each time */
     /* Packs columns [col, col + n) of B to p->panel, n <= NR. */
     void (*pack)(fg_product *p, fg_v col, fg_v n);
     /* If rows of B are contiguous f32 in memory: where column col starts, ldb bytes
@@ -53,7 +54,7 @@ struct fg_product {
     /* Set by the frame. */
     fg_v vrows, vn, vk;
     fg_v panel; /* packed B */
-    fg_v c;     /* the tile */
+    fg_v c;     /* the tile, or all rows of the panel */
     struct fg_done {
         fg_v row, col, n, at, ld;
     } done;   /* element (row, col) is at `at` */
