@@ -15,6 +15,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # Every way in which exporters write a decoder: with and without a cache, positions, masks; half precision; states.
 DECODERS = ["gpt2-kv-ts17", "gpt2-optimum-kv", "llama-genai-gqa", "llama-genai-rotary", "llama-optimum-kv",
             "qwen2-kv-dy18", "llama32-kv-ts17", "lfm2-kv-ts17", "gpt2-ts17", "llama32-fp16-ts17", "llama-op23"]
+# Caches that grow, a buffer, states without history, none; and one sequence at a time.
+TOGETHER = [("gpt2-kv-ts17",), ("llama-optimum-kv",), ("llama-genai-gqa",), ("lfm2-kv-ts17",), ("gpt2-ts17",),
+            ("gpt2-kv-ts17", "--dim=batch=1")]
 
 
 class Texts(Checks):
@@ -30,7 +33,45 @@ class Texts(Checks):
         return json.loads(self.run(*argv, "--json") or "{}")
 
 
+class Random:
+    """SplitMix64."""
+
+    def __init__(self, seed):
+        self.state = seed
+
+    def unit(self):
+        self.state = (self.state + 0x9e3779b97f4a7c15) % 2**64
+        z = self.state
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9 % 2**64
+        z = (z ^ z >> 27) * 0x94d049bb133111eb % 2**64
+        return ((z ^ z >> 31) >> 11) * 2.0**-53
+
+
+def choose(logits, seen, rng, temperature=0, top_k=0, top_p=1, min_p=0, repetition_penalty=1):
+    """The next token, by the definitions."""
+    x = [float(np.float32(v / repetition_penalty if v > 0 else v * repetition_penalty)) if k in seen else float(v)
+         for k, v in enumerate(logits)]
+    order = sorted(range(len(x)), key=lambda k: (-x[k], k))
+    if not temperature:
+        return order[0]
+    order = order[:top_k or None]
+    p = np.exp((np.array([x[k] for k in order]) - x[order[0]]) / temperature)
+    p /= p.sum()
+    p = p[:np.searchsorted(np.cumsum(p), top_p) + 1]
+    p = p[p >= min_p * p[0]]
+    return order[min(int((np.cumsum(p / p.sum()) <= rng.unit()).sum()), len(p) - 1)]
+
+
 def greedy(path, prompt, count):
+    return generated(path, prompt, count, lambda logits, ids: int(logits.argmax()))
+
+
+def drawn(path, prompt, count, seed, **how):
+    rng = Random(seed)
+    return generated(path, prompt, count, lambda logits, ids: choose(logits, set(ids), rng, **how))
+
+
+def generated(path, prompt, count, pick):
     """Token numbers by onnxruntime: pasts of length 0 first, then presents fed back; all again without a cache."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
@@ -50,7 +91,7 @@ def greedy(path, prompt, count):
                 feed[name] = np.array([list(v)], kind)
         got = dict(zip(outputs, s.run(None, feed)))
         past = {k: got[k.replace("past_key_values", "present").replace("past", "present")] for k in past}
-        ids.append(int(got["logits"][0, -1].astype(np.float32).argmax()))
+        ids.append(pick(got["logits"][0, -1].astype(np.float32), ids))
         fresh = ids[-1:] if past else ids
     return ids[len(prompt):]
 
@@ -101,6 +142,81 @@ def options(c, model):
     full = c.json(model, "--prompt=And", "-n", "400")
     c.expect(full["end"] == "context" and full["prompt_tokens"] + full["tokens"] == 257, f"context: {full['end']}")
     c.expect(c.json(model, *ask, "--context=20")["tokens"] == 9, "--context")
+
+
+SAMPLING = [dict(temperature=1), dict(temperature=0.7, top_k=5), dict(temperature=1.3, top_p=0.8), dict(temperature=1, min_p=0.2),
+            dict(temperature=0, repetition_penalty=1.7), dict(temperature=0.9, top_k=20, top_p=0.95, min_p=0.05, repetition_penalty=1.3)]
+
+
+def flags(how):
+    return [f"--{k.replace('_', '-')}={v}" for k, v in how.items()]
+
+
+def sampling(c, model):
+    """Every way of choosing, token for token by another program."""
+    for seed, how in enumerate(SAMPLING):
+        got = c.json(model, "--prompt=In the", "-n", "60", "--ignore-eos", f"--seed={seed}", *flags(how))
+        want = drawn(model, b"In the", 60, seed, **how)
+        c.expect(got["ids"] == want, f"{how}: tokens {got['ids']}, expected {want}")
+
+
+def several(c, model, tokenizer, count, *more):
+    """Texts together are what each alone is."""
+    name, ask = os.path.basename(os.path.dirname(model)), (model, "--tokenizer=" + tokenizer, "-n", str(count), "--ignore-eos", *more)
+    lines = c.run(*ask, "--prompt=Hello", "--temperature=0.8", "--seed=4", "--num-sequences=3", "--json").splitlines()
+    together = [json.loads(line) for line in lines]
+    alone = [c.json(*ask, "--prompt=Hello", "--temperature=0.8", f"--seed={4 + k}")["ids"] for k in range(3)]
+    c.expect([t["ids"] for t in together] == alone, f"{name}: sequences {[t['ids'] for t in together]}, alone {alone}")
+    c.expect([(t["prompt"], t["sequence"]) for t in together] == [(0, 0), (0, 1), (0, 2)], f"{name}: numbered")
+
+
+def prompts(c, model, folder):
+    ask = (model, "-n", "20")
+    path = os.path.join(folder, "prompts")
+    with open(path, "w") as f:
+        f.write("And God\n\nIn the beginning\nThe")
+    alone = [c.run(*ask, "--prompt=" + p)[:-1] for p in ("And God", "In the beginning", "The")]
+    c.expect(c.run(*ask, "--prompt-lines=" + path) == "\n---\n".join(alone) + "\n", "--prompt-lines")
+    both = c.run(*ask, "--prompt-lines=" + path, "--temperature=1", "--num-sequences=2", "--json").splitlines()
+    c.expect([(t["prompt"], t["sequence"]) for t in map(json.loads, both)] == [(p, k) for p in range(3) for k in range(2)],
+             "sequences of each prompt")
+    ends = [json.loads(line) for line in c.run(model, "-n", "200", "--prompt=And God", "--temperature=1", "--num-sequences=4",
+                                                 "--stop=e", "--json").splitlines()]
+    c.expect({t["end"] for t in ends} == {"stop"} and len({t["tokens"] for t in ends}) > 1 and not any("e" in t["text"] for t in ends),
+             "each text ends by itself")
+    empty = os.path.join(folder, "empty")
+    open(empty, "w").close()
+    c.expect("no line" in c.run(*ask, "--prompt-lines=" + empty, code=1), "no prompts")
+    for bad in (["--num-sequences=2"], ["--num-sequences=0"], ["--prompt-lines=" + path], ["--lookup", "--draft=" + model],
+                ["--lookup", "--num-sequences=2", "--temperature=1"], ["--draft-tokens=0"], ["-n", "-1"]):
+        c.run(*ask, "--prompt=x", *bad, code=2)
+
+
+def ahead(c, model, tokenizer, count, *guess):
+    """Guesses change how fast a text comes, not which."""
+    name, ask = os.path.basename(os.path.dirname(model)), (model, "--tokenizer=" + tokenizer, "-n", str(count), "--ignore-eos")
+    for how in ([], ["--temperature=0.7", "--seed=9", "--repetition-penalty=1.2"]):
+        for k in (1, 4, 7):
+            plain = c.json(*ask, "--prompt=one two one two one", *how)
+            got = c.json(*ask, "--prompt=one two one two one", *how, *guess, f"--draft-tokens={k}")
+            c.expect(got["ids"] == plain["ids"] and got["text"] == plain["text"], f"{name} {how} {guess[0]} {k}: {got['ids']}, without {plain['ids']}")
+            c.expect(got["guessed"] >= got["guessed_right"] and got["guessed"] > 0, f"{name}: nothing was guessed")
+    c.expect(plain["guessed"] == 0, f"{name}: guessed without being asked")
+
+
+def guesses(c, tiny, models, tokenizer, folder):
+    model = lambda name: os.path.join(models, name, "model.onnx")
+    bytes256 = os.path.join(os.path.dirname(tiny), "tokenizer.json")
+    for path, t, *guess in ((tiny, bytes256, "--lookup"), (tiny, bytes256, "--draft=" + tiny), (model("gpt2-ts17"), tokenizer, "--lookup"),
+                            (tiny, bytes256, "--draft=" + tiny, "--draft-precision=int4"),
+                            (model("gpt2-kv-ts17"), tokenizer, "--draft=" + model("llama32-kv-ts17")),
+                            (model("llama32-kv-ts17"), tokenizer, "--draft=" + model("lfm2-ts17"))):
+        ahead(c, path, t, 40, *guess)
+    sure = c.json(tiny, "--prompt=And God", "-n", "40", "--draft=" + tiny)
+    c.expect(sure["guessed_right"] >= 30, f"a model guesses itself: {sure['guessed_right']} of {sure['guessed']}")
+    c.expect("no history" in c.run(model("lfm2-kv-ts17"), "--tokenizer=" + tokenizer, "--prompt=a b a b a b a b", "--lookup", "-n", "30",
+                                   code=1), "a state that cannot go back")
+    c.run(tiny, "--prompt=x", "--draft=" + os.path.join(folder, "none.onnx"), code=1)
 
 
 def chat(c, model, tokenizer, folder):
@@ -180,8 +296,13 @@ def main():
             compare(c, os.path.join(o.models, name, "model.onnx"), tokenizer, prompt, list(prompt.encode()), 24)
         faults(c, tiny, o.models, folder)
         chat(c, tiny, tokenizer, folder)
+        prompts(c, tiny, folder)
+        guesses(c, tiny, o.models, tokenizer, folder)
+        for name, *more in TOGETHER:
+            several(c, os.path.join(o.models, name, "model.onnx"), tokenizer, 24, *more)
     compare(c, tiny, os.path.join(o.examples, "tiny-gpt", "tokenizer.json"), "In the beginning", list(b"In the beginning"), 100)
     options(c, tiny)
+    sampling(c, tiny)
     real(c, o.real)
     return c.done()
 

@@ -1,40 +1,52 @@
 /* cmd_generate.c - forge generate: text from a language model, token by token.
  *
  *     prompt -> tokens -> model -> logits -> one token -> text, and again
+ *
+ * Several texts that go on from one prompt are decoded together, from one prefill.
  */
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "runtime/rt.h"
-#include "text/sample.h"
-#include "tools/lm.h"
+#include "tools/draft.h"
 #include "tools/prompt.h"
+#include "tools/sequence.h"
 
-typedef enum { END_LENGTH, END_EOS, END_STOP, END_CONTEXT } ending;
-static const char *const ending_name[] = {"length", "eos", "stop", "context"};
+/* A compiled model and what feeds it. */
+typedef struct engine {
+    forge_model *m;
+    forge_run *r;
+    lm lm;
+} engine;
 
 typedef struct gen {
     tool_common c;
     prompt p;
     fg_sampling s;
-    int n, seed, ignore_eos, stats, json, context;
+    int n, seed, ignore_eos, stats, json, context, nsequence;
+    const char *draft_model, *draft_precision;
+    int lookup, ndraft;
     tool_list stop;
     fg_ctx *cx;
     fg_arena *a;
     forge_ctx *fcx;
-    forge_model *m;
-    forge_run *r;
-    lm lm;
-    fg_sampler sampler;
-    fg_stream stream;
-    fg_text held, all; /* text that may begin a stop string; everything, for --json */
-    fg_ids out;
-    ending end;
-    double load_ms, prefill_ms, decode_ms, decode_bytes;
-    int steps; /* runs of the model after the prefill */
+    engine main, small;
+    draft draft;
+    size_t ahead; /* tokens that the model has read of a guess, and nobody chose yet */
+    sequence_rules rules;
+    size_t shown; /* texts */
+    double load_ms, peak;
     int code;
 } gen;
+
+/* What one prompt's texts took. */
+typedef struct timing {
+    double prefill_ms, decode_ms, decode_bytes;
+    size_t prompt, tokens; /* tokens: that were decoded, of all texts */
+    int steps;             /* runs of the model for them */
+    size_t guessed, right;
+} timing;
 
 static bool
 fail(gen *g)
@@ -43,142 +55,274 @@ fail(gen *g)
     return false;
 }
 
-/* ---- text out ------------------------------------------------------------------------ */
+/* ---- telling -------------------------------------------------------------------------- */
+
+static double
+rate(double n, double ms)
+{
+    return ms > 0 ? n / ms * 1e3 : 0;
+}
+
+static double
+gbps(const timing *t)
+{
+    return t->decode_ms > 0 ? t->decode_bytes / t->decode_ms * 1e-6 : 0;
+}
+
+/* Percent of the machine's bandwidth; 0: not known. */
+static double
+share(const gen *g, const timing *t)
+{
+    return gbps(t) <= g->peak && g->peak > 0 ? 100 * gbps(t) / g->peak : 0;
+}
 
 static void
-emit(gen *g, const char *s, size_t n)
+print_json(const gen *g, const sequence *s, const timing *t, size_t which, int k)
 {
-    if (g->json) {
-        fg_put_str(&g->all, (fg_str){s, n});
-        return;
-    }
-    fwrite(s, 1, n, stdout);
-    fflush(stdout);
+    cJSON *o = cJSON_CreateObject(), *ids = cJSON_CreateArray();
+    const struct {
+        const char *key;
+        double value;
+    } numbers[] = {
+        {"prompt", (double)which},
+        {"sequence", k},
+        {"prompt_tokens", (double)t->prompt},
+        {"tokens", (double)s->out.n},
+        {"threads", g->main.r->threads},
+        {"load_ms", g->load_ms},
+        {"prefill_ms", t->prefill_ms},
+        {"decode_ms", t->decode_ms},
+        {"prefill_tokens_per_s", rate((double)t->prompt, t->prefill_ms)},
+        {"decode_tokens_per_s", rate((double)t->tokens, t->decode_ms)},
+        {"decode_gbps", gbps(t)},
+        {"pct_peak_bandwidth", share(g, t)},
+        {"guessed", (double)t->guessed},
+        {"guessed_right", (double)t->right},
+    };
+
+    for (size_t i = 0; i < s->out.n; i++)
+        cJSON_AddItemToArray(ids, cJSON_CreateNumber(s->out.v[i]));
+    cJSON_AddStringToObject(o, "model", g->c.model);
+    cJSON_AddStringToObject(o, "text", s->text.s);
+    cJSON_AddItemToObject(o, "ids", ids);
+    cJSON_AddStringToObject(o, "end", ending_name[s->end]);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        cJSON_AddNumberToObject(o, numbers[i].key, numbers[i].value);
+    char *text = cJSON_PrintUnformatted(o);
+    puts(text ? text : "{}");
+    free(text);
+    cJSON_Delete(o);
 }
 
-/* Longest end of the held text that a stop string begins with. */
-static size_t
-may_begin_stop(const gen *g)
+static void
+print_stats(const gen *g, const timing *t)
 {
-    size_t most = 0;
-
-    for (int k = 0; k < g->stop.n; k++) {
-        size_t len = strlen(g->stop.v[k]);
-        for (size_t n = g->held.n < len ? g->held.n : len; n > most; n--)
-            if (!memcmp(g->held.s + g->held.n - n, g->stop.v[k], n))
-                most = n;
-    }
-    return most;
+    fprintf(stderr,
+            "load %.0f ms; prefill %zu tokens, %.1f/s; decode %zu tokens, %.1f/s, "
+            "%.2f GB/s",
+            g->load_ms, t->prompt, rate((double)t->prompt, t->prefill_ms), t->tokens,
+            rate((double)t->tokens, t->decode_ms), gbps(t));
+    if (share(g, t) > 0)
+        fprintf(stderr, " (%.0f%% of this machine's)", share(g, t));
+    if (t->guessed)
+        fprintf(stderr, "; %zu of %zu guesses right", t->right, t->guessed);
+    fputc('\n', stderr);
 }
 
-/* Shows what is certain; false when a stop string came. */
-static bool
-show(gen *g, fg_str text, bool all)
+/* The machine is not always equally fast, and what is measured may be more than its peak
+ * in another moment: then no share is told. */
+static void
+find_peak(gen *g, const timing *t)
 {
-    char *first = NULL;
-
-    fg_put_str(&g->held, text);
-    for (int k = 0; k < g->stop.n; k++) {
-        char *hit = *g->stop.v[k] ? strstr(g->held.s, g->stop.v[k]) : NULL;
-        first = hit && (!first || hit < first) ? hit : first;
+    for (int k = 0; k < 3 && (g->stats || g->json) && t->steps && gbps(t) > g->peak;
+         k++) {
+        double now =
+            tool_measure_peak(g->main.r->threads, t->decode_bytes / t->steps).gbps;
+        g->peak = now > g->peak ? now : g->peak;
     }
-    size_t n =
-        first ? (size_t)(first - g->held.s) : g->held.n - (all ? 0 : may_begin_stop(g));
-    emit(g, g->held.s, n);
-    memmove(g->held.s, g->held.s + n, g->held.n - n + 1);
-    g->held.n -= n;
-    return !first;
+}
+
+/* Texts of one prompt, `first` the number of the first. */
+static void
+tell(gen *g, const sequence *s, int n, const timing *t, size_t which, int first)
+{
+    find_peak(g, t);
+    for (int k = 0; k < n; k++, g->shown++) {
+        if (g->json) {
+            print_json(g, &s[k], t, which, first + k);
+            continue;
+        }
+        if (g->shown)
+            puts("---");
+        if (!g->rules.live)
+            fwrite(s[k].text.s, 1, s[k].text.n, stdout);
+        putchar('\n');
+    }
+    if (g->stats)
+        print_stats(g, t);
 }
 
 /* ---- the loop ------------------------------------------------------------------------- */
 
 static bool
-is_eos(const gen *g, int32_t id)
+read_prompt(gen *g, const fg_ids *ids, timing *t)
 {
-    for (size_t k = 0; k < g->p.eos.n; k++)
-        if (g->p.eos.v[k] == id)
-            return !g->ignore_eos;
-    return false;
-}
-
-static bool
-read_tokens(gen *g, const int32_t *ids, size_t n, double *ms)
-{
+    lm *x = &g->main.lm;
     double start = tool_now_ms();
 
-    if (!lm_read(&g->lm, ids, n))
+    g->ahead = 0;
+    if (!lm_reset(x) || !lm_read(x, ids->v, ids->n) ||
+        (g->draft.a && !draft_text(&g->draft, ids)))
         return fail(g);
-    *ms += tool_now_ms() - start;
-    return true;
-}
-
-static bool
-prepare_sampler(gen *g)
-{
-    int32_t vocab = g->lm.vocab;
-
-    for (size_t k = 0; k < g->p.ids.n; k++)
-        if (g->p.ids.v[k] >= vocab) {
+    t->prefill_ms = tool_now_ms() - start;
+    t->prompt = ids->n;
+    for (size_t k = 0; k < ids->n; k++)
+        if (ids->v[k] >= x->vocab) {
             fg_error(
                 g->cx,
                 "no language model, or one of another vocabulary: rows of %d logits, "
                 "the prompt has token %d",
-                vocab, g->p.ids.v[k]);
+                x->vocab, ids->v[k]);
             return fail(g);
         }
-    fg_sampler_init(&g->sampler, &g->s, vocab,
-                    FG_NEWN(g->a, fg_candidate, (size_t)vocab + 1),
-                    FG_NEWN(g->a, uint8_t, (size_t)vocab + 1));
-    for (size_t k = 0; k < g->p.ids.n; k++)
-        fg_sampler_seen(&g->sampler, g->p.ids.v[k]);
     return true;
 }
 
+/* Reads the tokens that were chosen, and what is guessed to follow a single one. */
 static bool
-next_token(gen *g, int32_t *id)
+read_chosen(gen *g, const int32_t *ids, size_t room, timing *t)
 {
-    *id = fg_sampler_pick(&g->sampler, g->lm.row);
-    if (*id < 0) {
-        fg_error(g->cx, "no logit of the model is a number");
+    lm *x = &g->main.lm;
+    bool guessing = g->draft.a != NULL;
+
+    if (g->ahead && x->ids[x->n - g->ahead] == ids[0]) {
+        g->ahead--;
+        g->draft.right++;
+        return true;
+    }
+    if (g->ahead && !lm_cut(x, x->n - g->ahead))
+        return false;
+    g->ahead = 0;
+    if (guessing && !draft_guess(&g->draft, room, x->vocab))
+        return false;
+    if (!lm_read(x, guessing ? g->draft.v : ids, guessing ? g->draft.n + 1 : 1))
+        return false;
+    t->steps++;
+    g->ahead = guessing ? g->draft.n : 0;
+    return x->rows > (int64_t)g->ahead ||
+           fg_error(g->cx, "nothing can be guessed ahead: the model gives logits of the "
+                           "last token only");
+}
+
+/* Next token of each text that has not ended; false with a diagnostic. */
+static bool
+choose(gen *g, sequence *s, int n, int32_t *ids, size_t *room)
+{
+    *room = 0;
+    for (int k = 0; k < n; k++) {
+        if (s[k].end)
+            continue;
+        ids[k] = sequence_next(&s[k], lm_row(&g->main.lm, k, g->ahead));
+        if (ids[k] < 0)
+            return fg_error(g->cx, "no logit of the model is a number");
+        if (!s[k].end)
+            *room = g->rules.most - s[k].out.n;
+    }
+    return true;
+}
+
+/* Until all texts have ended. Those that have go along with what they ended in. */
+static bool
+grow(gen *g, sequence *s, int n, timing *t)
+{
+    lm *x = &g->main.lm;
+    int32_t *ids = FG_NEWN(g->a, int32_t, (size_t)n);
+    size_t context = g->context ? (size_t)g->context : (size_t)g->p.context, room;
+
+    for (;;) {
+        if (!choose(g, s, n, ids, &room))
+            return fail(g);
+        size_t have = x->n - g->ahead;
+        for (int k = 0; k < n && context && have >= context; k++)
+            if (!s[k].end)
+                sequence_end(&s[k], END_CONTEXT);
+        if (!room || (context && have >= context))
+            return true;
+        if (g->draft.a)
+            draft_known(&g->draft, ids[0]);
+        if (context && room > context - have)
+            room = context - have;
+        double start = tool_now_ms();
+        if (!read_chosen(g, ids, room - 1, t))
+            return fail(g);
+        t->decode_ms += tool_now_ms() - start;
+    }
+}
+
+/* n texts that go on from prompt `which`, of which they are numbers `first` and on; their
+ * memory is a's. */
+static bool
+write_texts(gen *g, fg_arena *a, size_t which, int first, int n)
+{
+    lm *x = &g->main.lm;
+    sequence *s = FG_NEWN(a, sequence, (size_t)n);
+    timing t = {0};
+    fg_ids ids;
+
+    if (!prompt_encode(&g->p, which, &ids))
+        return fail(g);
+    if (!read_prompt(g, &ids, &t))
+        return false;
+    if (n > 1 && !lm_repeat(x, n))
+        return fail(g);
+    for (int k = 0; k < n; k++) {
+        fg_sampling o = g->s;
+        o.seed = (uint64_t)(g->seed + first + k);
+        sequence_begin(&s[k], &g->rules, a, &o, x->vocab, &ids);
+    }
+    double before = x->bytes + g->small.lm.bytes;
+    if (!grow(g, s, n, &t))
+        return false;
+    t.decode_bytes = x->bytes + g->small.lm.bytes - before;
+    t.guessed = g->draft.guessed;
+    t.right = g->draft.right;
+    for (int k = 0; k < n; k++)
+        t.tokens += s[k].out.n ? s[k].out.n - 1 : 0;
+    tell(g, s, n, &t, which, first);
+    return true;
+}
+
+/* ---- beginning ------------------------------------------------------------------------ */
+
+static bool
+open_engine(gen *g, engine *e, const tool_common *c)
+{
+    if ((g->code = tool_compile(g->fcx, c, &e->m)))
+        return false;
+    if (forge_run_new(g->fcx, e->m, &e->r) ||
+        (c->threads >= 0 && forge_run_threads(e->r, c->threads)) ||
+        (c->mem_budget && forge_run_memory(e->r, c->mem_budget))) {
+        fg_error(g->cx, "%s", forge_message(g->fcx));
         return fail(g);
     }
-    fg_sampler_seen(&g->sampler, *id);
-    FG_PUSH(g->a, g->out.v, g->out.n, g->out.cap) = *id;
-    return true;
+    return lm_begin(&e->lm, g->cx, g->a, g->fcx, e->m, e->r) || fail(g);
 }
 
 static bool
-loop(gen *g)
+open_draft(gen *g)
 {
-    int64_t context = g->context ? g->context : g->p.context;
-    int32_t id;
+    tool_common c = g->c;
 
-    fg_stream_init(&g->stream, g->p.t, g->a, true);
-    for (g->end = END_LENGTH; (int)g->out.n < g->n;) {
-        if (!next_token(g, &id))
-            return false;
-        if (is_eos(g, id)) {
-            g->end = END_EOS;
-            break;
-        }
-        if (!show(g, fg_stream_push(&g->stream, id), false)) {
-            g->end = END_STOP;
-            return true;
-        }
-        if ((int)g->out.n == g->n)
-            break;
-        if (context && (int64_t)g->lm.nids >= context) {
-            g->end = END_CONTEXT;
-            break;
-        }
-        if (!read_tokens(g, &id, 1, &g->decode_ms))
-            return false;
-        g->decode_bytes += g->lm.bytes;
-        g->steps++;
-    }
-    if (!show(g, fg_stream_end(&g->stream), true))
-        g->end = END_STOP;
-    return true;
+    if (g->lookup)
+        draft_begin(&g->draft, g->a, NULL, (size_t)g->ndraft);
+    if (!g->draft_model)
+        return true;
+    c.model = g->draft_model;
+    c.report = NULL;
+    if (g->draft_precision)
+        c.o.precision = g->draft_precision;
+    draft_begin(&g->draft, g->a, &g->small.lm, (size_t)g->ndraft);
+    return open_engine(g, &g->small, &c);
 }
 
 static bool
@@ -191,78 +335,25 @@ start(gen *g)
     g->p.a = g->a;
     if (!prompt_begin(&g->p))
         return fail(g);
-    if (!g->p.ids.n) {
-        fg_error(g->cx, "the prompt is empty, and the tokenizer puts nothing before it");
-        return fail(g);
-    }
-    if ((g->code = tool_compile(g->fcx, &g->c, &g->m)))
+    if (!open_engine(g, &g->main, &g->c) || !open_draft(g))
         return false;
-    if (forge_run_new(g->fcx, g->m, &g->r) ||
-        (g->c.threads >= 0 && forge_run_threads(g->r, g->c.threads)) ||
-        (g->c.mem_budget && forge_run_memory(g->r, g->c.mem_budget))) {
-        fg_error(g->cx, "%s", forge_message(g->fcx));
-        return fail(g);
-    }
-    if (!lm_begin(&g->lm, g->cx, g->a, g->fcx, g->m, g->r))
-        return fail(g);
+    if (g->ignore_eos)
+        g->p.eos.n = 0;
+    g->rules = (sequence_rules){.t = g->p.t,
+                                .stop = &g->stop,
+                                .eos = &g->p.eos,
+                                .most = (size_t)g->n,
+                                .live = !g->json && g->p.n == 1 && g->nsequence == 1};
     g->load_ms = tool_now_ms() - begin;
     return true;
 }
 
-/* ---- telling -------------------------------------------------------------------------- */
-
-static double
-rate(double n, double ms)
-{
-    return ms > 0 ? n / ms * 1e3 : 0;
-}
-
 static void
-print_json(const gen *g, double gbps, double peak)
+close_engine(engine *e)
 {
-    cJSON *o = cJSON_CreateObject(), *ids = cJSON_CreateArray();
-
-    for (size_t k = 0; k < g->out.n; k++)
-        cJSON_AddItemToArray(ids, cJSON_CreateNumber(g->out.v[k]));
-    cJSON_AddStringToObject(o, "model", g->c.model);
-    cJSON_AddStringToObject(o, "text", g->all.s);
-    cJSON_AddItemToObject(o, "ids", ids);
-    cJSON_AddStringToObject(o, "end", ending_name[g->end]);
-    cJSON_AddNumberToObject(o, "prompt_tokens", (double)g->p.ids.n);
-    cJSON_AddNumberToObject(o, "tokens", (double)g->out.n);
-    cJSON_AddNumberToObject(o, "threads", g->r->threads);
-    cJSON_AddNumberToObject(o, "load_ms", g->load_ms);
-    cJSON_AddNumberToObject(o, "prefill_ms", g->prefill_ms);
-    cJSON_AddNumberToObject(o, "decode_ms", g->decode_ms);
-    cJSON_AddNumberToObject(o, "prefill_tokens_per_s",
-                            rate((double)g->p.ids.n, g->prefill_ms));
-    cJSON_AddNumberToObject(o, "decode_tokens_per_s", rate(g->steps, g->decode_ms));
-    cJSON_AddNumberToObject(o, "decode_gbps", gbps);
-    cJSON_AddNumberToObject(o, "pct_peak_bandwidth", peak > 0 ? 100 * gbps / peak : 0);
-    char *text = cJSON_PrintUnformatted(o);
-    puts(text ? text : "{}");
-    free(text);
-    cJSON_Delete(o);
-}
-
-static void
-tell(const gen *g)
-{
-    double gbps = g->decode_ms > 0 ? g->decode_bytes / g->decode_ms * 1e-6 : 0;
-    double peak = g->stats || g->json ? tool_measure_peak(g->r->threads, 0).gbps : 0;
-
-    if (g->json)
-        print_json(g, gbps, peak);
-    if (!g->stats)
-        return;
-    fprintf(stderr,
-            "load %.0f ms; prefill %zu tokens, %.1f/s; decode %d tokens, %.1f/s, "
-            "%.2f GB/s",
-            g->load_ms, g->p.ids.n, rate((double)g->p.ids.n, g->prefill_ms), g->steps,
-            rate(g->steps, g->decode_ms), gbps);
-    if (peak > 0)
-        fprintf(stderr, " (%.0f%% of this machine's)", 100 * gbps / peak);
-    fputc('\n', stderr);
+    forge_run_free(e->r);
+    lm_end(&e->lm);
+    forge_model_free(e->m);
 }
 
 static void
@@ -271,14 +362,15 @@ work(void *arg)
     gen *g = arg;
 
     g->a = fg_arena_new(g->cx);
-    g->held = fg_text_new(g->a);
-    g->all = fg_text_new(g->a);
-    if (!start(g) || !read_tokens(g, g->p.ids.v, g->p.ids.n, &g->prefill_ms) ||
-        !prepare_sampler(g) || !loop(g))
+    if (!start(g))
         return;
-    if (!g->json)
-        putchar('\n');
-    tell(g);
+    int together = g->main.lm.batches ? g->nsequence : 1;
+    for (size_t k = 0; k < g->p.n && !g->code; k++)
+        for (int first = 0; first < g->nsequence && !g->code; first += together) {
+            fg_arena *a = fg_arena_new(g->cx);
+            write_texts(g, a, k, first, together);
+            fg_arena_free(a);
+        }
 }
 
 /* ---- options ------------------------------------------------------------------------- */
@@ -288,8 +380,24 @@ check_options(const gen *g)
 {
     if (!g->c.model)
         return tool_fail(TOOL_USAGE, "a model is missing");
-    if (g->p.text && g->p.file)
-        return tool_fail(TOOL_USAGE, "--prompt and --prompt-file: one of them");
+    if (!!g->p.text + !!g->p.file + !!g->p.lines > 1)
+        return tool_fail(TOOL_USAGE,
+                         "--prompt, --prompt-file and --prompt-lines: one of them");
+    if (g->n < 0 || g->context < 0)
+        return tool_fail(TOOL_USAGE, "a number of tokens below 0");
+    if (g->nsequence < 1 || g->nsequence > 1024)
+        return tool_fail(TOOL_USAGE, "--num-sequences=%d: expected 1 to 1024",
+                         g->nsequence);
+    if (g->nsequence > 1 && g->s.temperature == 0)
+        return tool_fail(TOOL_USAGE,
+                         "--num-sequences wants a --temperature: without, all "
+                         "texts are the same");
+    if (g->lookup && g->draft_model)
+        return tool_fail(TOOL_USAGE, "--draft and --lookup: one of them");
+    if ((g->lookup || g->draft_model) && g->nsequence > 1)
+        return tool_fail(TOOL_USAGE, "--draft and --lookup guess for one text at a time");
+    if (g->ndraft < 1 || g->ndraft > 64)
+        return tool_fail(TOOL_USAGE, "--draft-tokens=%d: expected 1 to 64", g->ndraft);
     if (!g->p.chat && (g->p.system || g->p.chat_template))
         return tool_fail(TOOL_USAGE, "--system and --chat-template go with --chat");
     if (!(g->s.temperature >= 0 && g->s.temperature <= 100))
@@ -315,6 +423,10 @@ parse(gen *g, int argc, char **argv)
         {"--prompt", TOOL_TEXT, &g->p.text, "TEXT", "the text to go on from"},
         {"--prompt-file", TOOL_TEXT, &g->p.file, "FILE",
          "the same from a file; default standard input"},
+        {"--prompt-lines", TOOL_TEXT, &g->p.lines, "FILE",
+         "a prompt in each line; texts are parted by lines of ---"},
+        {"--num-sequences", TOOL_INT, &g->nsequence, "N",
+         "texts of each prompt, decoded together; the k-th of seed S+k-1"},
         {"--chat", TOOL_FLAG, &g->p.chat, "",
          "the prompt is a message, put into the model's template"},
         {"--system", TOOL_TEXT, &g->p.system, "TEXT", "a message before it, for --chat"},
@@ -337,6 +449,13 @@ parse(gen *g, int argc, char **argv)
         {"--ignore-eos", TOOL_FLAG, &g->ignore_eos, "", "go on behind such a token"},
         {"--context", TOOL_INT, &g->context, "N",
          "longest sequence; default from config.json"},
+        {"--draft", TOOL_TEXT, &g->draft_model, "MODEL",
+         "guess ahead by a smaller model; the text stays the same"},
+        {"--draft-precision", TOOL_TEXT, &g->draft_precision, "TYPE",
+         "of that model's weights; default --precision"},
+        {"--lookup", TOOL_FLAG, &g->lookup, "",
+         "guess ahead what followed the last tokens before"},
+        {"--draft-tokens", TOOL_INT, &g->ndraft, "K", "guesses at a time; default 4"},
         {"--stats", TOOL_FLAG, &g->stats, "", "tokens per second, on standard error"},
         {"--json", TOOL_FLAG, &g->json, "", "text, token numbers and speed as JSON"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
@@ -346,14 +465,13 @@ parse(gen *g, int argc, char **argv)
                    "forge generate MODEL.onnx --tokenizer=FILE --prompt=TEXT -n N: "
                    "generate text",
                    argc, argv);
-    g->s.seed = (uint64_t)g->seed;
     return code ? code : check_options(g);
 }
 
 int
 cmd_generate(int argc, char **argv)
 {
-    gen g = {.n = 128};
+    gen g = {.n = 128, .nsequence = 1, .ndraft = 4};
     int code;
 
     tool_common_init(&g.c);
@@ -365,10 +483,9 @@ cmd_generate(int argc, char **argv)
             g.code = tool_fail_file(TOOL_FAILED, g.c.model, "out of memory");
         code = g.code;
     }
-    forge_run_free(g.r);
-    lm_end(&g.lm);
+    close_engine(&g.main);
+    close_engine(&g.small);
     prompt_end(&g.p);
-    forge_model_free(g.m);
     forge_close(g.fcx);
     fg_ctx_free(g.cx);
     free(g.stop.v);

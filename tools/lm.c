@@ -3,7 +3,8 @@
  *     prefill  input_ids [1,P]  past [1,H,0,D]   -> logits [1,P,V]
  *     step i   input_ids [1,1]  past [1,H,P+i,D] -> logits [1,1,V]
  *
- * The cache is a state of the run: nothing is copied from step to step.
+ * The cache is a state of the run: nothing is copied from step to step. Several sequences
+ * are rows of a batch and have one length, so they begin as copies of one.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,7 @@ find_inputs(lm *x)
                                 "sequence of token numbers",
                                 name);
             ids = i;
+            x->batches = rank > 1 && forge_model_input_dim(x->m, i, 0, NULL) < 0;
             x->fixed = forge_model_input_dim(x->m, i, rank - 1, NULL);
         }
     }
@@ -102,7 +104,7 @@ lm_begin(lm *x, fg_ctx *cx, fg_arena *a, forge_ctx *fcx, const forge_model *m,
 {
     int nin = forge_model_inputs(m);
 
-    *x = (lm){.cx = cx, .a = a, .fcx = fcx, .m = m, .r = r, .logits = -1};
+    *x = (lm){.cx = cx, .a = a, .fcx = fcx, .m = m, .r = r, .logits = -1, .batch = 1};
     x->role = FG_NEWN(a, uint8_t, (size_t)nin + 1);
     x->fed = FG_NEWN(a, void *, (size_t)nin + 1);
     x->fedcap = FG_NEWN(a, size_t, (size_t)nin + 1);
@@ -113,9 +115,62 @@ lm_begin(lm *x, fg_ctx *cx, fg_arena *a, forge_ctx *fcx, const forge_model *m,
         if (x->role[i] == OTHER && !m->program->input[i].dflt)
             return fg_error(cx, "no text-only decoder: input \"%s\" is not known",
                             forge_model_input(m, i, NULL, NULL));
-    if (forge_model_states(m) &&
-        (forge_state_new(fcx, m, 1, ROOM, 0, &x->state) || forge_run_attach(r, x->state)))
+    return lm_reset(x);
+}
+
+/* ---- sequences ------------------------------------------------------------------------ */
+
+static bool
+use_state(lm *x, forge_state *s)
+{
+    if (forge_run_attach(x->r, s)) {
+        forge_state_free(s);
         return fail(x);
+    }
+    forge_state_free(x->state);
+    x->state = s;
+    return true;
+}
+
+bool
+lm_reset(lm *x)
+{
+    forge_state *s = NULL;
+
+    if (forge_model_states(x->m) && forge_state_new(x->fcx, x->m, 1, ROOM, 0, &s))
+        return fail(x);
+    x->n = 0;
+    x->past = x->rows = 0;
+    x->batch = 1;
+    return use_state(x, s);
+}
+
+bool
+lm_repeat(lm *x, int64_t batch)
+{
+    forge_state *s = NULL;
+    int32_t *ids = FG_NEWN(x->a, int32_t, x->n *(size_t)batch + 1);
+
+    if (x->state && forge_state_repeat(x->state, batch, &s))
+        return fail(x);
+    for (size_t k = 0; k < x->n * (size_t)batch; k++)
+        ids[k] = x->ids[k / (size_t)batch];
+    x->ids = ids;
+    x->cap = x->n * (size_t)batch;
+    x->batch = batch;
+    return use_state(x, s);
+}
+
+bool
+lm_cut(lm *x, size_t n)
+{
+    bool held = x->state && (int64_t)n < forge_state_length(x->state);
+
+    if (held && forge_state_truncate(x->state, (int64_t)n))
+        return fail(x);
+    x->past = x->state ? (int64_t)n : 0;
+    x->n = n;
+    x->rows = 0;
     return true;
 }
 
@@ -133,12 +188,13 @@ room(void **p, size_t *cap, size_t bytes)
     return *p;
 }
 
+/* Column k of sequence s. */
 static int64_t
-value_of(const lm *x, uint8_t role, int64_t k, int64_t n, int64_t real)
+value_of(const lm *x, uint8_t role, int64_t s, int64_t k, int64_t n, int64_t real)
 {
     switch (role) {
     case IDS:
-        return k < real ? x->ids[(int64_t)x->nids - real + k] : 0;
+        return k < real ? x->ids[((int64_t)x->n - real + k) * x->batch + s] : 0;
     case MASK:
         return k < x->past + real;
     case POSITION:
@@ -169,7 +225,7 @@ feed(lm *x, int i, int64_t n, int64_t real)
 
     for (int k = 0; k < rank; k++) {
         dims[k] = forge_model_input_dim(x->m, i, k, NULL);
-        dims[k] = row && k == rank - 1 ? last : dims[k] > 0 ? dims[k] : 1;
+        dims[k] = row && k == rank - 1 ? last : dims[k] > 0 ? dims[k] : k ? 1 : x->batch;
         if (__builtin_mul_overflow(t.count, dims[k], &t.count) || t.count > 1 << 30)
             return fg_error(x->cx, "input \"%s\" is too large", name);
     }
@@ -178,34 +234,50 @@ feed(lm *x, int i, int64_t n, int64_t real)
         fg_raise_memory(x->cx);
     int64_t width = row && last ? last : 1;
     for (int64_t k = 0; k < t.count; k++)
-        fg_tensor_set_i64(&t, k, value_of(x, role, k % width, n, real));
+        fg_tensor_set_i64(&t, k,
+                          value_of(x, role, k / width % x->batch, k % width, n, real));
     return forge_bind_input(x->r, name, dtype, rank, dims, t.data) ? fail(x) : true;
 }
 
 /* ---- steps -------------------------------------------------------------------------- */
 
+/* A row for each of n tokens, of which what is behind `real` fills up, or for the last
+ * only. */
 static bool
-take_row(lm *x, int64_t n, int64_t real)
+take_rows(lm *x, int64_t n, int64_t real)
 {
-    fg_tensor t;
+    fg_tensor *t = &x->out;
 
-    if (!tool_output(x->r, x->m, x->logits, &t) || t.rank < 2 || !t.count)
+    if (!tool_output(x->r, x->m, x->logits, t) || t->rank < 2 || !t->count)
         return fg_error(x->cx, "the model gave no logits");
-    int64_t vocab = t.dim[t.rank - 1], rows = t.dim[t.rank - 2];
+    int64_t vocab = t->dim[t->rank - 1], rows = t->count / vocab;
     if (vocab > 1 << 24)
         return fg_error(x->cx, "no language model: rows of %lld logits",
                         (long long)vocab);
-    int64_t at = (rows == n ? real - 1 : rows - 1) * vocab;
-    if (!x->row || vocab != x->vocab) {
-        x->vocab = (int32_t)vocab;
+    if (rows % x->batch)
+        return fg_error(x->cx, "%lld rows of logits for %lld sequences", (long long)rows,
+                        (long long)x->batch);
+    if (!x->row || vocab != x->vocab)
         x->row = FG_NEWN(x->a, float, (size_t)vocab + 1);
-    }
-    if (t.dtype == FG_f32)
-        memcpy(x->row, (float *)t.data + at, (size_t)vocab * sizeof *x->row);
-    else
-        for (int64_t k = 0; k < vocab; k++)
-            x->row[k] = (float)fg_tensor_f64(&t, at + k);
+    x->vocab = (int32_t)vocab;
+    rows /= x->batch;
+    x->read = x->batch;
+    x->rows = rows == n ? real : 1;
+    x->last = rows == n ? real - 1 : rows - 1;
     return true;
+}
+
+const float *
+lm_row(lm *x, int64_t s, size_t back)
+{
+    int64_t each = x->out.count / x->vocab / x->read;
+    int64_t at = ((s < x->read ? s : 0) * each + x->last - (int64_t)back) * x->vocab;
+
+    if (x->out.dtype == FG_f32)
+        return (const float *)x->out.data + at;
+    for (int64_t k = 0; k < x->vocab; k++)
+        x->row[k] = (float)fg_tensor_f64(&x->out, at + k);
+    return x->row;
 }
 
 /* Runs the last `real` of the tokens. */
@@ -221,9 +293,9 @@ step(lm *x, int64_t real)
             return false;
     if (forge_execute(x->r))
         return fail(x);
-    if (!take_row(x, n, real))
+    if (!take_rows(x, n, real))
         return false;
-    x->bytes = tool_run_work(x->r, false);
+    x->bytes += tool_run_work(x->r, false);
     x->past += x->state ? real : 0;
     return true;
 }
@@ -238,9 +310,11 @@ lm_read(lm *x, const int32_t *ids, size_t n)
         if (x->state && x->fixed && part != most)
             return fg_error(x->cx, "the model reads %lld tokens at a time",
                             (long long)x->fixed);
-        for (size_t k = 0; k < part; k++)
-            FG_PUSH(x->a, x->ids, x->nids, x->capids) = ids[done + k];
-        if (!step(x, (int64_t)(x->state ? part : x->nids)))
+        size_t have = x->n * (size_t)x->batch, more = part * (size_t)x->batch;
+        for (size_t k = 0; k < more; k++)
+            FG_PUSH(x->a, x->ids, have, x->cap) = ids[done * (size_t)x->batch + k];
+        x->n += part;
+        if (!step(x, (int64_t)(x->state ? part : x->n)))
             return false;
     }
     return true;

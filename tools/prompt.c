@@ -132,14 +132,34 @@ find_context(prompt *p)
 
 /* ---- the text ------------------------------------------------------------------------ */
 
-static bool
-read_text(prompt *p, fg_str *text)
+static void
+add_text(prompt *p, fg_str text)
 {
+    FG_PUSH(p->a, p->v, p->n, p->cap) = text;
+}
+
+static bool
+read_texts(prompt *p)
+{
+    const char *path = p->lines ? p->lines : p->file ? p->file : "/dev/stdin";
+    fg_str all;
+
     if (p->text) {
-        *text = fg_str_of(p->text);
+        add_text(p, fg_str_of(p->text));
         return true;
     }
-    return fg_file_read(p->cx, p->a, p->file ? p->file : "/dev/stdin", MAX_TEXT, text);
+    if (!fg_file_read(p->cx, p->a, path, MAX_TEXT, &all))
+        return false;
+    if (!p->lines)
+        add_text(p, all);
+    for (size_t at = 0; p->lines && at < all.n;) {
+        const char *end = memchr(all.s + at, '\n', all.n - at);
+        size_t n = end ? (size_t)(end - all.s) - at : all.n - at;
+        if (n) /* an empty line is no prompt */
+            add_text(p, (fg_str){all.s + at, n});
+        at += n + 1;
+    }
+    return p->n || fg_error(p->cx, "%s: no line has a prompt", path);
 }
 
 /* ---- chats --------------------------------------------------------------------------- */
@@ -225,21 +245,32 @@ render_chat(prompt *p, fg_str *text)
 bool
 prompt_begin(prompt *p)
 {
-    fg_str text;
-
     if (!p->tokenizer)
         p->tokenizer = beside(p, p->model, "tokenizer.json");
     if (!(p->t = fg_tokenizer_open(p->cx, p->tokenizer)))
         return false;
-    if (!eos_given(p) || !read_text(p, &text))
+    if (!eos_given(p) || !read_texts(p))
         return false;
     if (!p->eos_given.n)
         find_eos(p);
     if (!p->context)
         find_context(p);
+    return true;
+}
+
+bool
+prompt_encode(prompt *p, size_t k, fg_ids *out)
+{
+    fg_str text = p->v[k];
+
+    *out = (fg_ids){0};
     /* A chat's template writes the tokens around the text itself. */
-    return (!p->chat || render_chat(p, &text)) &&
-           fg_tokenizer_encode(p->t, p->cx, p->a, text, !p->chat, &p->ids);
+    if ((p->chat && !render_chat(p, &text)) ||
+        !fg_tokenizer_encode(p->t, p->cx, p->a, text, !p->chat, out))
+        return false;
+    return out->n ||
+           fg_error(p->cx,
+                    "the prompt is empty, and the tokenizer puts nothing before it");
 }
 
 void
