@@ -9,9 +9,6 @@
  * alternatives that match one character each; so every set, also one without something or
  * one within another, stays an expression for one character.
  */
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
-
 #include "text/tok.h"
 
 #define MAX_DEPTH 100
@@ -160,18 +157,6 @@ named(fg_str name)
     return NULL;
 }
 
-static bool
-is_pattern(const char *text)
-{
-    int code;
-    PCRE2_SIZE at;
-    pcre2_code *re = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF,
-                                   &code, &at, NULL);
-
-    pcre2_code_free(re);
-    return re != NULL;
-}
-
 /* \p{Name}: of a script the characters that are only in it; PCRE2 would add those that
  * several share. */
 static bool
@@ -187,7 +172,7 @@ take_property(scan *x, set *s)
     const char *items = named(name);
     const char *script = fg_format(x->a, "\\p{sc:%.*s}", (int)name.n, name.s);
     if (!items)
-        items = name.n > 2 && is_pattern(script)
+        items = name.n > 2 && fg_regex_valid(script)
                     ? script
                     : fg_format(x->a, "\\p{%.*s}", (int)name.n, name.s);
     add_items(x->a, s, items, negated);

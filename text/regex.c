@@ -29,6 +29,18 @@ fg_regex_free_all(fg_regex *list)
 }
 
 bool
+fg_regex_valid(const char *text)
+{
+    int code;
+    PCRE2_SIZE at;
+    pcre2_code *re = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF,
+                                   &code, &at, NULL);
+
+    pcre2_code_free(re);
+    return re != NULL;
+}
+
+bool
 fg_pattern_compile(fg_load *l, fg_pattern *p, fg_str regex)
 {
     int code;

@@ -41,6 +41,7 @@ typedef struct fg_pattern {
 } fg_pattern;
 /* As PCRE2 writes it. */
 fg_str fg_pattern_translate(fg_arena *a, fg_str pattern);
+bool fg_regex_valid(const char *text); /* PCRE2 takes it */
 bool fg_pattern_compile(fg_load *l, fg_pattern *p, fg_str regex);
 /* {"String": ".."} or {"Regex": ".."} */
 bool fg_pattern_load(fg_load *l, fg_pattern *p, const cJSON *o);
