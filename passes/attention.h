@@ -85,6 +85,8 @@ bool fg_att_emit(fg_attwalk *w);      /* in front of pv; false leaves no trace *
 
 /* What a candidate may be spelled as; true: something was rewritten. */
 bool fg_att_respell(fg_module *m, fg_passctx *cx);
+/* Masks that go by position become limits, where nothing else changes; true: some did. */
+bool fg_att_limits(fg_module *m, fg_passctx *cx);
 fg_attuses fg_att_uses(fg_module *m, fg_arena *a);
 
 #endif

@@ -153,6 +153,7 @@ fg_pass_fuse_attention(fg_module *m, fg_passctx *cx)
                 .alpha = cx->param[FG_PARAM_fuse_attention_alpha]};
     count_gains(&g, &u, m->body);
     int fused = fuse_block(m->body, &u, cx, &g, &missed);
+    changed |= fg_att_limits(m, cx);
     cx->report->attention_gain = g.taken;
     cx->report->attention_gain_left = g.left;
     cx->report->attention_fused = count_fused(m->body);
