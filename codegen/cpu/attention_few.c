@@ -169,12 +169,12 @@ softmax(few *f, fg_v r)
     fg_v floor = fg_att_floor(a, top);
     ll_for(g, &l, zero, all, ll_i(g, W), 1, &sum);
     fg_v p = ll_at(g, y, g->f32, l.i);
-    fg_v w = vm_exp_neg(g, ll_sub(g, ll_load(g, vec, p), ll_splat(g, floor, W)));
+    fg_v w = vm_weight(g, ll_sub(g, ll_load(g, vec, p), ll_splat(g, floor, W)));
     ll_store(g, w, p);
     ll_next(g, &l, (fg_v[]){ll_add(g, l.phi[0], w)});
     fg_v total = ll_hsum(g, l.phi[0]);
     if (sink)
-        total = ll_add(g, total, vm_exp_neg(g, ll_sub(g, sink, floor)));
+        total = ll_add(g, total, vm_weight(g, ll_sub(g, sink, floor)));
     fg_v inv = fg_att_inverse(a, total);
     if (!fg_att_rounds(a, FG_ROUND_WEIGHTS))
         return inv;
@@ -211,7 +211,8 @@ chunk(few *f)
                 .k = fg_em_expr(e, a->D),
                 .y = f->y,
                 .ldy = f->ldy};
-    product(f, &a->k, q, fg_few_columns);
+    bool wide = fg_e_lo(e->m->ex, a->D) >= 16 * W;
+    product(f, &a->k, q, wide ? fg_few_columns : fg_few_short_columns);
     ll_loop r, d;
     fg_v inv = f->x; /* queries are done with: row r's factor goes to x[r][0] */
     ll_for1(g, &r, zero, f->n, ll_i(g, 1), 0, NULL);

@@ -106,6 +106,8 @@ typedef struct fg_few {
 void fg_few_rows(fg_ll *g, const fg_tile *t, const fg_few *f); /* rows of w contiguous */
 /* The same with w stored [n][k]. */
 void fg_few_columns(fg_ll *g, const fg_tile *t, const fg_few *f);
+/* For rows of w so short that W of them are at home in the first-level cache: heads. */
+void fg_few_short_columns(fg_ll *g, const fg_tile *t, const fg_few *f);
 
 /* Starts or finds the module's helper function of that name; false when it exists
  * already. */

@@ -2,6 +2,7 @@
  *
  *     w[k][n]   8 rows of w at a time:   y[m][j..] += sum of x[m][k + u] w[k + u][j..]
  *     w[n][k]   one row of w at a time:   acc[m] += x[m][k..] w[n][k..], then summed
+ *               short rows, W at a time:  their sums become one vector of y
  *
  * Every element of w is read exactly once. Memory is fastest at one sequential read, so
  * while 8 rows advance side by side, the next 8 are fetched to the second-level cache one
@@ -11,10 +12,14 @@
  * twice. y and x stay in the first-level cache, and their traffic is a small fraction of
  * that of w.
  */
+#include <string.h>
 #include "codegen/cpu/gemm.h"
 
 enum { X, LDX, M, W, LDW, K, Y, LDY, N, NARG };
-enum { LINE = 64 }; /* bytes that memory delivers at a time */
+enum {
+    LINE = 64,      /* bytes that memory delivers at a time */
+    SHORT_ROWS = 16 /* most lanes of a vector */
+};
 
 static fg_v
 at_bytes(fg_ll *g, fg_v p, fg_v bytes)
@@ -165,6 +170,92 @@ columns_sum(fg_ll *g, const fg_tile *t, fg_v acc, fg_v y)
     ll_next(g, &m,
             (fg_v[]){ll_atc(g, m.phi[0], t->elem, t->W),
                      at_bytes(g, m.phi[1], ll_param(g, LDY))});
+}
+
+/* Sums across the lanes of v[0..lanes), one a lane: neighbours are merged, each in half as
+ * many lanes as before. */
+static fg_v
+sums_of(fg_ll *g, int lanes, fg_v *v)
+{
+    int mask[2][64];
+    for (int n = lanes, len = lanes; n > 1; n /= 2, len /= 2) {
+        for (int half = 0; half < 2; half++)
+            for (int i = 0; i < lanes; i++) { /* groups of len: those of a, those of b */
+                int group = i / (len / 2), at = i % (len / 2);
+                mask[half][i] = group * len + half * (len / 2) + at;
+            }
+        for (int i = 0; i < n; i += 2)
+            v[i / 2] = ll_add(g, ll_shuffle(g, v[i], v[i + 1], lanes, mask[0]),
+                              ll_shuffle(g, v[i], v[i + 1], lanes, mask[1]));
+    }
+    return v[0];
+}
+
+/* x[0..k) times each of the rows. */
+static fg_v
+dot_rows(fg_ll *g, const fg_tile *t, fg_v x, const fg_v *row)
+{
+    fg_t vec = ll_vec(t->elem, t->W);
+    fg_v k = ll_param(g, K), whole = ll_and(g, k, ll_i(g, -t->W)), acc[SHORT_ROWS];
+    for (int i = 0; i < t->W; i++)
+        acc[i] = ll_zero(vec);
+    for (int tail = 0; tail < 2; tail++) {
+        ll_loop l;
+        ll_for(g, &l, tail ? whole : ll_i(g, 0), tail ? k : whole, ll_i(g, t->W), t->W,
+               acc);
+        fg_v mask = tail ? ll_first(g, ll_sub(g, k, l.i), t->W) : NULL;
+        fg_v v = ll_mload(g, vec, ll_at(g, x, t->elem, l.i), mask);
+        for (int i = 0; i < t->W; i++)
+            acc[i] = ll_fma(g, v, ll_mload(g, vec, ll_at(g, row[i], t->elem, l.i), mask),
+                            l.phi[i]);
+        ll_next(g, &l, acc);
+        memcpy(acc, l.phi, sizeof *acc * (size_t)t->W);
+    }
+    return sums_of(g, t->W, acc);
+}
+
+/* As many rows of w as a vector has lanes; they stay in the first-level cache while every
+ * row of x meets them. */
+static void
+short_step(fg_ll *g, const fg_tile *t, fg_v w, fg_v left, fg_v y)
+{
+    fg_v row[SHORT_ROWS], mine = ll_first(g, left, t->W), ld = ll_param(g, LDW);
+    for (int i = 0; i < t->W; i++) { /* past the last: that one again */
+        row[i] = w;
+        w = ll_sel(g, ll_cmp(g, LL_GT, left, ll_i(g, i + 1)), at_bytes(g, w, ld), w);
+    }
+    ll_loop m, l;
+    ll_for(g, &l, ll_i(g, g->t->knob[FG_KNOB_few_ahead]),
+           ll_add(g, ll_i(g, g->t->knob[FG_KNOB_few_ahead]),
+                  ll_mul(g, ll_param(g, K), ll_i(g, t->size))),
+           ll_i(g, LINE), 0, NULL);
+    for (int i = 0; i < t->W; i++)
+        ll_prefetch_second(g, at_bytes(g, row[i], l.i));
+    ll_next(g, &l, NULL);
+    ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2,
+            (fg_v[]){ll_param(g, X), y});
+    fg_v was = ll_mload(g, ll_vec(t->elem, t->W), m.phi[1], mine);
+    ll_mstore(g, ll_add(g, was, dot_rows(g, t, m.phi[0], row)), m.phi[1], mine);
+    ll_next(g, &m,
+            (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
+                     at_bytes(g, m.phi[1], ll_param(g, LDY))});
+}
+
+static void
+short_body(fg_ll *g, const fg_tile *t)
+{
+    fg_v n = ll_param(g, N), ld = ll_param(g, LDW);
+    ll_loop j;
+    ll_for(g, &j, ll_i(g, 0), n, ll_i(g, t->W), 0, NULL);
+    short_step(g, t, at_bytes(g, ll_param(g, W), ll_mul(g, j.i, ld)), ll_sub(g, n, j.i),
+               ll_at(g, ll_param(g, Y), t->elem, j.i));
+    ll_next(g, &j, NULL);
+}
+
+void
+fg_few_short_columns(fg_ll *g, const fg_tile *t, const fg_few *f)
+{
+    few_call(g, t, f, "few_short_columns", short_body);
 }
 
 static void
