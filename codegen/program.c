@@ -520,6 +520,16 @@ lower_inputs(lower *l, fg_portdef *port)
     }
 }
 
+/* Behind the append that makes room there are others, to rows that are found while running. */
+static bool
+writes_anywhere(const fg_module *m, const fg_state *s)
+{
+    fg_reg x;
+    const fg_inst *i = fg_append_of(m, m->output[s->output].reg, &x);
+
+    return i && FG_GET(i, append, at).e == FG_E_BAD;
+}
+
 static const fg_statedef *
 lower_states(lower *l, fg_bits found)
 {
@@ -539,6 +549,7 @@ lower_states(lower *l, fg_bits found)
         if (!fg_e_single(m->ex, fg_state_capacity(m, s), &capacity))
             FG_BUG(m->cx, "the capacity of a state is not a symbol");
         d[k].capacity = capacity;
+        d[k].anywhere = writes_anywhere(m, s);
         fg_bits_add(found, capacity);
     }
     return d;

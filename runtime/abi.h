@@ -130,6 +130,7 @@ typedef struct fg_statedef {
     uint32_t tensor;                /* in place: its storage; else NONE */
     uint32_t capacity;              /* in place: the symbol */
     uint32_t next;                  /* in place: value: valid length after the run */
+    uint8_t  anywhere;              /* in place: also rows that were valid may be written */
 } fg_statedef;
 
 enum { FG_MAXSHARES = 64 }; /* of a kernel for each thread */

@@ -51,11 +51,17 @@ typedef struct fg_memory { /* grows, never shrinks; 64-byte aligned */
     size_t cap;
 } fg_memory;
 
+typedef struct fg_store { /* memory of a tensor of a state, and of its forks (store.c) */
+    fg_memory mem;
+    atomic_int refs;
+    _Atomic int64_t used; /* while it is shared: rows that are somebody's */
+} fg_store;
+
 /* One tensor of a state: the past as the host would bind it is dim, its axis the length.
  * In place: mem[0], with room for the capacity along the axis. Else mem[now] is the past
  * and mem[!now] becomes the present. */
 typedef struct fg_statebuf {
-    fg_memory mem[2];
+    fg_store *mem[2];
     int now;
     int64_t dim[12];
 } fg_statebuf;
@@ -65,7 +71,7 @@ struct forge_state {
     const fg_program *p;
     int64_t length, capacity, limit;
     fg_statebuf *buf;      /* [p->nstate] */
-    fg_memory (*fresh)[2]; /* [p->nstate]: while it grows */
+    fg_store *(*fresh)[2]; /* [p->nstate]: while it grows */
 };
 
 /* Called after each step when set: which step, how long. */

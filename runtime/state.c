@@ -5,127 +5,18 @@
  *     the run appends 1           x x x y . . . .     length 4; nothing else moved
  *
  * A tensor that grows in place has room for the capacity along its axis; the runs write
- * behind what is valid. What does not grow, or is made anew by the model (a window of a
+ * behind what is valid. (store.c has the memory, and what forks share of it.) What does not grow, or is made anew by the model (a window of a
  * convolution), has two places: the run reads one and writes the other, then they
  * change. Lengths advance only when a run succeeded, so a failed one leaves no trace.
  *
  * Without an attached state the host binds pasts and reads presents. A tensor that
  * grows in place then is the present, and the past is copied into it first.
  */
-#include "runtime/rt.h"
+#include "runtime/state.h"
 
 #include <string.h>
 
-/* ---- shapes ------------------------------------------------------------------------- */
-
-/* A tensor of these dims as rows: `outer` blocks of dim[axis] rows. */
-typedef struct rows {
-    int64_t outer, bytes; /* of one row */
-} rows;
-
-static rows
-rows_of(const fg_program *p, const fg_statedef *s, const int64_t *dim)
-{
-    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
-    rows r = {1, fg_packed_bytes(x->dtype, 1)};
-
-    for (int k = 0; k < x->rank; k++) {
-        if (k < s->axis)
-            r.outer *= dim[k];
-        else if (k > s->axis)
-            r.bytes *= dim[k];
-    }
-    return r;
-}
-
-/* Bytes with room for `capacity` along the axis; FG_UNKNOWN when that overflows. */
-static int64_t
-bytes_of(const fg_program *p, const fg_statedef *s, const int64_t *dim, int64_t capacity)
-{
-    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
-    int64_t n = 1;
-
-    for (int k = 0; k < x->rank; k++)
-        if (__builtin_mul_overflow(n, k == s->axis ? capacity : dim[k], &n))
-            return FG_UNKNOWN;
-    return fg_packed_bytes(x->dtype, n);
-}
-
-/* n rows of each block, from blocks of `have` rows to blocks of `room`. */
-static void
-copy_rows(rows r, char *to, int64_t room, const char *from, int64_t have, int64_t n)
-{
-    size_t bytes = (size_t)(n * r.bytes);
-
-    for (int64_t o = 0; bytes && o < r.outer; o++)
-        memmove(to + o * room * r.bytes, from + o * have * r.bytes, bytes);
-}
-
-static int
-in_place(const fg_statedef *s)
-{
-    return s->tensor != FG_NONE;
-}
-
-/* In place and of one size: the model writes where its inputs say. */
-static int
-keeps_size(const fg_program *p, const fg_statedef *s)
-{
-    return in_place(s) && p->tensor[p->input[s->input].tensor].dim[s->axis] == s->next;
-}
-
 /* ---- making and freeing ---------------------------------------------------------------- */
-
-static void
-free_buffers(forge_state *s, fg_memory (*mem)[2])
-{
-    for (uint32_t k = 0; k < s->p->nstate; k++)
-        for (int j = 0; j < 2; j++)
-            fg_memory_free(s->cx, &mem[k][j]);
-}
-
-/* Moves everything to memory with room for `capacity`; as it was when there is none. cx
- * gets the message: a run in the background has one of its own. */
-static forge_status
-set_capacity(forge_state *s, forge_ctx *cx, int64_t capacity)
-{
-    const fg_program *p = s->p;
-    fg_memory(*fresh)[2] = s->fresh;
-
-    for (uint32_t k = 0; k < p->nstate; k++) {
-        const fg_statedef *d = &p->state[k];
-        int64_t bytes = bytes_of(p, d, s->buf[k].dim, capacity);
-        if (d->axis < 0 && s->buf[k].mem[0].p)
-            continue;
-        for (int j = 0; j < (in_place(d) ? 1 : 2); j++)
-            if (bytes < 0 || !fg_memory_reserve(s->cx, &fresh[k][j], bytes, 0)) {
-                free_buffers(s, fresh);
-                return fg_fail(cx, FORGE_OUT_OF_MEMORY,
-                               "out of memory: a state of %lld positions",
-                               (long long)capacity);
-            }
-        if (d->axis < 0 || keeps_size(p, d))
-            memset(fresh[k][0].p, 0, (size_t)bytes);
-    }
-    for (uint32_t k = 0; k < p->nstate; k++) {
-        const fg_statedef *d = &p->state[k];
-        fg_statebuf *b = &s->buf[k];
-        if (!fresh[k][0].p)
-            continue;
-        int64_t n = d->axis < 0 ? 0 : b->dim[d->axis];
-        if (b->mem[b->now].p)
-            copy_rows(rows_of(p, d, b->dim), fresh[k][0].p, in_place(d) ? capacity : n,
-                      b->mem[b->now].p, in_place(d) ? s->capacity : n, n);
-        for (int j = 0; j < 2; j++) {
-            fg_memory_free(s->cx, &b->mem[j]);
-            b->mem[j] = fresh[k][j];
-            fresh[k][j] = (fg_memory){0};
-        }
-        b->now = 0;
-    }
-    s->capacity = capacity;
-    return FORGE_OK;
-}
 
 /* The past before the first token: nothing along the axis, or the whole of what keeps its
  * size; what else is not fixed is the batch. */
@@ -137,7 +28,7 @@ empty_dims(const fg_program *p, const fg_statedef *s, int64_t batch, int64_t cap
 
     for (int k = 0; k < x->rank; k++) {
         const fg_value *v = &p->value[x->dim[k]];
-        int grows = k == s->axis && !keeps_size(p, s);
+        int grows = k == s->axis && !fg_keeps_size(p, s);
         dim[k] = grows ? 0 : v->op == FG_V_CONST ? v->k : k == s->axis ? capacity : batch;
         if (!grows && v->op != FG_V_CONST && v->op != FG_V_SYM)
             return 0;
@@ -151,7 +42,7 @@ room_for_all(const forge_state *s, int64_t capacity)
 {
     for (uint32_t k = 0; k < s->p->nstate; k++) {
         const fg_statedef *d = &s->p->state[k];
-        if (keeps_size(s->p, d) && s->buf[k].dim[d->axis] > capacity)
+        if (fg_keeps_size(s->p, d) && s->buf[k].dim[d->axis] > capacity)
             capacity = s->buf[k].dim[d->axis];
     }
     return capacity;
@@ -161,7 +52,7 @@ static forge_state *
 new_state(forge_ctx *cx, const fg_program *p)
 {
     size_t head = (sizeof(forge_state) + 15) & ~(size_t)15;
-    size_t each = sizeof(fg_statebuf) + sizeof(fg_memory[2]);
+    size_t each = sizeof(fg_statebuf) + sizeof(fg_store *[2]);
     forge_state *s = cx->alloc(cx->user, head + p->nstate * each);
 
     if (!s)
@@ -170,7 +61,7 @@ new_state(forge_ctx *cx, const fg_program *p)
     s->cx = cx;
     s->p = p;
     s->buf = (fg_statebuf *)((char *)s + head);
-    s->fresh = (fg_memory(*)[2])(s->buf + p->nstate);
+    s->fresh = (fg_store * (*)[2])(s->buf + p->nstate);
     return s;
 }
 
@@ -197,7 +88,7 @@ forge_state_new(forge_ctx *cx, const forge_model *m, int64_t batch, int64_t capa
             e = fg_fail(cx, FORGE_UNSUPPORTED,
                         "input \"%s\": its shape does not follow from the batch",
                         p->input[p->state[k].input].name);
-    if (e || (e = set_capacity(s, cx, room_for_all(s, capacity)))) {
+    if (e || (e = fg_state_grow(s, cx, room_for_all(s, capacity)))) {
         forge_state_free(s);
         return e;
     }
@@ -212,7 +103,7 @@ forge_state_free(forge_state *s)
         return;
     for (uint32_t k = 0; k < s->p->nstate; k++)
         for (int j = 0; j < 2; j++)
-            fg_memory_free(s->cx, &s->buf[k].mem[j]);
+            fg_store_drop(s->cx, &s->buf[k].mem[j]);
     s->cx->release(s->cx->user, s);
 }
 
@@ -270,7 +161,7 @@ forge_state_repeat(const forge_state *s, int64_t batch, forge_state **out)
     if (!t)
         return fg_fail(s->cx, FORGE_OUT_OF_MEMORY, "out of memory");
     t->limit = s->limit;
-    if ((e = widen(t, s, batch)) || (e = set_capacity(t, s->cx, s->capacity))) {
+    if ((e = widen(t, s, batch)) || (e = fg_state_grow(t, s->cx, s->capacity))) {
         forge_state_free(t);
         return e;
     }
@@ -278,12 +169,12 @@ forge_state_repeat(const forge_state *s, int64_t batch, forge_state **out)
     for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *d = &p->state[k];
         const fg_statebuf *b = &s->buf[k];
-        rows r = rows_of(p, d, b->dim);
+        fg_rows r = fg_rows_of(p, d, b->dim);
         int64_t n = d->axis < 0 ? 1 : b->dim[d->axis],
-                room = in_place(d) ? s->capacity : n;
-        char *to = t->buf[k].mem[0].p;
+                room = fg_is_in_place(d) ? s->capacity : n;
+        char *to = t->buf[k].mem[0]->mem.p;
         for (int64_t i = 0; i < batch; i++, to += r.outer * room * r.bytes)
-            copy_rows(r, to, room, b->mem[b->now].p, room, n);
+            fg_copy_rows(r, to, room, b->mem[b->now]->mem.p, room, n);
     }
     *out = t;
     return FORGE_OK;
@@ -292,7 +183,15 @@ forge_state_repeat(const forge_state *s, int64_t batch, forge_state **out)
 forge_status
 forge_state_fork(const forge_state *s, forge_state **out)
 {
-    return forge_state_repeat(s, 1, out);
+    forge_state *t = new_state(s->cx, s->p);
+
+    if (!t)
+        return fg_fail(s->cx, FORGE_OUT_OF_MEMORY, "out of memory");
+    t->limit = s->limit;
+    t->length = s->length;
+    fg_store_share(t, s);
+    *out = t;
+    return FORGE_OK;
 }
 
 /* ---- questions and lengths ------------------------------------------------------------- */
@@ -309,6 +208,32 @@ forge_state_capacity(const forge_state *s)
     return s->capacity;
 }
 
+/* Of what has no positions only the beginning can come back: zeros. */
+static int
+starts_anew(const fg_program *p, const fg_statedef *d)
+{
+    return d->axis < 0 || fg_keeps_size(p, d);
+}
+
+static void
+cut(forge_state *s, uint32_t k, int64_t length)
+{
+    const fg_program *p = s->p;
+    const fg_statedef *d = &p->state[k];
+    fg_statebuf *b = &s->buf[k];
+    char *now = b->mem[b->now]->mem.p;
+
+    if (starts_anew(p, d)) {
+        if (!length)
+            memset(now, 0, (size_t)fg_state_bytes(p, d, b->dim, s->capacity));
+        return;
+    }
+    int64_t had = b->dim[d->axis], n = had < length ? had : length;
+    if (!fg_is_in_place(d))
+        fg_copy_rows(fg_rows_of(p, d, b->dim), now, n, now, had, n);
+    b->dim[d->axis] = n;
+}
+
 forge_status
 forge_state_truncate(forge_state *s, int64_t length)
 {
@@ -322,20 +247,16 @@ forge_state_truncate(forge_state *s, int64_t length)
             return fg_fail(s->cx, FORGE_UNSUPPORTED,
                            "input \"%s\" has no history: its state is only cut to 0",
                            p->input[p->state[k].input].name);
-    for (uint32_t k = 0; k < p->nstate && (length < s->length || !length); k++) {
+    for (uint32_t k = 0; k < p->nstate; k++) { /* before anything is cut */
         const fg_statedef *d = &p->state[k];
-        fg_statebuf *b = &s->buf[k];
-        if (d->axis < 0 || keeps_size(p, d)) {
-            if (!length)
-                memset(b->mem[b->now].p, 0, (size_t)bytes_of(p, d, b->dim, s->capacity));
-            continue;
-        }
-        int64_t had = b->dim[d->axis], n = had < length ? had : length;
-        if (!in_place(d))
-            copy_rows(rows_of(p, d, b->dim), b->mem[b->now].p, n, b->mem[b->now].p, had,
-                      n);
-        b->dim[d->axis] = n;
+        forge_status e = FORGE_OK;
+        if (starts_anew(p, d) ? !length : !fg_is_in_place(d) && length < s->length)
+            e = fg_store_own(s, k, starts_anew(p, d) ? 0 : s->buf[k].dim[d->axis]);
+        if (e)
+            return e;
     }
+    for (uint32_t k = 0; k < p->nstate && (length < s->length || !length); k++)
+        cut(s, k, length);
     s->length = length;
     return FORGE_OK;
 }
@@ -354,7 +275,8 @@ forge_state_read(const forge_state *s, const char *name, const int64_t **dims, v
         return fg_fail(s->cx, FORGE_USAGE, "the state has no \"%.200s\"", name);
     const fg_statedef *d = &p->state[k];
     const fg_statebuf *b = &s->buf[k];
-    int64_t n = d->axis < 0 ? 1 : b->dim[d->axis], bytes = bytes_of(p, d, b->dim, n);
+    int64_t n = d->axis < 0 ? 1 : b->dim[d->axis],
+            bytes = fg_state_bytes(p, d, b->dim, n);
     if (dims)
         *dims = b->dim;
     if (!data)
@@ -362,8 +284,8 @@ forge_state_read(const forge_state *s, const char *name, const int64_t **dims, v
     if ((uint64_t)bytes > capacity)
         return fg_fail(s->cx, FORGE_USAGE, "\"%.200s\": %lld bytes do not fit into %zu",
                        name, (long long)bytes, capacity);
-    copy_rows(rows_of(p, d, b->dim), data, n, b->mem[b->now].p,
-              in_place(d) ? s->capacity : n, n);
+    fg_copy_rows(fg_rows_of(p, d, b->dim), data, n, b->mem[b->now]->mem.p,
+                 fg_is_in_place(d) ? s->capacity : n, n);
     return FORGE_OK;
 }
 
@@ -412,7 +334,7 @@ fg_state_next(const forge_run *r, const fg_statedef *s)
 {
     const fg_tensordef *x = &r->p->tensor[r->p->output[s->output].tensor];
 
-    if (in_place(s))
+    if (fg_is_in_place(s))
         return r->value[s->next];
     return s->axis < 0 ? 0 : r->value[x->dim[s->axis]];
 }
@@ -423,7 +345,7 @@ fg_state_room(forge_run *r, const fg_statedef *d, int64_t next)
     forge_state *s = r->state;
     int64_t capacity = s->capacity;
 
-    if (keeps_size(r->p, d))
+    if (fg_keeps_size(r->p, d))
         return FORGE_OK;
     if (next > s->limit)
         return fg_fail(r->cx, FORGE_USAGE,
@@ -432,7 +354,7 @@ fg_state_room(forge_run *r, const fg_statedef *d, int64_t next)
     if (next <= capacity)
         return FORGE_OK;
     capacity = capacity > s->limit / 2 ? s->limit : capacity * 2;
-    return set_capacity(s, r->cx, next > capacity ? next : capacity);
+    return fg_state_grow(s, r->cx, next > capacity ? next : capacity);
 }
 
 /* Of max(past, total) the total grows as well. */
@@ -461,12 +383,12 @@ fg_state_stretch(forge_run *r)
         const fg_value *v = s->axis < 0 ? NULL : &p->value[x->dim[s->axis]];
         if (!v || v->op != FG_V_SYM)
             continue;
-        if (keeps_size(p, s))
+        if (fg_keeps_size(p, s))
             continue;
         int64_t next = fg_state_next(r, s), more = next - r->state->buf[k].dim[s->axis];
         int64_t full = r->state->capacity - more, hi = p->symbol[v->a].hi;
         r->sym[v->a] = full < hi ? full : hi;
-        if (in_place(s) && p->value[s->next].op == FG_V_MAX)
+        if (fg_is_in_place(s) && p->value[s->next].op == FG_V_MAX)
             stretch_total(r, s, next);
     }
     fg_values(p, r->sym, r->value, 0, p->nvalue);
@@ -483,20 +405,23 @@ fg_state_place(forge_run *r)
                  out = r->root[p->output[s->output].tensor];
         if (r->state) {
             const fg_statebuf *b = &r->state->buf[k];
-            r->addr[in] = b->mem[b->now].p;
-            r->addr[out] = b->mem[in_place(s) ? 0 : !b->now].p;
+            forge_status e = fg_store_claim(r->state, r->cx, k, fg_state_next(r, s));
+            if (e)
+                return e;
+            r->addr[in] = b->mem[b->now]->mem.p;
+            r->addr[out] = b->mem[fg_is_in_place(s) ? 0 : !b->now]->mem.p;
             continue;
         }
-        if (!in_place(s))
+        if (!fg_is_in_place(s))
             continue;
         const int64_t *dim = r->in[s->input].dim;
-        int64_t bytes = bytes_of(p, s, dim, r->value[s->next]);
+        int64_t bytes = fg_state_bytes(p, s, dim, r->value[s->next]);
         forge_status e = fg_tensor_room(r, s->tensor, bytes, 0);
         if (e)
             return e;
         if (r->addr[s->tensor] != r->addr[in] || r->value[s->next] != dim[s->axis])
-            copy_rows(rows_of(p, s, dim), r->addr[s->tensor], r->value[s->next],
-                      r->addr[in], dim[s->axis], dim[s->axis]);
+            fg_copy_rows(fg_rows_of(p, s, dim), r->addr[s->tensor], r->value[s->next],
+                         r->addr[in], dim[s->axis], dim[s->axis]);
     }
     return FORGE_OK;
 }
@@ -509,9 +434,9 @@ fg_state_advance(forge_run *r)
     for (uint32_t k = 0; r->state && k < p->nstate; k++) {
         const fg_statedef *s = &p->state[k];
         fg_statebuf *b = &r->state->buf[k];
-        if (s->axis >= 0 && !keeps_size(p, s))
+        if (s->axis >= 0 && !fg_keeps_size(p, s))
             r->state->length = b->dim[s->axis] = fg_state_next(r, s);
-        if (!in_place(s))
+        if (!fg_is_in_place(s))
             b->now = !b->now;
     }
 }

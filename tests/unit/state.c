@@ -28,11 +28,14 @@ expect(bool ok, const char *what, const char *why)
     return ok;
 }
 
-/* Counts allocations. */
+/* Counts allocations, and remembers the bytes of all. */
+static size_t allocated;
+
 static void *
 host_alloc(void *user, size_t n)
 {
     ++*(long *)user;
+    allocated += n;
     return malloc(n);
 }
 
@@ -289,6 +292,64 @@ cut_and_fork(host *h, const float *want, size_t vocab)
     free(other);
 }
 
+/* Of all caches: what one more position takes. */
+static int64_t
+bytes_per_position(const forge_state *s)
+{
+    int64_t sum = 0;
+
+    for (uint32_t k = 0; k < s->p->nstate; k++) {
+        const fg_statedef *d = &s->p->state[k];
+        const fg_tensordef *x = &s->p->tensor[s->p->input[d->input].tensor];
+        int64_t n = 1;
+        for (int a = 0; a < x->rank; a++)
+            n *= a == d->axis ? 1 : s->buf[k].dim[a];
+        sum += d->axis < 0 ? 0 : fg_packed_bytes(x->dtype, n);
+    }
+    return sum;
+}
+
+/* A fork copies nothing; neither does the first of the two that goes on. The other one then
+ * has what it had, in memory of its own. */
+static void
+copy_on_write(host *h, const float *want, size_t vocab)
+{
+    enum { CUT = 3, ROOM = 512 };
+    float *now = malloc(vocab * sizeof *now);
+    forge_state *s, *f[3] = {0};
+    bool anywhere = false;
+
+    forge_state_new(h->cx, h->m, 1, ROOM, 0, &s);
+    for (uint32_t k = 0; k < s->p->nstate; k++)
+        anywhere |= s->p->state[k].anywhere;
+    forge_run_attach(h->r, s);
+    if (feed(h, 0, CUT))
+        step(h, now);
+    size_t cache = (size_t)bytes_per_position(s) * ROOM, before = allocated;
+    for (int k = 0; k < 3; k++)
+        expect(!forge_state_fork(s, &f[k]), "fork", forge_message(h->cx));
+    expect(allocated - before < cache / 8, "fork", "copies");
+    forge_state *first = f[1];
+    forge_state *const order[] = {first, s, f[2], f[0], first};
+    for (int k = 0; k < 5; k++) {
+        int from = k == 4 ? CUT + 1 : CUT;
+        forge_run_attach(h->r, order[k]);
+        before = allocated;
+        if (feed(h, from, from + 1))
+            step(h, now);
+        expect(near(now, want + (size_t)from * vocab, vocab), "after a fork", "differs");
+        if ((k == 0 && !anywhere) || k == 4)
+            expect(allocated - before < cache / 8, "the first to go on", "copies");
+        if (k == 1)
+            expect(allocated - before >= cache, "another one", "writes what is shared");
+    }
+    forge_run_attach(h->r, NULL);
+    forge_state_free(s);
+    for (int k = 2; k >= 0; k--)
+        forge_state_free(f[k]);
+    free(now);
+}
+
 /* Tokens [from, to) in two sequences that say the same: each is what one alone is. */
 static void
 run_two(host *h, int from, int to, const float *want, size_t vocab, const char *what)
@@ -410,23 +471,6 @@ moved(const forge_run *r)
     return sum;
 }
 
-/* Of all caches: what one more position takes. */
-static int64_t
-bytes_per_position(const forge_state *s)
-{
-    int64_t sum = 0;
-
-    for (uint32_t k = 0; k < s->p->nstate; k++) {
-        const fg_statedef *d = &s->p->state[k];
-        const fg_tensordef *x = &s->p->tensor[s->p->input[d->input].tensor];
-        int64_t n = 1;
-        for (int a = 0; a < x->rank; a++)
-            n *= a == d->axis ? 1 : s->buf[k].dim[a];
-        sum += d->axis < 0 ? 0 : fg_packed_bytes(x->dtype, n);
-    }
-    return sum;
-}
-
 /* Steps inside the capacity allocate nothing, and each moves more than the one before it by what
  * attention reads of one position more, and a few bytes of mask: no cache is copied. */
 static void
@@ -511,6 +555,7 @@ test_model(const char *path)
         if (want) {
             both_ways(&h, want, vocab);
             cut_and_fork(&h, want, vocab);
+            copy_on_write(&h, want, vocab);
             two_sequences(&h, want, vocab);
             bound_presents(&h);
             steady(&h, vocab);

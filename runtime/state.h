@@ -1,0 +1,33 @@
+/* state.h - what state.c (lengths, and states in runs) and store.c (their memory) share. */
+#ifndef FG_RUNTIME_STATE_H
+#define FG_RUNTIME_STATE_H
+
+#include "runtime/rt.h"
+
+/* A tensor of a state as rows: `outer` blocks of dim[axis] rows. */
+typedef struct fg_rows {
+    int64_t outer, bytes; /* of one row */
+} fg_rows;
+
+int fg_is_in_place(const fg_statedef *s);
+/* In place and of one size: the model writes where its inputs say. */
+int fg_keeps_size(const fg_program *p, const fg_statedef *s);
+fg_rows fg_rows_of(const fg_program *p, const fg_statedef *s, const int64_t *dim);
+/* Bytes with room for `capacity` along the axis; FG_UNKNOWN when that overflows. */
+int64_t fg_state_bytes(const fg_program *p, const fg_statedef *s, const int64_t *dim,
+                       int64_t capacity);
+/* n rows of each block, from blocks of `have` rows to blocks of `room`. */
+void fg_copy_rows(fg_rows r, char *to, int64_t room, const char *from, int64_t have,
+                  int64_t n);
+
+/* Memory of all tensors for so many positions, what is valid moved there. */
+forge_status fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity);
+void fg_store_drop(forge_ctx *cx, fg_store **s); /* one owner less */
+/* t, which has no memory yet, becomes an owner of all that s holds. */
+void fg_store_share(forge_state *t, const forge_state *s);
+/* What tensor k holds is nobody else's from here on; n rows of it are kept. */
+forge_status fg_store_own(forge_state *s, uint32_t k, int64_t n);
+/* A run will write tensor k, which then has `next` rows. */
+forge_status fg_store_claim(forge_state *s, forge_ctx *cx, uint32_t k, int64_t next);
+
+#endif

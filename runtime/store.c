@@ -1,0 +1,227 @@
+/* store.c - the memory of states, which forks share until they write.
+ *
+ *     s: length 3, store [x x x . . . .] used 3        fork t: the same store, 2 owners
+ *     s appends y        [x x x y . . .] used 4        in place: row 3 was nobody's
+ *     t appends z        used is 4, t ends at 3        t gets a copy of its 3 rows
+ *
+ * Rows that a state counts as its own are never written again, so all that owners of one
+ * store must agree on is who appends at its end: the first one there. What is written
+ * elsewhere, in caches of one size or at rows found while running, needs a store of its own
+ * first. Of a pair that changes places the one that is written is either unshared or
+ * replaced by an empty one. Counters are atomic: forks may be in different threads.
+ */
+#include "runtime/state.h"
+
+#include <string.h>
+
+/* ---- shapes ------------------------------------------------------------------------- */
+
+fg_rows
+fg_rows_of(const fg_program *p, const fg_statedef *s, const int64_t *dim)
+{
+    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
+    fg_rows r = {1, fg_packed_bytes(x->dtype, 1)};
+
+    for (int k = 0; k < x->rank; k++) {
+        if (k < s->axis)
+            r.outer *= dim[k];
+        else if (k > s->axis)
+            r.bytes *= dim[k];
+    }
+    return r;
+}
+
+int64_t
+fg_state_bytes(const fg_program *p, const fg_statedef *s, const int64_t *dim,
+               int64_t capacity)
+{
+    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
+    int64_t n = 1;
+
+    for (int k = 0; k < x->rank; k++)
+        if (__builtin_mul_overflow(n, k == s->axis ? capacity : dim[k], &n))
+            return FG_UNKNOWN;
+    return fg_packed_bytes(x->dtype, n);
+}
+
+void
+fg_copy_rows(fg_rows r, char *to, int64_t room, const char *from, int64_t have, int64_t n)
+{
+    size_t bytes = (size_t)(n * r.bytes);
+
+    for (int64_t o = 0; bytes && o < r.outer; o++)
+        memmove(to + o * room * r.bytes, from + o * have * r.bytes, bytes);
+}
+
+int
+fg_is_in_place(const fg_statedef *s)
+{
+    return s->tensor != FG_NONE;
+}
+
+int
+fg_keeps_size(const fg_program *p, const fg_statedef *s)
+{
+    return fg_is_in_place(s) &&
+           p->tensor[p->input[s->input].tensor].dim[s->axis] == s->next;
+}
+
+/* ---- stores -------------------------------------------------------------------------- */
+
+static fg_store *
+store_new(forge_ctx *cx, int64_t bytes)
+{
+    fg_store *s = bytes < 0 ? NULL : cx->alloc(cx->user, sizeof *s);
+
+    if (!s)
+        return NULL;
+    *s = (fg_store){.refs = 1};
+    if (fg_memory_reserve(cx, &s->mem, bytes, 0))
+        return s;
+    cx->release(cx->user, s);
+    return NULL;
+}
+
+void
+fg_store_drop(forge_ctx *cx, fg_store **s)
+{
+    if (*s && atomic_fetch_sub(&(*s)->refs, 1) == 1) {
+        fg_memory_free(cx, &(*s)->mem);
+        cx->release(cx->user, *s);
+    }
+    *s = NULL;
+}
+
+static int
+is_shared(const fg_store *s)
+{
+    return atomic_load(&s->refs) > 1;
+}
+
+/* Rows of the past, and rows from one block of them to the next. */
+static int64_t
+rows_valid(const fg_statedef *d, const fg_statebuf *b)
+{
+    return d->axis < 0 ? 1 : b->dim[d->axis];
+}
+
+static int64_t
+rows_apart(const forge_state *s, const fg_statedef *d, const fg_statebuf *b)
+{
+    return fg_is_in_place(d) ? s->capacity : rows_valid(d, b);
+}
+
+static forge_status
+no_memory(forge_ctx *cx, int64_t capacity)
+{
+    return fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory: a state of %lld positions",
+                   (long long)capacity);
+}
+
+static void
+drop_fresh(forge_state *s)
+{
+    for (uint32_t k = 0; k < s->p->nstate; k++)
+        for (int j = 0; j < 2; j++)
+            fg_store_drop(s->cx, &s->fresh[k][j]);
+}
+
+/* Moves everything to memory with room for `capacity`; as it was when there is none. cx
+ * gets the message: a run in the background has one of its own. */
+forge_status
+fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity)
+{
+    const fg_program *p = s->p;
+
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *d = &p->state[k];
+        int64_t bytes = fg_state_bytes(p, d, s->buf[k].dim, capacity);
+        if (d->axis < 0 && s->buf[k].mem[0])
+            continue;
+        for (int j = 0; j < (fg_is_in_place(d) ? 1 : 2); j++)
+            if (!(s->fresh[k][j] = store_new(s->cx, bytes))) {
+                drop_fresh(s);
+                return no_memory(cx, capacity);
+            }
+        if (d->axis < 0 || fg_keeps_size(p, d))
+            memset(s->fresh[k][0]->mem.p, 0, (size_t)bytes);
+    }
+    for (uint32_t k = 0; k < p->nstate; k++) {
+        const fg_statedef *d = &p->state[k];
+        fg_statebuf *b = &s->buf[k];
+        if (!s->fresh[k][0])
+            continue;
+        int64_t n = rows_valid(d, b);
+        if (b->mem[b->now])
+            fg_copy_rows(fg_rows_of(p, d, b->dim), s->fresh[k][0]->mem.p,
+                         fg_is_in_place(d) ? capacity : n, b->mem[b->now]->mem.p,
+                         rows_apart(s, d, b), n);
+        for (int j = 0; j < 2; j++) {
+            fg_store_drop(s->cx, &b->mem[j]);
+            b->mem[j] = s->fresh[k][j];
+            s->fresh[k][j] = NULL;
+        }
+        b->now = 0;
+    }
+    s->capacity = capacity;
+    return FORGE_OK;
+}
+
+/* ---- sharing ------------------------------------------------------------------------- */
+
+void
+fg_store_share(forge_state *t, const forge_state *s)
+{
+    for (uint32_t k = 0; k < s->p->nstate; k++) {
+        const fg_statedef *d = &s->p->state[k];
+        const fg_statebuf *b = &s->buf[k];
+        fg_store *now = b->mem[b->now];
+        if (!is_shared(now)) /* what is behind the length is nobody's */
+            atomic_store(&now->used, rows_valid(d, b));
+        atomic_fetch_add(&now->refs, 1);
+        t->buf[k].mem[0] = now;
+        memcpy(t->buf[k].dim, b->dim, sizeof b->dim);
+    }
+    t->capacity = s->capacity;
+}
+
+/* The store j of state k is nobody else's from here on; its first n rows are kept. */
+static forge_status
+make_own(forge_state *s, forge_ctx *cx, uint32_t k, int j, int64_t n)
+{
+    const fg_statedef *d = &s->p->state[k];
+    fg_statebuf *b = &s->buf[k];
+
+    if (b->mem[j] && !is_shared(b->mem[j]))
+        return FORGE_OK;
+    fg_store *own = store_new(s->cx, fg_state_bytes(s->p, d, b->dim, s->capacity));
+    if (!own)
+        return no_memory(cx, s->capacity);
+    if (b->mem[j])
+        fg_copy_rows(fg_rows_of(s->p, d, b->dim), own->mem.p, rows_apart(s, d, b),
+                     b->mem[j]->mem.p, rows_apart(s, d, b), n);
+    fg_store_drop(s->cx, &b->mem[j]);
+    b->mem[j] = own;
+    return FORGE_OK;
+}
+
+forge_status
+fg_store_own(forge_state *s, uint32_t k, int64_t n)
+{
+    return make_own(s, s->cx, k, s->buf[k].now, n);
+}
+
+forge_status
+fg_store_claim(forge_state *s, forge_ctx *cx, uint32_t k, int64_t next)
+{
+    const fg_statedef *d = &s->p->state[k];
+    fg_statebuf *b = &s->buf[k];
+
+    if (!fg_is_in_place(d))
+        return make_own(s, cx, k, !b->now, 0);
+    int64_t length = rows_valid(d, b);
+    if (!d->anywhere && is_shared(b->mem[0]) &&
+        atomic_compare_exchange_strong(&b->mem[0]->used, &length, next))
+        return FORGE_OK;
+    return make_own(s, cx, k, 0, rows_valid(d, b));
+}
