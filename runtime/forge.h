@@ -278,11 +278,29 @@ FORGE_API int64_t forge_state_capacity(const forge_state *s);
 /* Forgets all positions from `length` on. States without history, such as a convolution's
  * last inputs, can only go back to 0. */
 FORGE_API forge_status forge_state_truncate(forge_state *s, int64_t length);
-FORGE_API forge_status forge_state_fork(const forge_state *s,
-                                        forge_state **out); /* a copy */
+/* As good as a copy, without copying: the two share memory, and of those that share some and go
+ * on all but the first copy what they need, when they do. The fork may be used in
+ * another thread, but for forge_state_ calls, which use the context that s was made with. */
+FORGE_API forge_status forge_state_fork(const forge_state *s, forge_state **out);
 /* A copy of a state of one sequence, as the state of a batch of `batch` equal ones. */
 FORGE_API forge_status forge_state_repeat(const forge_state *s, int64_t batch,
                                           forge_state **out);
+/* Sequences of a batch may end at different positions. All grow by as many in a run; rewind
+ * then takes back what was only padding for one of them, or more:
+ *
+ *     run a batch of prompts, padded behind to the longest; its rows of logits are read
+ *     forge_state_rewind(s, b, length of prompt b);                        for each b
+ *     forge_state_mask(s, 1, mask, n);                           the attention mask to
+ *     bind it, next tokens, their positions forge_state_sequence(s, b);     run with
+ *
+ * What was taken back stays in memory as positions that the mask hides, unless all end before. */
+FORGE_API forge_status forge_state_rewind(forge_state *s, int64_t sequence, int64_t length);
+/* Positions of a sequence that count; -1: there is no such sequence. */
+FORGE_API int64_t forge_state_sequence(const forge_state *s, int64_t sequence);
+/* 1 where a position counts, else 0: int64 [batch, forge_state_length + more], into room for n
+ * elements. The `more` new ones count. */
+FORGE_API forge_status forge_state_mask(const forge_state *s, int64_t more, int64_t *mask,
+                                        size_t n);
 /* What a past or present holds, packed; dims and data may be NULL. dims: valid until the
  * state changes. */
 FORGE_API forge_status forge_state_read(const forge_state *s, const char *name,

@@ -82,6 +82,7 @@ forge_state_new(forge_ctx *cx, const forge_model *m, int64_t batch, int64_t capa
     forge_state *s = new_state(cx, p);
     if (!s)
         return fg_fail(cx, FORGE_OUT_OF_MEMORY, "out of memory");
+    s->batch = batch;
     s->limit = limit ? limit : INT64_MAX;
     for (uint32_t k = 0; k < p->nstate && !e; k++)
         if (!empty_dims(p, &p->state[k], batch, capacity, s->buf[k].dim))
@@ -104,6 +105,8 @@ forge_state_free(forge_state *s)
     for (uint32_t k = 0; k < s->p->nstate; k++)
         for (int j = 0; j < 2; j++)
             fg_store_drop(s->cx, &s->buf[k].mem[j]);
+    if (s->counts)
+        s->cx->release(s->cx->user, s->counts);
     s->cx->release(s->cx->user, s);
 }
 
@@ -136,14 +139,13 @@ widen(forge_state *t, const forge_state *s, int64_t batch)
     for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *d = &p->state[k];
         memcpy(t->buf[k].dim, s->buf[k].dim, sizeof t->buf[k].dim);
-        int axis = batch > 1 ? batch_axis(p, d, s->buf[k].dim) : -1;
-        if (batch > 1 && (axis < 0 || s->buf[k].dim[axis] != 1))
+        int axis = batch_axis(p, d, s->buf[k].dim);
+        if (axis < 0 || s->buf[k].dim[axis] != 1)
             return fg_fail(
                 s->cx, FORGE_UNSUPPORTED,
                 "input \"%s\": its state is not that of one sequence of a batch",
                 p->input[d->input].name);
-        if (batch > 1)
-            t->buf[k].dim[axis] = batch;
+        t->buf[k].dim[axis] = batch;
     }
     return FORGE_OK;
 }
@@ -152,20 +154,24 @@ forge_status
 forge_state_repeat(const forge_state *s, int64_t batch, forge_state **out)
 {
     const fg_program *p = s->p;
-    forge_state *t = batch > 0 ? new_state(s->cx, p) : NULL;
+    forge_state *t;
     forge_status e;
 
+    if (batch == 1)
+        return forge_state_fork(s, out);
     if (batch < 1)
         return fg_fail(s->cx, FORGE_USAGE, "a state for %lld sequences",
                        (long long)batch);
-    if (!t)
+    if (!(t = new_state(s->cx, p)))
         return fg_fail(s->cx, FORGE_OUT_OF_MEMORY, "out of memory");
     t->limit = s->limit;
-    if ((e = widen(t, s, batch)) || (e = fg_state_grow(t, s->cx, s->capacity))) {
+    t->batch = batch;
+    t->length = s->length;
+    if ((e = widen(t, s, batch)) || (e = fg_state_grow(t, s->cx, s->capacity)) ||
+        (e = fg_sequences_copy(t, s))) {
         forge_state_free(t);
         return e;
     }
-    t->length = s->length;
     for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *d = &p->state[k];
         const fg_statebuf *b = &s->buf[k];
@@ -188,8 +194,14 @@ forge_state_fork(const forge_state *s, forge_state **out)
     if (!t)
         return fg_fail(s->cx, FORGE_OUT_OF_MEMORY, "out of memory");
     t->limit = s->limit;
+    t->batch = s->batch;
     t->length = s->length;
     fg_store_share(t, s);
+    forge_status e = fg_sequences_copy(t, s);
+    if (e) {
+        forge_state_free(t);
+        return e;
+    }
     *out = t;
     return FORGE_OK;
 }
@@ -206,6 +218,17 @@ int64_t
 forge_state_capacity(const forge_state *s)
 {
     return s->capacity;
+}
+
+forge_status
+fg_state_can_go_back(const forge_state *s)
+{
+    for (uint32_t k = 0; k < s->p->nstate; k++)
+        if (s->p->state[k].axis < 0)
+            return fg_fail(s->cx, FORGE_UNSUPPORTED,
+                           "input \"%s\" has no history: its state is only cut to 0",
+                           s->p->input[s->p->state[k].input].name);
+    return FORGE_OK;
 }
 
 /* Of what has no positions only the beginning can come back: zeros. */
@@ -242,14 +265,12 @@ forge_state_truncate(forge_state *s, int64_t length)
     if (length < 0 || length > s->length)
         return fg_fail(s->cx, FORGE_USAGE, "a state of length %lld cut to %lld",
                        (long long)s->length, (long long)length);
-    for (uint32_t k = 0; k < p->nstate && length && length < s->length; k++)
-        if (p->state[k].axis < 0)
-            return fg_fail(s->cx, FORGE_UNSUPPORTED,
-                           "input \"%s\" has no history: its state is only cut to 0",
-                           p->input[p->state[k].input].name);
+    forge_status e;
+    if (length && length < s->length && (e = fg_state_can_go_back(s)))
+        return e;
     for (uint32_t k = 0; k < p->nstate; k++) { /* before anything is cut */
         const fg_statedef *d = &p->state[k];
-        forge_status e = FORGE_OK;
+        e = FORGE_OK;
         if (starts_anew(p, d) ? !length : !fg_is_in_place(d) && length < s->length)
             e = fg_store_own(s, k, starts_anew(p, d) ? 0 : s->buf[k].dim[d->axis]);
         if (e)
@@ -430,13 +451,18 @@ void
 fg_state_advance(forge_run *r)
 {
     const fg_program *p = r->p;
+    int64_t length = r->state ? r->state->length : 0;
 
     for (uint32_t k = 0; r->state && k < p->nstate; k++) {
         const fg_statedef *s = &p->state[k];
         fg_statebuf *b = &r->state->buf[k];
         if (s->axis >= 0 && !fg_keeps_size(p, s))
-            r->state->length = b->dim[s->axis] = fg_state_next(r, s);
+            length = b->dim[s->axis] = fg_state_next(r, s);
         if (!fg_is_in_place(s))
             b->now = !b->now;
+    }
+    if (r->state) {
+        fg_sequences_append(r->state, length);
+        r->state->length = length;
     }
 }

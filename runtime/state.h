@@ -30,4 +30,13 @@ forge_status fg_store_own(forge_state *s, uint32_t k, int64_t n);
 /* A run will write tensor k, which then has `next` rows. */
 forge_status fg_store_claim(forge_state *s, forge_ctx *cx, uint32_t k, int64_t next);
 
+/* An error when some tensor has no positions to go back to. */
+forge_status fg_state_can_go_back(const forge_state *s);
+
+/* sequence.c: room to note which positions count; t's are those of s, for each of its
+ * sequences; positions up to `length` are added and count. */
+forge_status fg_sequences_grow(forge_state *s, forge_ctx *cx, int64_t capacity);
+forge_status fg_sequences_copy(forge_state *t, const forge_state *s);
+void fg_sequences_append(forge_state *s, int64_t length);
+
 #endif

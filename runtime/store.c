@@ -132,6 +132,7 @@ forge_status
 fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity)
 {
     const fg_program *p = s->p;
+    forge_status e;
 
     for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *d = &p->state[k];
@@ -145,6 +146,10 @@ fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity)
             }
         if (d->axis < 0 || fg_keeps_size(p, d))
             memset(s->fresh[k][0]->mem.p, 0, (size_t)bytes);
+    }
+    if (s->counts && (e = fg_sequences_grow(s, cx, capacity))) {
+        drop_fresh(s);
+        return e;
     }
     for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *d = &p->state[k];

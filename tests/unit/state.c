@@ -410,6 +410,92 @@ two_sequences(host *h, const float *want, size_t vocab)
     free(now);
 }
 
+/* Binds what is not a past: `n` tokens of two sequences, the first of which are at from[b]. */
+static void
+feed_ragged(host *h, const int64_t *from, int n, const int64_t *mask, int64_t width)
+{
+    int64_t ids[2 * TOKENS], position[2 * TOKENS];
+    const int64_t now[] = {2, n}, all[] = {2, width};
+
+    for (int b = 0; b < 2; b++)
+        for (int k = 0; k < n; k++) {
+            ids[b * n + k] = h->ids[from[b] + k];
+            position[b * n + k] = from[b] + k;
+        }
+    for (int i = 0; i < forge_model_inputs(h->m); i++) {
+        const char *name = forge_model_input(h->m, i, NULL, NULL);
+        bool is_mask = strstr(name, "mask") != NULL;
+        if (!strstr(name, "past"))
+            forge_bind_input(h->r, name, FORGE_I64, 2, is_mask ? all : now,
+                             is_mask                    ? mask
+                             : strstr(name, "position") ? position
+                                                        : ids);
+    }
+    expect(!forge_execute(h->r), "different lengths", forge_message(h->cx));
+}
+
+/* Row `at` of sequence b in the logits of n tokens. */
+static const float *
+row(host *h, int b, int n, int at, size_t vocab)
+{
+    const float *all = forge_output(h->r, "logits", NULL, NULL, NULL);
+
+    return all + (size_t)(b * n + at) * vocab;
+}
+
+/* Prompts of 2 and 4 tokens padded to 4, then a token each, and the longer one cut back: what a
+ * sequence says is what it says alone. */
+static void
+different_lengths(host *h, const float *want, size_t vocab)
+{
+    const int64_t zero[] = {0, 0}, prompt[] = {1, 1, 0, 0, 1, 1, 1, 1}, length[] = {2, 4};
+    int64_t mask[4 * TOKENS], at[2];
+    forge_state *s, *f = NULL;
+    bool masked = false;
+
+    for (int i = 0; i < forge_model_inputs(h->m); i++)
+        masked |= strstr(forge_model_input(h->m, i, NULL, NULL), "mask") != NULL;
+    if (!masked || !has_history(h->m) ||
+        !expect(!forge_state_new(h->cx, h->m, 2, 5, 0, &s), "new", forge_message(h->cx)))
+        return;
+    forge_run_attach(h->r, s);
+    feed_ragged(h, zero, 4, prompt, 4);
+    for (int b = 0; b < 2; b++) {
+        expect(near(row(h, b, 4, (int)length[b] - 1, vocab),
+                    want + (size_t)(length[b] - 1) * vocab, vocab),
+               "prompts", "differ");
+        expect(!forge_state_rewind(s, b, length[b]), "rewind", forge_message(h->cx));
+    }
+    for (int t = 0; t < 3; t++) {
+        if (t == 1) { /* the longer one goes back beyond the padding, and on in a fork */
+            expect(!forge_state_rewind(s, 1, 2), "rewind", forge_message(h->cx));
+            expect(!forge_state_fork(s, &f), "fork", forge_message(h->cx));
+            forge_run_attach(h->r, f);
+        }
+        forge_state *now = f ? f : s;
+        int64_t n = forge_state_length(now) + 1;
+        for (int b = 0; b < 2; b++)
+            at[b] = forge_state_sequence(now, b);
+        expect(!forge_state_mask(now, 1, mask, 4 * TOKENS), "mask", forge_message(h->cx));
+        feed_ragged(h, at, 1, mask, n);
+        for (int b = 0; b < 2; b++)
+            expect(near(row(h, b, 1, 0, vocab), want + (size_t)at[b] * vocab, vocab),
+                   "a token", "differs");
+    }
+    expect(at[0] == 4 && at[1] == 3, "lengths", "2 + 3 and 2 + 2");
+    expect(forge_state_sequence(s, 1) == 2, "lengths", "a fork changed its origin's");
+    forge_run_attach(h->r, NULL);
+    expect(forge_state_rewind(s, 0, 4) == FORGE_USAGE, "rewind", "to more");
+    expect(forge_state_rewind(s, 2, 0) == FORGE_USAGE, "rewind", "of no sequence");
+    expect(forge_state_mask(s, 1, mask, 3) == FORGE_USAGE, "mask", "into too little");
+    expect(forge_state_sequence(s, 2) == -1, "length", "of no sequence");
+    forge_state_rewind(s, 0, 0);
+    forge_state_rewind(s, 1, 1);
+    expect(forge_state_length(s) == 1, "rewind", "nobody's positions stay");
+    forge_state_free(s);
+    forge_state_free(f);
+}
+
 /* The host may say where presents go; a byte too few is refused. */
 static void
 bound_presents(host *h)
@@ -556,6 +642,7 @@ test_model(const char *path)
             both_ways(&h, want, vocab);
             cut_and_fork(&h, want, vocab);
             copy_on_write(&h, want, vocab);
+            different_lengths(&h, want, vocab);
             two_sequences(&h, want, vocab);
             bound_presents(&h);
             steady(&h, vocab);
