@@ -294,7 +294,8 @@ FORGE_API forge_status forge_state_repeat(const forge_state *s, int64_t batch,
  *     bind it, next tokens, their positions forge_state_sequence(s, b);     run with
  *
  * What was taken back stays in memory as positions that the mask hides, unless all end before. */
-FORGE_API forge_status forge_state_rewind(forge_state *s, int64_t sequence, int64_t length);
+FORGE_API forge_status forge_state_rewind(forge_state *s, int64_t sequence,
+                                          int64_t length);
 /* Positions of a sequence that count; -1: there is no such sequence. */
 FORGE_API int64_t forge_state_sequence(const forge_state *s, int64_t sequence);
 /* 1 where a position counts, else 0: int64 [batch, forge_state_length + more], into room for n

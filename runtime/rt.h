@@ -70,8 +70,8 @@ struct forge_state {
     forge_ctx *cx;
     const fg_program *p;
     int64_t batch, length, capacity, limit;
-    uint8_t *counts; /* [batch][capacity]: 0: padding; NULL: all count (sequence.c) */
-    fg_statebuf *buf;      /* [p->nstate] */
+    uint8_t *counts;  /* [batch][capacity]: 0: padding; NULL: all count (sequence.c) */
+    fg_statebuf *buf; /* [p->nstate] */
     fg_store *(*fresh)[2]; /* [p->nstate]: while it grows */
 };
 
