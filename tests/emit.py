@@ -3,7 +3,7 @@
 
     emit.py build tests/models
 """
-import os, re, shutil, subprocess, sys, tempfile
+import os, random, re, shutil, signal, subprocess, sys, tempfile, time
 
 from checks import each
 
@@ -102,10 +102,32 @@ def failures(p):
     assert sorted(os.listdir(p.root)) == before, "something was left behind"
 
 
+def killed(p):
+    """Killed at any moment, the result is whole or not there, and the next run clears away what was left."""
+    model, rng = os.path.join(p.models, "bert-ts17", "model.onnx"), random.Random(5)
+    for kind, name in (("obj", "k.o"), ("lib", "libk.so")):
+        out = p.at(name)
+        begin = time.time()
+        p.compile("bert-ts17", name, "--emit=" + kind)
+        span, want, left = time.time() - begin, open(out, "rb").read(), 0
+        clean = sorted(os.listdir(p.root))
+        for _ in range(12):
+            os.unlink(out)
+            run = subprocess.Popen([p.forge, "compile", model, "--emit=" + kind, "-o", out], start_new_session=True)
+            time.sleep(rng.random() * span)
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+            assert not os.path.exists(out) or open(out, "rb").read() == want, "half a file"
+            left += bool(set(os.listdir(p.root)) - set(clean))
+            p.compile("bert-ts17", name, "--emit=" + kind)
+            assert open(out, "rb").read() == want and sorted(os.listdir(p.root)) == clean, "something is left behind"
+    assert left, "nothing was killed in between"
+
+
 def main():
     build, models = sys.argv[1:3]
     wanted = sys.argv[3:]
-    tests = [t for t in (texts, objects, libraries, failures) if not wanted or t.__name__ in wanted]
+    tests = [t for t in (texts, objects, libraries, failures, killed) if not wanted or t.__name__ in wanted]
     return each(tests, lambda root: Place(build, models, root))
 
 

@@ -9,8 +9,10 @@
 #include "tools/emit.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -318,6 +320,45 @@ link_library(const emit_job *j, const char *object, const char *out)
         j->out);
 }
 
+/* Whether `rest`, of a file's name behind "OUT.", is that of a run of ours that is no more. */
+static bool
+is_left_over(const char *rest)
+{
+    static const char *const suffix[] = {".forge", ".o", ".so"};
+    char *end;
+    long pid = isdigit((unsigned char)*rest) ? strtol(rest, &end, 10) : 0;
+
+    if (pid <= 0 || (!kill((pid_t)pid, 0) || errno != ESRCH))
+        return false;
+    for (size_t k = 0; k < sizeof suffix / sizeof *suffix; k++)
+        if (!strcmp(end, suffix[k]))
+            return true;
+    return !strncmp(end, ".forge.", 7) && strlen(end) > 4 &&
+           !strcmp(end + strlen(end) - 4, ".tmp");
+}
+
+/* What runs that were killed have left beside `out`. */
+static void
+drop_left_overs(const char *out)
+{
+    char path[4096];
+    const char *base = strrchr(out, '/');
+    size_t folder = base ? (size_t)(base + 1 - out) : 0, n;
+
+    base = out + folder;
+    n = strlen(base);
+    snprintf(path, sizeof path, "%.*s", (int)folder, folder ? out : "");
+    DIR *d = opendir(folder ? path : ".");
+    for (struct dirent *e; d && (e = readdir(d));)
+        if (!strncmp(e->d_name, base, n) && e->d_name[n] == '.' &&
+            is_left_over(e->d_name + n + 1)) {
+            snprintf(path, sizeof path, "%.*s%s", (int)folder, out, e->d_name);
+            unlink(path);
+        }
+    if (d)
+        closedir(d);
+}
+
 static int
 emit_linked(forge_ctx *cx, const emit_job *j, bool library)
 {
@@ -329,6 +370,7 @@ emit_linked(forge_ctx *cx, const emit_job *j, bool library)
         return tool_fail(TOOL_FAILED, "%.400s: the name is too long", j->out);
     snprintf(object, sizeof object, "%s.%ld.o", j->out, pid);
     snprintf(whole, sizeof whole, "%s.%ld.so", j->out, pid);
+    drop_left_overs(j->out);
     const char *result = library ? whole : object;
     emit_job inner = *j;
     inner.out = image;
