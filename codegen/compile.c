@@ -9,6 +9,7 @@
 #include "codegen/knobs.h"
 #include "codegen/program.h"
 #include "passes/place.h"
+#include "runtime/names.h"
 #include "runtime/rt.h"
 
 /* ---- options ---------------------------------------------------------------------- */
@@ -306,6 +307,8 @@ forge_compile_file(forge_ctx *cx, const char *path, const forge_options *o,
         j->o = NULL;
         j->path = NULL;
         j->cache = NULL;
+        if (cx->names)
+            fg_names_add(cx, &j->base, fg_cpu_image(j->c.code));
         *out = &j->base;
         return FORGE_OK;
     }

@@ -40,6 +40,7 @@ fg_cpu_code *fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o,
                             fg_kcode **kc, int *nkc);
 fg_kernel_fn *fg_cpu_fn(const fg_cpu_code *c, int fn);
 const char *fg_cpu_text(const fg_cpu_code *c, bool asm_text); /* NULL unless kept */
+const struct fg_image *fg_cpu_image(const fg_cpu_code *c);    /* empty if not linked */
 const char *fg_cpu_name(const fg_cpu_code *c);                /* e.g. "znver4" */
 uint32_t fg_cpu_shares(const fg_cpu_code *c);                 /* knob shares */
 int fg_cpu_functions(const fg_cpu_code *c);

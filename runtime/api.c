@@ -1,4 +1,5 @@
 /* api.c - contexts, models and runs as the host sees them; forge.h has the contract. */
+#include "runtime/names.h"
 #include "runtime/rt.h"
 
 #include <sched.h>
@@ -110,11 +111,19 @@ forge_open(const forge_config *c, forge_ctx **out)
         own.alloc = host_alloc;
         own.release = host_release;
     }
+    bool unknown;
+    int names = fg_names_read(
+        own.code_names ? own.code_names : secure_getenv("FORGE_CODE_NAMES"), &unknown);
+    if (unknown && own.code_names)
+        return FORGE_USAGE;
     forge_ctx *cx = own.alloc(own.user, sizeof *cx);
     if (!cx)
         return FORGE_OUT_OF_MEMORY;
-    *cx = (forge_ctx){
-        .alloc = own.alloc, .release = own.release, .user = own.user, .log = own.log};
+    *cx = (forge_ctx){.alloc = own.alloc,
+                      .release = own.release,
+                      .user = own.user,
+                      .log = own.log,
+                      .names = names};
     *out = cx;
     return FORGE_OK;
 }

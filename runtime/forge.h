@@ -90,6 +90,10 @@ typedef struct forge_config {
     void *user;
     /* One line about something that went on in spite of trouble; NULL: not told. */
     void (*log)(void *user, const char *line);
+    /* Who is told which kernel, and which ONNX node, generated code belongs to: "perf" (the file
+     * /tmp/perf-PID.map), "gdb" (a list of its own, one in a process), or both; "": nobody.
+     * NULL: what $FORGE_CODE_NAMES says. */
+    const char *code_names;
 } forge_config;
 
 typedef struct forge_options {

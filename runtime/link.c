@@ -10,6 +10,7 @@
 #include "runtime/link.h"
 
 #include <elf.h>
+#include <limits.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -395,6 +396,74 @@ link_all(linker *l, fg_image *im, const fg_object *in, const char **why)
     return true;
 }
 
+static bool
+is_function(const object *s, const Elf64_Sym *y)
+{
+    return ELF64_ST_TYPE(y->st_info) == STT_FUNC && is_defined(s, y);
+}
+
+static int
+number_of(const char *name)
+{
+    char *end;
+
+    if (strncmp(name, "fg_k", 4) || name[4] < '0' || name[4] > '9')
+        return -1;
+    unsigned long k = strtoul(name + 4, &end, 10);
+    return *end || k > INT_MAX ? -1 : (int)k;
+}
+
+/* Sections with code are next to each other. */
+static fg_linked
+part_of(const linker *l, const object *s)
+{
+    fg_linked p = {0};
+
+    for (int i = 0; i < s->head->e_shnum; i++) {
+        const Elf64_Shdr *c = &s->section[i];
+        const Elf64_Shdr *names = &s->section[s->head->e_shstrndx];
+        const uint8_t *at = l->base + s->at[i];
+        if (!is_loaded(c))
+            continue;
+        if (c->sh_flags & SHF_EXECINSTR) {
+            p.text = p.text ? p.text : at;
+            p.text_bytes = (size_t)(at + c->sh_size - (const uint8_t *)p.text);
+        } else if (s->head->e_shstrndx < s->head->e_shnum &&
+                   names->sh_type == SHT_STRTAB && c->sh_name < names->sh_size &&
+                   names->sh_size - c->sh_name > sizeof ".eh_frame" - 1 &&
+                   !memcmp(s->data + names->sh_offset + c->sh_name, ".eh_frame",
+                           sizeof ".eh_frame")) {
+            p.unwind = at;
+            p.unwind_bytes = c->sh_size;
+        }
+    }
+    return p;
+}
+
+static bool
+list_functions(const linker *l, fg_image *im)
+{
+    size_t n = 0;
+
+    for (int k = 0; k < l->n; k++)
+        for (size_t j = 0; j < l->o[k].nsymbol; j++)
+            n += is_function(&l->o[k], &l->o[k].symbol[j]);
+    im->function = calloc(n + 1, sizeof *im->function);
+    im->part = calloc((size_t)l->n + 1, sizeof *im->part);
+    if (!im->function || !im->part || n > INT_MAX)
+        return false;
+    for (int k = 0; k < l->n; k++) {
+        const object *s = &l->o[k];
+        im->part[im->npart++] = part_of(l, s);
+        for (size_t j = 0; j < s->nsymbol; j++)
+            if (is_function(s, &s->symbol[j]))
+                im->function[im->nfunction++] =
+                    (fg_function){defined_at(l, s, &s->symbol[j]), s->symbol[j].st_size,
+                                  k, number_of(s->names + s->symbol[j].st_name)};
+    }
+    return true;
+}
+
 bool
 fg_link(fg_image *im, const fg_object *in, int n,
         void (*found)(void *user, const char *name, void *address), void *user,
@@ -410,6 +479,10 @@ fg_link(fg_image *im, const fg_object *in, int n,
             if (ELF64_ST_TYPE(y->st_info) == STT_FUNC && is_defined(&l.o[k], y))
                 found(user, l.o[k].names + y->st_name, defined_at(&l, &l.o[k], y));
         }
+    if (ok && !list_functions(&l, im)) {
+        *why = "out of memory";
+        ok = false;
+    }
     if (!ok)
         fg_unlink(im);
     free(l.o);
@@ -421,5 +494,7 @@ fg_unlink(fg_image *im)
 {
     if (im->base)
         munmap(im->base, im->bytes);
+    free(im->function);
+    free(im->part);
     *im = (fg_image){0};
 }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "runtime/link.h"
+#include "runtime/names.h"
 
 enum { MAXSECTION = 4096 };
 
@@ -513,6 +514,8 @@ fg_artifact_model(fg_artifact *a, const char *folder, int verify, forge_model **
     fg_model_init(&l->base, a->cx);
     forge_status s = load(l, folder, verify);
     if (!s) {
+        if (a->cx->names)
+            fg_names_add(a->cx, &l->base, &l->image);
         a->cx = NULL; /* the model may outlive it */
         *out = &l->base;
     } else {

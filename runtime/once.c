@@ -7,7 +7,7 @@
  * kernel has read of a mapped file it does not need again: those pages go back as it
  * proceeds, so that the constants and what is made of them are never in memory together.
  */
-#include "runtime/rt.h"
+#include "runtime/names.h"
 
 #include <sys/mman.h>
 #include <unistd.h>
@@ -24,6 +24,7 @@ fg_model_init(forge_model *m, forge_ctx *cx)
 void
 fg_model_done(forge_model *m)
 {
+    fg_names_drop(m);
     if (m->once.raw)
         m->once.release(m->once.user, m->once.raw);
     pthread_mutex_destroy(&m->once.lock);

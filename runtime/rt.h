@@ -16,6 +16,7 @@ struct forge_ctx {
     void (*release)(void *user, void *p);
     void *user;
     void (*log)(void *user, const char *line); /* NULL: nobody listens */
+    int names;                                 /* who is told what code is: names.h */
     char message[1024];
 };
 
@@ -33,6 +34,7 @@ struct forge_model {
     const fg_program *program;
     const char *report;
     fg_once once;
+    struct fg_names *names; /* of its code, that gdb knows */
     /* Whoever made the model frees what is behind it. */
     void (*destroy)(forge_model *m);
 };

@@ -10,6 +10,7 @@ runtime/rt.h                    runtime/* codegen/compile.c codegen/differ.c too
 runtime/artifact.h              runtime/* codegen/save.h tools/dump_artifact.c tests/unit/*
 runtime/isa.h                   runtime/* codegen/*
 runtime/link.h                  runtime/* codegen/cpu/cpu.c
+runtime/names.h                 runtime/* codegen/compile.c
 runtime/*                       runtime/* tests/unit/*
 ir/text.h                       ir/* codegen/*/resize.c
 ir/parse.h                      ir/parse*.c

@@ -86,6 +86,7 @@ stage cross .venv/bin/python tests/cross.py build/forge tests/models --jobs 2
 stage generate .venv/bin/python tests/generate.py build/forge tests/models examples
 stage report .venv/bin/python tests/report.py build/forge tests/models
 stage page .venv/bin/python tests/page.py build/forge tests/models
+stage names .venv/bin/python tests/names.py build/forge tests/models
 stage contrib .venv/bin/python tests/contrib.py build/forge
 if [ "$fast" != fast ]; then
     stage passes-on-models sh tests/check_passes.sh build/forge build/forge-test $models

@@ -676,6 +676,12 @@ fg_cpu_fn(const fg_cpu_code *c, int fn)
     return c->fn[fn];
 }
 
+const fg_image *
+fg_cpu_image(const fg_cpu_code *c)
+{
+    return &c->image;
+}
+
 uint32_t
 fg_cpu_shares(const fg_cpu_code *c)
 {

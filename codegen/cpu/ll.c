@@ -272,6 +272,10 @@ ll_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param, bool
     unsigned kind = LLVMGetEnumAttributeKindForName("nounwind", 8);
     LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex,
                             LLVMCreateEnumAttribute(g->cx, kind, 0));
+    /* How to leave it, for debuggers: tables that nothing reads while it runs. */
+    kind = LLVMGetEnumAttributeKindForName("uwtable", 7);
+    LLVMAddAttributeAtIndex(f, LLVMAttributeFunctionIndex,
+                            LLVMCreateEnumAttribute(g->cx, kind, 2));
     if (internal && g->peer)
         LLVMSetVisibility(f, LLVMHiddenVisibility);
     else if (internal)

@@ -189,6 +189,8 @@ test_questions(const char *path)
     expect(strstr(forge_model_report(m), "\"attention\"") != NULL, "report", "");
     forge_model_free(m);
     forge_close(cx);
+    const forge_config odd = {.size = sizeof odd, .code_names = "perf,pref"};
+    expect(forge_open(&odd, &cx) == FORGE_USAGE, "nobody is called that", "");
     forge_model_free(NULL);
     forge_run_free(NULL);
     forge_close(NULL);
