@@ -62,6 +62,7 @@ bool fg_cpu_embed(fg_ctx *cx, const char *cpu, const char *image, uint64_t bytes
 typedef enum {
     FG_FUSE_NONE,
     FG_FUSE_VIEWS,  /* before: views */
+    FG_FUSE_WIDEN,  /* before: and widening of what is in memory */
     FG_FUSE_CHEAP,  /* before: and arithmetic that may be done several times over */
     FG_FUSE_ALL,    /* before: whatever can be read element by element */
     FG_FUSE_ELEM,   /* after: arithmetic at the same index */

@@ -97,6 +97,15 @@ is_source(const fg_inst *i)
     return i->op == FG_OP_iota || i->op == FG_OP_symvec;
 }
 
+/* Reads fewer bytes than it makes. */
+static bool
+widens(const fg_module *m, const fg_inst *i)
+{
+    return (i->op == FG_OP_cast || i->op == FG_OP_dequantize) &&
+           fg_dtypes[fg_rt(m, i->in[0])->dtype].bits <
+               fg_dtypes[fg_rt(m, i->out[0])->dtype].bits;
+}
+
 static bool
 same_count(fg_module *m, fg_reg a, fg_reg b)
 {
@@ -401,7 +410,9 @@ wants(fuser *f, fg_reg r)
         return wants_anchor(f, i, p, alone);
     if (i->nout != 1)
         return refuse(f, "it has %d results", i->nout);
-    if (p->limit == FG_FUSE_VIEWS)
+    if (p->limit == FG_FUSE_WIDEN && widens(f->m, i))
+        return true;
+    if (p->limit <= FG_FUSE_WIDEN)
         return refuse(f, "only views may stand before this operand of its reader");
     return pays(f, r, i, alone);
 }

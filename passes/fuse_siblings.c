@@ -45,13 +45,14 @@ typedef struct joiner {
     int n;
 } joiner;
 
-/* The kernel's operand that r, through views, is of, perhaps as bytes; 0: it is computed. */
+/* The kernel's operand that r, through views, is of, perhaps narrower; 0: it is computed. */
 static fg_reg
 operand_behind(const fg_module *m, const fg_inst *kernel, fg_reg r)
 {
     const fg_block *b = kernel->region[0];
     for (const fg_inst *i; (i = fg_def(m, r)); r = i->in[0])
-        if ((!fg_op_is(i->op, FG_T_VIEW) || i->nin != 1) && i->op != FG_OP_dequantize)
+        if ((!fg_op_is(i->op, FG_T_VIEW) || i->nin != 1) && i->op != FG_OP_dequantize &&
+            i->op != FG_OP_cast)
             return 0;
     for (int k = 0; k < b->nparam; k++)
         if (b->param[k] == r)

@@ -7,7 +7,7 @@
  *
  *     bits=4, 8    each `group` weights along k become multiples of one f16 scale: of the
  *                  largest magnitude / 127, or of the signed largest / -8
- *     bits=16      bf16, read through a cast
+ *     bits=16      bf16, read through a cast, and activations likewise
  *     round        0 keeps activations as they are, 1 rounds those of all packed weights
  *                  to 8 bits, -1 those that the model or this pass says
  *
@@ -176,11 +176,17 @@ typedef struct packed { /* what became of a constant */
     bool trans;         /* the axis summed over was the last */
 } packed;
 
+typedef struct narrowed {  /* a register as bf16 */
+    const fg_block *block; /* where it may be read */
+    fg_reg to;
+} narrowed;
+
 typedef struct quantizer {
     fg_module *m;
     fg_passctx *cx;
     int bits, group, round, least;
-    packed *done;   /* by register */
+    packed *done; /* by register */
+    narrowed *narrow;
     uint32_t n;     /* registers that existed before */
     fg_bits looked; /* constants that are gathered from, along axis 0 */
     fg_rewrite w;
@@ -250,6 +256,22 @@ makes_logits(const fg_module *m, const fg_inst *i)
 
 /* ---- instructions --------------------------------------------------------------- */
 
+/* What bf16 keeps of a product's first operand: one tensor for all products that read it. */
+static fg_reg
+in_bf16(quantizer *z, fg_inst *i)
+{
+    fg_reg x = i->in[0];
+    narrowed *known = x < z->n ? &z->narrow[x] : NULL;
+    if (known && known->block == i->block)
+        return known->to;
+    fg_build b = fg_build_before(i);
+    fg_reg half = fg_emit_cast(&b, x, FG_bf16);
+    fg_reg to = half ? fg_emit_cast(&b, half, FG_f32) : 0;
+    if (known)
+        *known = (narrowed){i->block, to};
+    return to;
+}
+
 static bool
 packed_product(quantizer *z, fg_inst *i)
 {
@@ -275,8 +297,8 @@ packed_product(quantizer *z, fg_inst *i)
     fg_build b = fg_build_before(i);
     fg_reg y, x = i->in[0], fresh = m->nreg;
     if (bits == 16)
-        y = fg_emit_matmul_rounded(&b, x, fg_emit_cast(&b, d->q, FG_f32), false, true,
-                                   FG_GET(i, matmul, round).i);
+        y = fg_emit_matmul(&b, z->round ? in_bf16(z, i) : x,
+                           fg_emit_cast(&b, d->q, FG_f32), false, true);
     else
         y = fg_emit_matmul_rounded(&b, x, dequantize(&b, d->q, d->s, 1, z->group), false,
                                    true, z->round ? z->group : 0);
@@ -376,6 +398,7 @@ fg_pass_quantize(fg_module *m, fg_passctx *cx)
         return FG_FAILED;
     }
     z.done = FG_NEWN(cx->scratch, packed, m->nreg);
+    z.narrow = FG_NEWN(cx->scratch, narrowed, m->nreg);
     z.looked = fg_bits_new(cx->scratch, m->nreg);
     z.w = fg_rewrite_new(m, cx->scratch);
     note_lookups(&z, m->body);

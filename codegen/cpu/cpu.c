@@ -149,6 +149,19 @@ whole_panels(fg_module *m, fg_reg r)
            to->dim[2] == from->dim[2];
 }
 
+/* Both operands of a product are bytes, or both are bf16, before they are widened. */
+static bool
+narrow_rows(fg_module *m, const fg_inst *matmul)
+{
+    const fg_inst *x = fg_def(m, matmul->in[0]), *w = fg_def(m, matmul->in[1]);
+    while (w && fg_op_is(w->op, FG_T_VIEW))
+        w = fg_def(m, w->in[0]);
+    return x && w && x->op == w->op &&
+           (x->op == FG_OP_dequantize ||
+            (x->op == FG_OP_cast && fg_rt(m, x->in[0])->dtype == FG_bf16 &&
+             fg_rt(m, w->in[0])->dtype == FG_bf16));
+}
+
 fg_fuse
 fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
 {
@@ -162,12 +175,12 @@ fg_cpu_before(fg_module *m, const fg_inst *anchor, int operand)
                                                               : FG_FUSE_NONE;
     if (gen == fg_gen_rows)
         return operand == 0 ? FG_FUSE_ALL : FG_FUSE_CHEAP;
-    /* The second operand of a product is packed once; the first is read for every
-     * panel of columns, as bytes when both are. */
+    /* The second operand of a product is packed once; the first is read for every panel of
+     * columns, as it lies in memory. */
     if (gen == fg_gen_matmul && anchor->op == FG_OP_matmul)
-        return operand == 0 && !fg_is_op(fg_def(m, anchor->in[0]), FG_OP_dequantize)
-                   ? FG_FUSE_VIEWS
-                   : FG_FUSE_CHEAP;
+        return operand                  ? FG_FUSE_CHEAP
+               : narrow_rows(m, anchor) ? FG_FUSE_WIDEN
+                                        : FG_FUSE_VIEWS;
     if (gen == fg_gen_attention)
         return operand == 3 ? FG_FUSE_CHEAP : FG_FUSE_VIEWS;
     return gen == fg_gen_loops && fg_op_info(anchor->op)->traits & FG_T_ANCHOR &&

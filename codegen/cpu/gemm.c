@@ -113,7 +113,7 @@ first_sums(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind, fg_v *sum)
     int bytes = t->W * t->size;
     for (int i = 0; i < n * t->NV; i++)
         sum[i] = zero[i] = ll_zero(vec);
-    if (kind == FG_TILE_PACK)
+    if (kind == FG_TILE_PACK || kind == FG_TILE_PAIRS)
         return;
     ll_branch s;
     if (kind == FG_TILE_PLAIN) {
@@ -136,7 +136,7 @@ static void
 kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 {
     bool pack = kind == FG_TILE_PACK;
-    fg_t vec = ll_vec(t->elem, t->W);
+    fg_t vec = ll_vec(t->elem, t->W), of = kind == FG_TILE_PAIRS ? g->i32 : t->elem;
     fg_v arg[NARG], phi[LL_MAXPHI], b[8];
     int acc = n * t->NV;
     for (int i = 0; i < NARG; i++)
@@ -158,7 +158,7 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
     for (int j = 0; j < t->NV; j++) {
         fg_v p = ll_atc(g, panel, t->elem, j * t->W);
         if (!pack) {
-            b[j] = ll_load(g, vec, p);
+            b[j] = ll_load(g, ll_vec(of, t->W), p);
             continue;
         }
         b[j] = ll_load(g, vec, ll_atc(g, next, t->elem, j * t->W));
@@ -169,11 +169,16 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
             ll_prefetch(g, ll_atc(g, at_bytes(g, next, ahead), g->i8, i * LINE));
         else if (kind == FG_TILE_PLAIN)
             ll_prefetch_second(g, i ? at_bytes(g, next, gap[i]) : next);
+    if (kind == FG_TILE_PAIRS)
+        ll_prefetch_second(g, next);
     for (int i = 0; i < n; i++) {
         fg_v p = i ? at_bytes(g, a, row[i]) : a;
-        fg_v x = ll_splat(g, ll_load(g, t->elem, p), t->W);
-        for (int j = 0; j < t->NV; j++)
-            phi[i * t->NV + j] = ll_fma(g, x, b[j], l.phi[i * t->NV + j]);
+        fg_v x = ll_splat(g, ll_load(g, of, p), t->W);
+        for (int j = 0; j < t->NV; j++) {
+            fg_v *sum = &phi[i * t->NV + j], was = l.phi[i * t->NV + j];
+            *sum = kind == FG_TILE_PAIRS ? ll_dot_bf16(g, was, x, b[j])
+                                         : ll_fma(g, x, b[j], was);
+        }
     }
     phi[acc] = at_bytes(g, a, arg[ARG_SKA]);
     phi[acc + 1] = ll_atc(g, panel, t->elem, t->ld);
@@ -187,7 +192,7 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 fg_v
 fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 {
-    static const char *const what[] = {"", "_pack", "_rescale"};
+    static const char *const what[] = {"", "_pack", "_rescale", "_pairs"};
     fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr,
                         g->ptr, g->ptr, g->i64, g->i64, g->i64};
     char name[40];
@@ -295,10 +300,12 @@ tile_call(fg_ll *g, const fg_panel *p, fg_v fn, const fg_v *given, fg_v row, fg_
         arg[ARG_GAP] = ll_sel(g, mine, ll_i(g, LINE), arg[ARG_GAP]);
         arg[ARG_LDNEXT] = ll_sel(g, mine, ll_i(g, t->ld * t->size), arg[ARG_LDNEXT]);
     }
-    if (p->kernel) {
+    if (p->after) {
         fg_v at = ll_mul(g, tile, ll_mul(g, p->k, p->ldafter));
         arg[ARG_NEXT] = at_bytes(g, p->after, at);
         arg[ARG_LDNEXT] = p->ldafter;
+    }
+    if (p->beside) {
         n = ARG_GAP;
         arg[n++] = at_bytes(g, p->beside, ll_mul(g, row, p->ldbeside));
         arg[n++] = p->ldbeside;

@@ -29,8 +29,9 @@ fg_tile fg_tile_of(fg_ll *g, fg_t elem);
  * are fetched per turn, the first at next + i ldnext, the others gap bytes apart. start 0:
  * what is in c is added to. PACK: the panel is read at next, rows ldnext apart, and packed
  * to b on the way. RESCALE: what is in c is multiplied by the NR factors at next first, and
- * nothing is fetched. */
-typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_RESCALE } fg_tilekind;
+ * nothing is fetched. PAIRS: elements of A and B are two bf16, neighbours along k; one line
+ * is fetched per turn. */
+typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_RESCALE, FG_TILE_PAIRS } fg_tilekind;
 fg_v fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind);
 
 enum { FG_MORE = 4 };
@@ -52,7 +53,8 @@ typedef struct fg_panel {
     fg_v cold; /* i1: b is not in the cache; the first tile fetches it. NULL: it is */
     /* Another micro-kernel than fg_tile_kernel, for n rows: after ldnext its arguments go on
      * with the address of what belongs to the tile's first row at `beside`, ldbeside bytes
-     * from row to row, then more[nmore]. NULL: there is none. */
+     * from row to row, then more[nmore]; without `beside` they are the usual ones. NULL:
+     * there is none. */
     fg_v (*kernel)(fg_ll *g, void *maker, const fg_tile *t, int n);
     void *maker;
     fg_v beside, ldbeside, more[FG_MORE];

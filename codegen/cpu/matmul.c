@@ -229,12 +229,10 @@ begin(fg_product *p, fg_v b)
 }
 
 static fg_v
-rows_of_a(fg_product *p, fg_v row, fg_v n)
+rows_as_sums(fg_product *p, fg_v row, fg_v n)
 {
     matmul *q = p->user;
     fg_ll *g = p->e->g;
-    if (q->quant && q->quant->tiles)
-        return fg_quant_rows(q->quant, row, n);
     if (q->a.direct)
         return side_at(q, &q->a, row, ll_i(g, 0));
     fg_v ld = ll_udiv(g, p->lda, ll_i(g, p->tile.size));
@@ -242,6 +240,14 @@ rows_of_a(fg_product *p, fg_v row, fg_v n)
     if (q->round)
         fg_q_round_rows(g, q->round, q->apack, p->lda, n, p->vk);
     return q->apack;
+}
+
+static fg_v
+rows_of_a(fg_product *p, fg_v row, fg_v n)
+{
+    matmul *q = p->user;
+    return q->quant && q->quant->tiles ? fg_quant_rows(q->quant, row, n)
+                                       : rows_as_sums(p, row, n);
 }
 
 static void
@@ -335,7 +341,7 @@ few(fg_product *p, fg_v col, fg_v n, fg_v y, fg_v ldy)
     fg_ll *g = p->e->g;
     fg_v zero = ll_i(g, 0);
     bool bytes = q->quant && q->quant->form.round; /* fetches x itself */
-    fg_few f = {.x = bytes ? NULL : rows_of_a(p, zero, p->vrows),
+    fg_few f = {.x = bytes ? NULL : rows_as_sums(p, zero, p->vrows),
                 .ldx = p->lda,
                 .m = p->vrows,
                 .ldw = p->ldb,
@@ -548,7 +554,7 @@ panels_setup(matmul *q)
 }
 
 static void
-multiply_bytes(fg_product *p, fg_panel *to, fg_v col, fg_v n)
+multiply_packed(fg_product *p, fg_panel *to, fg_v col, fg_v n)
 {
     matmul *q = p->user;
     fg_quant_multiply(q->quant, to, p->done.row, col, n);
@@ -571,7 +577,7 @@ right_setup(matmul *q)
     if (q->quant && q->quant->tiles) {
         fg_quant_take_tiles(q->quant);
         p->tile = q->quant->tile;
-        p->multiply = multiply_bytes;
+        p->multiply = multiply_packed;
         return true;
     }
     b_setup(q, q->anchor->op == FG_OP_matmul && FG_GET(q->anchor, matmul, trans_b).i);
@@ -619,7 +625,7 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
         second->tiles = false;
     if (!right_setup(q))
         return false;
-    if (!p->multiply)
+    if (!p->multiply || !q->quant->form.round)
         a_setup(q, ta);
     if (other) {
         matmul *twin = fg_dup(e->a, q, sizeof *q);

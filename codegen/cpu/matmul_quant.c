@@ -127,9 +127,22 @@ bytes_fit(fg_em *e, const fg_inst *matmul, fg_expr rows, fg_quant *q)
            fg_e_is(t, q->steps_of.stride[1], 1);
 }
 
+/* x in bf16, an even number of them. */
+static bool
+pairs_fit(fg_em *e, const fg_inst *matmul, fg_expr rows, fg_quant *q)
+{
+    fg_exprs *t = e->m->ex;
+    const fg_inst *d =
+        fg_em_param(e, matmul->in[0]) >= 0 ? NULL : fg_def(e->m, matmul->in[0]);
+    return fg_is_op(d, FG_OP_cast) && fg_rt(e->m, d->in[0])->dtype == FG_bf16 &&
+           fg_e_divides(t, 2, q->k) && fg_strided_of(e, d->in[0], &q->left) &&
+           fg_strided_reshape(t, &q->left, 2, (fg_expr[]){rows, q->k}) &&
+           fg_e_is(t, q->left.stride[1], 1);
+}
+
 /* Weights without their zero points are signed bytes, and scales go by the same runs. */
 static bool
-tiles_fit(const fg_quant *q)
+bytes_tile(const fg_quant *q)
 {
     const fg_qform *f = &q->form;
     return f->round && (f->block == f->round || !f->block) &&
@@ -142,6 +155,12 @@ fg_quant_take_tiles(fg_quant *q)
     fg_em *e = q->e;
     fg_exprs *t = e->m->ex;
     const fg_qform *f = &q->form;
+    if (f->bits == 16) {
+        q->tile = fg_tile_of(e->g, e->g->f32);
+        fg_expr pairs = fg_eadd(t, q->lanes, fg_ec(t, q->tile.W));
+        q->panel = fg_em_scratch(e, fg_emul(t, pairs, fg_ec(t, q->tile.NR * 4)));
+        return;
+    }
     q->tile = fg_q_tile(e->g);
     fg_expr quads = fg_q_panel_quads(e->g, t, f, q->k);
     fg_expr runs =
@@ -207,7 +226,7 @@ fg_quant_of(fg_em *e, const fg_inst *matmul, fg_expr rows)
     if (!bytes_fit(e, matmul, rows, q))
         q->form.round = 0;
     take_scratch(q);
-    q->tiles = tiles_fit(q);
+    q->tiles = cast ? pairs_fit(e, matmul, rows, q) : bytes_tile(q);
     return q;
 }
 
@@ -278,8 +297,9 @@ view_at(fg_quant *q, const fg_strided *v, fg_v row)
     fg_em *e = q->e;
     fg_ll *g = e->g;
     fg_v at = ll_mul(g, row, fg_em_expr(e, v->stride[0]));
-    return ll_at(g, fg_em_buf(e, v->param), fg_em_type(e, v->dtype),
-                 ll_add(g, at, fg_em_expr(e, v->offset)));
+    at = ll_add(g, at, fg_em_expr(e, v->offset));
+    return ll_at(g, fg_em_buf(e, v->param), g->i8,
+                 ll_mul(g, at, ll_i(g, fg_dtypes[v->dtype].bits / 8)));
 }
 
 /* Where a column of weights is, and the bytes from one to the next. */
@@ -388,17 +408,35 @@ fg_quant_rows(fg_quant *q, fg_v row, fg_v n)
     return q->a;
 }
 
-void
-fg_quant_multiply(fg_quant *q, fg_panel *p, fg_v first, fg_v col, fg_v n)
+static fg_v
+pairs_kernel(fg_ll *g, void *maker, const fg_tile *t, int n)
 {
-    enum { AHEAD = 128 }; /* bytes of the next panel fetched in a run */
+    (void)maker;
+    return fg_tile_kernel(g, t, n, FG_TILE_PAIRS);
+}
+
+static void
+multiply_pairs(fg_quant *q, fg_panel *p, fg_v w, fg_v ldw, fg_v n)
+{
+    fg_em *e = q->e;
+    fg_ll *g = e->g;
+    p->kernel = pairs_kernel;
+    p->lda = fg_em_expr(e, fg_emul(e->m->ex, q->left.stride[0], fg_ec(e->m->ex, 2)));
+    p->ska = ll_i(g, 4);
+    p->k = fg_em_expr(e, q->lanes);
+    p->b = q->panel;
+    fg_pack_columns(g, &q->tile, w, ldw, p->k, n, q->panel);
+}
+
+static void
+multiply_bytes(fg_quant *q, fg_panel *p, fg_v first, fg_v col, fg_v w, fg_v ldw, fg_v n)
+{
     fg_em *e = q->e;
     fg_ll *g = e->g;
     fg_exprs *t = e->m->ex;
     fg_expr run = fg_ec(t, q->form.round);
     fg_expr whole = fg_emul(t, up(t, q->k, q->form.round), run);
-    fg_v runs = fg_em_expr(e, up(t, q->k, q->form.round)), ldw;
-    fg_v w = weights_at(q, col, &ldw);
+    fg_v runs = fg_em_expr(e, up(t, q->k, q->form.round));
     scale_panel(q, FG_Q_SCALE, col, n, q->scale_rows);
     if (q->form.zeros)
         scale_panel(q, FG_Q_ZERO, col, n, q->zero_rows);
@@ -417,7 +455,19 @@ fg_quant_multiply(fg_quant *q, fg_panel *p, fg_v first, fg_v col, fg_v n)
     p->more[1] = q->scale_rows;
     p->more[2] = ll_i(g, q->form.block ? q->tile.NR * 4 : 0);
     p->nmore = 3;
+}
+
+void
+fg_quant_multiply(fg_quant *q, fg_panel *p, fg_v first, fg_v col, fg_v n)
+{
+    enum { AHEAD = 128 }; /* bytes of the next panel fetched in a turn */
+    fg_ll *g = q->e->g;
+    fg_v ldw, w = weights_at(q, col, &ldw);
     p->after = ll_at(g, w, g->i8, ll_mul(g, ldw, ll_i(g, q->tile.NR)));
-    p->ldafter = ll_i(g, AHEAD);
+    p->ldafter = ll_i(g, q->form.bits == 16 ? AHEAD / 2 : AHEAD);
+    if (q->form.bits == 16)
+        multiply_pairs(q, p, w, ldw, n);
+    else
+        multiply_bytes(q, p, first, col, w, ldw, n);
     fg_panel_rows(g, p);
 }

@@ -90,7 +90,7 @@ typedef struct fg_quant {
     fg_expr first; /* column of the weights that is the product's first */
     fg_expr k, lanes, units, blocks;
     fg_strided left, steps_of; /* with `round`: x and its scales, axes [rows, k] */
-    bool tiles;                /* of bytes, for many rows: see fg_q_pack_panel */
+    bool tiles; /* of bytes (see fg_q_pack_panel), or of pairs of bf16, for many rows */
     fg_tile tile;
     fg_v x, bytes, steps, scales, zeros;         /* scratch */
     fg_v panel, start, scale_rows, zero_rows, a; /* of tiles */
