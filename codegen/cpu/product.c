@@ -173,25 +173,24 @@ multiply(fg_product *p, fg_panel q, fg_v col, fg_v cols, bool whole)
     fg_panel_rows(g, &q);
 }
 
-/* All rows of q times panel `at` of p's B, which is packed already. `on`: the next panel
- * comes after it; else the same again for other rows, or nothing. */
+/* All rows of q times panel `at` of p's B, which is packed already; `next` is wanted then. */
 static void
-multiply_cut(fg_product *p, fg_panel q, fg_v at, fg_v on)
+multiply_cut(fg_product *p, fg_panel q, fg_v at, fg_v next)
 {
-    fg_ll *g = p->e->g;
     q.b = p->cut(p, at);
-    q.next = ll_sel(g, on, p->cut(p, ll_add(g, at, ll_i(g, 1))), q.b);
+    q.next = p->cut(p, next);
     if (!p->pulls_a) {
         q.at = p->a(p, p->done.row, q.rows);
         q.a = NULL;
     }
-    fg_panel_cut(g, &q);
+    fg_panel_cut(p->e->g, &q);
 }
 
-/* One chunk: rows [lo, lo + rows), panel `at`; cold: the first one that this thread takes;
- * on: the next chunk is its own, and of the next panel. */
+/* One chunk: rows [lo, lo + rows), panel `at`, which panel `next` follows; cold: the first one
+ * that this thread takes. */
 static void
-many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, fg_v cold, fg_v on, int64_t least)
+many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, fg_v next, fg_v cold,
+           int64_t least)
 {
     fg_em *e = p->e;
     fg_ll *g = e->g;
@@ -218,14 +217,14 @@ many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, fg_v cold, fg_v on, int64
         p->twin->done = p->done;
         p->twin->done.at = first.c;
         if (p->cut)
-            multiply_cut(p->twin, first, at, on);
+            multiply_cut(p->twin, first, at, next);
         else
             multiply(p->twin, first, col, cols, whole);
     }
     q.c = p->c;
     q.done = panel_done;
     if (p->cut)
-        multiply_cut(p, q, at, on);
+        multiply_cut(p, q, at, next);
     else
         multiply(p, q, col, cols, whole);
 }
@@ -271,8 +270,8 @@ many_room(fg_product *p, fg_expr blocks)
     p->twin->panel = p->panel;
 }
 
-/* Chunks that follow each other read the same panel, if it is packed: it stays in the cache.
- * Otherwise they have the same rows. */
+/* Chunks that follow each other have the same rows of A, which stay in the cache, and panels
+ * that follow each other. */
 static void
 many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
 {
@@ -285,16 +284,14 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
     ll_loop l;
     ll_for(g, &l, e->begin, e->end, ll_i(g, 1), 0, NULL);
     fg_scopemark s = fg_scope(e);
-    fg_v inner = p->cut ? nb : np, rest = ll_udiv(g, l.i, inner);
-    fg_v other = p->cut ? np : nb, at = ll_urem(g, l.i, inner);
-    begin(p, ll_udiv(g, rest, other));
-    rest = ll_urem(g, rest, other);
-    fg_v block = p->cut ? at : rest, panel = p->cut ? rest : at;
-    fg_v after = ll_add(g, block, ll_i(g, 1)), cold = ll_cmp(g, LL_EQ, l.i, e->begin);
-    fg_v on = ll_cmp(g, LL_LT, ll_add(g, l.i, ll_i(g, 1)), e->end);
-    on = ll_and(g, on, ll_cmp(g, LL_EQ, after, nb));
+    fg_v rest = ll_udiv(g, l.i, np), block = ll_urem(g, rest, nb), one = ll_i(g, 1);
+    begin(p, ll_udiv(g, rest, nb));
+    fg_v after = ll_add(g, l.i, one), cold = ll_cmp(g, LL_EQ, l.i, e->begin);
+    fg_v on = ll_cmp(g, LL_LT, after, e->end), next = ll_urem(g, after, np);
+    fg_v panel = ll_urem(g, l.i, np);
+    next = ll_sel(g, on, next, panel);
     fg_v lo = ll_udiv(g, ll_mul(g, p->vrows, block), nb);
-    fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, after), nb);
+    fg_v hi = ll_udiv(g, ll_mul(g, p->vrows, ll_add(g, block, one)), nb);
     int64_t least = fg_e_lo(t, p->rows);
     int few = knob(p, FG_KNOB_few), half = knob(p, FG_KNOB_block) / 2;
     if (p->few && least <= few)
@@ -302,7 +299,8 @@ many_rows(fg_product *p, fg_expr panels, fg_expr blocks)
     if (!fg_e_is(t, blocks, 1) && least > half)
         least = half;
     fg_v rows = fg_e_is(t, blocks, 1) ? p->vrows : ll_sub(g, hi, lo);
-    many_chunk(p, fg_e_is(t, blocks, 1) ? ll_i(g, 0) : lo, rows, panel, cold, on, least);
+    many_chunk(p, fg_e_is(t, blocks, 1) ? ll_i(g, 0) : lo, rows, panel, next, cold,
+               least);
     fg_unscope(e, s);
     ll_next(g, &l, NULL);
 }
