@@ -41,6 +41,7 @@ typedef struct fg_attuses {
 
 typedef struct fg_attwalk {
     fg_module *m;
+    fg_report *report;
     const fg_attuses *uses;
     fg_inst *softmax, *qk, *pv;
     bool flip;         /* the product has keys in rows: its operands change places */

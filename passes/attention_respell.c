@@ -13,6 +13,8 @@
  */
 #include "passes/attention.h"
 
+enum { FIRST_RULE = FG_SPELL_respell_div_softmax_of_parts };
+
 typedef struct respeller {
     fg_module *m;
     fg_passctx *cx;
@@ -34,33 +36,36 @@ over_axis(const fg_inst *i, fg_op op, fg_reg x, int64_t axis)
            (axis < 0 || i->attr[0].is[0] == axis);
 }
 
-static void
-put_in_place(respeller *r, fg_inst *i, fg_reg y)
+typedef enum { OTHER, REFUSED, TAKEN } verdict;
+
+static verdict
+put_in_place(respeller *r, fg_inst *i, fg_reg y, const char *rule)
 {
+    if (!y)
+        return REFUSED;
+    fg_report_fusion(r->cx->report, rule);
     fg_replace_uses(i->block, i->out[0], y);
     r->changed = true;
+    return TAKEN;
 }
 
-static void
+static verdict
 softmax_of_parts(respeller *r, fg_inst *i)
 {
     fg_module *m = r->m;
     const fg_inst *e = fg_def(m, i->in[0]), *sum = fg_def(m, i->in[1]);
-    if (!fg_is_op(e, FG_OP_exp) || !over_axis(sum, FG_OP_reduce_sum, i->in[0], -1) ||
-        readers(r, i->in[0]) != 2)
-        return;
+    if (!fg_is_op(e, FG_OP_exp) || !fg_is_op(sum, FG_OP_reduce_sum))
+        return OTHER;
+    if (!over_axis(sum, FG_OP_reduce_sum, i->in[0], -1) || readers(r, i->in[0]) != 2)
+        return REFUSED;
     int64_t axis = FG_GET(sum, reduce_sum, axes).is[0];
     const fg_inst *less = fg_def(m, e->in[0]);
     if (!fg_is_op(less, FG_OP_sub) ||
         !over_axis(fg_def(m, less->in[1]), FG_OP_reduce_max, less->in[0], axis))
-        return;
+        return REFUSED;
     fg_build b = fg_build_before2(i, (fg_inst *)less, (fg_inst *)e);
     fg_build_add_nodes(&b, i);
-    fg_reg y = fg_emit_softmax(&b, less->in[0], (int)axis);
-    if (!y)
-        return;
-    fg_report_fusion(r->cx->report, "softmax");
-    put_in_place(r, i, y);
+    return put_in_place(r, i, fg_emit_softmax(&b, less->in[0], (int)axis), "softmax");
 }
 
 /* The softmax whose result, scaled, x is, when nobody else reads it on the way. */
@@ -84,56 +89,62 @@ softmax_below(const respeller *r, fg_reg x)
 static bool
 would_fuse(respeller *r, fg_inst *softmax, const fg_inst *product)
 {
-    fg_attwalk w = {.m = r->m, .softmax = softmax, .uses = &r->uses};
+    fg_attwalk w = {
+        .m = r->m, .report = r->cx->report, .softmax = softmax, .uses = &r->uses};
     return softmax && softmax->block == product->block && fg_att_walk_up(&w);
 }
 
-static void
+static verdict
 difference_of_maps(respeller *r, fg_inst *i)
 {
     fg_module *m = r->m;
     fg_inst *d = fg_def(m, i->in[0]);
     if ((!fg_is_op(d, FG_OP_sub) && !fg_is_op(d, FG_OP_add)) ||
-        r->cx->param[FG_PARAM_fuse_attention_alpha] <= 0 || readers(r, i->in[0]) != 1)
-        return;
+        r->cx->param[FG_PARAM_fuse_attention_alpha] <= 0)
+        return OTHER;
+    fg_inst *map[2] = {softmax_below(r, d->in[0]), softmax_below(r, d->in[1])};
+    if (!map[0] || !map[1])
+        return OTHER;
     for (int k = 0; k < 2; k++)
-        if (!fg_type_equal(fg_rt(m, d->in[k]), fg_rt(m, d->out[0])) ||
-            !would_fuse(r, softmax_below(r, d->in[k]), i))
-            return;
+        if (readers(r, i->in[0]) != 1 ||
+            !fg_type_equal(fg_rt(m, d->in[k]), fg_rt(m, d->out[0])) ||
+            !would_fuse(r, map[k], i))
+            return REFUSED;
     bool ta = FG_GET(i, matmul, trans_a).i, tb = FG_GET(i, matmul, trans_b).i;
     fg_build b = fg_build_before(i);
     fg_reg y0 = fg_emit_matmul(&b, d->in[0], i->in[1], ta, tb);
     fg_reg y1 = fg_emit_matmul(&b, d->in[1], i->in[1], ta, tb);
     fg_build_add_nodes(&b, d);
-    fg_reg y = fg_emit2(&b, d->op, y0, y1);
-    if (!y)
-        return;
-    fg_report_fusion(r->cx->report, "attention-difference");
-    put_in_place(r, i, y);
+    return put_in_place(r, i, fg_emit2(&b, d->op, y0, y1), "attention-difference");
 }
 
+static const struct {
+    fg_op op;
+    verdict (*run)(respeller *, fg_inst *);
+} rules[] = {
+#define RESPELL(op, rule, kind) {FG_OP_##op, rule},
+#include "passes/spellings.def"
+};
+
 static void
-respell_block(respeller *r, fg_block *b, fg_op op, void (*rule)(respeller *, fg_inst *))
+respell_block(respeller *r, fg_block *b, int rule)
 {
     fg_each_inst(b, i) {
         for (int k = 0; k < i->nregion; k++)
-            respell_block(r, i->region[k], op, rule);
-        if (i->op == op)
-            rule(r, i);
+            respell_block(r, i->region[k], rule);
+        verdict v = i->op == rules[rule].op ? rules[rule].run(r, i) : OTHER;
+        if (v != OTHER)
+            fg_report_spelled(r->cx->report, FIRST_RULE + rule, v == TAKEN);
     }
 }
 
 bool
 fg_att_respell(fg_module *m, fg_passctx *cx)
 {
-    static const struct {
-        fg_op op;
-        void (*rule)(respeller *, fg_inst *);
-    } rules[] = {{FG_OP_div, softmax_of_parts}, {FG_OP_matmul, difference_of_maps}};
     bool changed = false;
-    for (size_t k = 0; k < sizeof rules / sizeof *rules; k++) {
+    for (int k = 0; k < (int)(sizeof rules / sizeof *rules); k++) {
         respeller r = {m, cx, fg_att_uses(m, cx->scratch), false};
-        respell_block(&r, m->body, rules[k].op, rules[k].rule);
+        respell_block(&r, m->body, k);
         /* What was replaced still reads its operands. */
         if (r.changed)
             fg_pass_dce(m, cx);

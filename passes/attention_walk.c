@@ -228,6 +228,9 @@ pass_by(fg_attwalk *w, fg_inst *i)
         w->extra[w->nextra++] = i;
 }
 
+/* Rows of tables are counted as those of spellings.def. */
+enum { FIRST_UP = FG_SPELL_up_mul_scale, FIRST_DOWN = FG_SPELL_down_mul_scale };
+
 /* ---- up ------------------------------------------------------------------------------- */
 
 /* The walk stands at a register: *r and its place. */
@@ -431,11 +434,10 @@ up_transpose(fg_attwalk *w, fg_inst *d, stand *s)
     return true;
 }
 
+/* From a float: a product that is no float is none. */
 static bool
 up_cast(fg_attwalk *w, fg_inst *d, stand *s)
 {
-    if (!fg_is_float(fg_rt(w->m, d->in[0])->dtype))
-        return fg_att_miss(w, "scores cast from %s", type_of(w, d->in[0]));
     move_on(w, s, d->in[0]);
     return true;
 }
@@ -488,13 +490,8 @@ static const struct {
     fg_op op;
     step_fn *step;
 } up_steps[] = {
-    {FG_OP_mul, up_scale},       {FG_OP_div, up_scale},
-    {FG_OP_add, up_add},         {FG_OP_sub, up_sub},
-    {FG_OP_neg, up_neg},         {FG_OP_where, up_where},
-    {FG_OP_max, up_max},         {FG_OP_tanh, up_tanh},
-    {FG_OP_reshape, up_reshape}, {FG_OP_transpose, up_transpose},
-    {FG_OP_cast, up_cast},       {FG_OP_dequantize, up_dequantize},
-    {FG_OP_concat, up_concat},
+#define UP(op, step, kind) {FG_OP_##op, up_##step},
+#include "passes/spellings.def"
 };
 
 /* A rounding with every mask further out than itself rounds what is masked. */
@@ -550,7 +547,7 @@ fg_att_walk_up(fg_attwalk *w)
         if (k == n)
             return fg_att_miss(w, "%s between the product and the softmax",
                                fg_op_info(d->op)->name);
-        if (!up_steps[k].step(w, d, &s))
+        if (!fg_report_spelled(w->report, FIRST_UP + k, up_steps[k].step(w, d, &s)))
             return false;
     }
 }
@@ -651,10 +648,8 @@ static const struct {
     fg_op op;
     step_fn *step;
 } down_steps[] = {
-    {FG_OP_mul, down_scale},         {FG_OP_div, down_scale},
-    {FG_OP_cast, down_cast},         {FG_OP_reshape, down_reshape},
-    {FG_OP_quantize, down_quantize}, {FG_OP_transpose, down_transpose},
-    {FG_OP_slice, down_slice},
+#define DOWN(op, step, kind) {FG_OP_##op, down_##step},
+#include "passes/spellings.def"
 };
 
 /* The product with V sums over keys, and has the leading axes the scores had. */
@@ -702,18 +697,13 @@ fg_att_walk_down(fg_attwalk *w)
             return fg_att_miss(w, "the sink has a value");
         }
         pass_by(w, u);
-        if (tested) {
-            if (!down_guard(w, u, &s))
-                return false;
-            continue;
-        }
         size_t k = 0, n = sizeof down_steps / sizeof *down_steps;
         while (k < n && down_steps[k].op != u->op)
             k++;
         if (k == n)
             return fg_att_miss(w, "%s between the softmax and the product",
                                fg_op_info(u->op)->name);
-        if (!down_steps[k].step(w, u, &s))
+        if (!fg_report_spelled(w->report, FIRST_DOWN + k, down_steps[k].step(w, u, &s)))
             return false;
     }
 }

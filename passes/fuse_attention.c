@@ -126,7 +126,7 @@ fuse_block(fg_block *b, const fg_attuses *u, fg_passctx *cx, budget *g, int *mis
             fused += fuse_block(i->region[k], u, cx, g, missed);
         if (!is_candidate(m, u, i))
             continue;
-        fg_attwalk w = {.m = m, .softmax = i, .uses = u};
+        fg_attwalk w = {.m = m, .report = cx->report, .softmax = i, .uses = u};
         if (try_fuse(&w, g)) {
             fg_report_fusion(cx->report, "attention");
             fg_inst_remove(w.pv); /* lies behind i; the rest is dce's */

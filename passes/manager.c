@@ -28,6 +28,15 @@ const fg_paraminfo fg_params[] = {
 #include "passes/passes.def"
 };
 
+const fg_spellinfo fg_spellings[] = {
+#define UP(op, step, kind) {"up", #op, #step, FG_##kind},
+#define DOWN(op, step, kind) {"down", #op, #step, FG_##kind},
+#define RESPELL(op, rule, kind) {"respell", #op, #rule, FG_##kind},
+#define IDIOM(op, rule, kind) {"idiom", #op, #rule, FG_##kind},
+#define FORM(op, what, kind) {"form", #op, #what, FG_##kind},
+#include "passes/spellings.def"
+};
+
 /* By -O level. Dead code goes first, so that nothing works on it, and last, because the
  * others leave some; layout runs on what attention has not taken. */
 static const char *const pipelines[] = {
@@ -83,6 +92,14 @@ fg_report_fusion(fg_report *r, const char *rule)
         (*c)->rule = fg_strdup(r->a, rule);
     }
     (*c)->count++;
+}
+
+bool
+fg_report_spelled(fg_report *r, fg_spelling row, bool took)
+{
+    fg_spelled *s = &r->spelled[row];
+    *(took ? &s->taken : &s->refused) += 1;
+    return took;
 }
 
 /* Once per pass, node and reason: a second round meets the same obstacles again. */

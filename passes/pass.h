@@ -39,6 +39,27 @@ typedef struct fg_phase {
     double start_ms, ms;
 } fg_phase;
 
+/* The rows of spellings.def, FG_SPELL_<list>_<op>_<name>. */
+typedef enum {
+#define UP(op, step, kind) FG_SPELL_up_##op##_##step,
+#define DOWN(op, step, kind) FG_SPELL_down_##op##_##step,
+#define RESPELL(op, rule, kind) FG_SPELL_respell_##op##_##rule,
+#define IDIOM(op, rule, kind) FG_SPELL_idiom_##op##_##rule,
+#define FORM(op, what, kind) FG_SPELL_form_##op##_##what,
+#include "passes/spellings.def"
+    FG_NSPELLINGS
+} fg_spelling;
+
+typedef struct fg_spellinfo {
+    const char *list, *op, *name;
+    enum { FG_PLAIN, FG_CHECKED } kind;
+} fg_spellinfo;
+extern const fg_spellinfo fg_spellings[];
+
+typedef struct fg_spelled {
+    int taken, refused;
+} fg_spelled;
+
 /* What the whole compilation learned; becomes the JSON report. Lives in the module's arena. */
 typedef struct fg_report {
     fg_arena *a;
@@ -59,11 +80,14 @@ typedef struct fg_report {
     const char *passes; /* those that ran, as text that runs them again */
     const char *knobs;  /* the whole build, likewise */
     bool explain;       /* also collect reasons that cost time to find */
+    fg_spelled spelled[FG_NSPELLINGS];
 } fg_report;
 fg_report fg_report_new(fg_arena *a);
 void fg_report_phase(fg_report *r,
                      const char *name); /* from the last phase's end to now */
 void fg_report_fusion(fg_report *r, const char *rule); /* counts one */
+/* Counts one; returns took. */
+bool fg_report_spelled(fg_report *r, fg_spelling row, bool took);
 void fg_report_miss(fg_report *r, const char *pass, const char *node, const char *reason);
 /* The same, the reason with the furthest instruction that fitted in front: "add "/mask":
  * the operand .. is larger". node is where the candidate begins. */

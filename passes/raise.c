@@ -146,6 +146,7 @@ fg_raise_miss(fg_raiser *r, const fg_inst *core, const char *idiom, int step,
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
+    fg_report_spelled(r->report, r->row, false);
     fg_nearmiss **at = &r->near;
     while (*at && (*at)->core != core)
         at = &(*at)->next;
@@ -171,16 +172,12 @@ report_misses(fg_raiser *r)
 
 /* ---- the walk ------------------------------------------------------------------------------ */
 
-/* In order; the first that applies replaces the root. */
 static const struct {
     fg_op root;
     bool (*run)(fg_raiser *, fg_inst *);
 } rules[] = {
-    {FG_OP_mul, fg_raise_activation},     {FG_OP_div, fg_raise_activation},
-    {FG_OP_mul, fg_raise_norm},           {FG_OP_div, fg_raise_norm},
-    {FG_OP_add, fg_raise_rope_sum},       {FG_OP_mul, fg_raise_norm_affine},
-    {FG_OP_add, fg_raise_norm_affine},    {FG_OP_concat, fg_raise_rope_halves},
-    {FG_OP_reshape, fg_raise_rope_pairs},
+#define IDIOM(op, rule, kind) {FG_OP_##op, fg_raise_##rule},
+#include "passes/spellings.def"
 };
 
 static void
@@ -192,9 +189,11 @@ raise_block(fg_raiser *r, fg_block *b)
         if (i->nout != 1 || !fg_is_float(fg_rt(r->m, i->out[0])->dtype))
             continue;
         bool done = false;
-        for (size_t k = 0; k < sizeof rules / sizeof *rules && !done; k++) {
+        for (int k = 0; k < (int)(sizeof rules / sizeof *rules) && !done; k++) {
             r->npart = 0;
-            done = rules[k].root == i->op && rules[k].run(r, i);
+            r->row = FG_SPELL_idiom_mul_activation + k;
+            done = rules[k].root == i->op && rules[k].run(r, i) &&
+                   fg_report_spelled(r->report, r->row, true);
         }
     }
 }

@@ -30,6 +30,7 @@ typedef struct fg_raiser {
     fg_inst *part[FG_RAISE_PARTS]; /* matched so far, for the node names */
     fg_bits done;                  /* results of instructions that were parts */
     fg_nearmiss *near;
+    fg_spelling row, form; /* the rule that runs, and what it found inside */
     bool changed;
 } fg_raiser;
 
@@ -57,12 +58,8 @@ void fg_raise_replace(fg_raiser *r, fg_inst *root, fg_reg with, const char *rule
 bool fg_raise_miss(fg_raiser *r, const fg_inst *core, const char *idiom, int step,
                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
-/* Rules; true: root was replaced. */
-bool fg_raise_activation(fg_raiser *r, fg_inst *root);
-bool fg_raise_norm(fg_raiser *r, fg_inst *root);
-bool fg_raise_norm_affine(fg_raiser *r, fg_inst *root);
-bool fg_raise_rope_sum(fg_raiser *r, fg_inst *root);
-bool fg_raise_rope_halves(fg_raiser *r, fg_inst *root);
-bool fg_raise_rope_pairs(fg_raiser *r, fg_inst *root);
+/* Rules of spellings.def; true: root was replaced. */
+#define IDIOM(op, rule, kind) bool fg_raise_##rule(fg_raiser *r, fg_inst *root);
+#include "passes/spellings.def"
 
 #endif

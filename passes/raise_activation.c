@@ -51,6 +51,10 @@ cubic_in(fg_raiser *r, fg_reg z, double *a, double *b)
             if (!fg_raise_is_power(r, &q, x, p.n > 1 ? 2 : 3, b) ||
                 !fg_raise_is_power(r, &rest, x, p.n > 1, a))
                 continue;
+            fg_report_spelled(r->report,
+                              p.n > 1 ? FG_SPELL_form_add_cubic_times_one
+                                      : FG_SPELL_form_add_cubic_sum,
+                              true);
             fg_raise_part(r, p.f[j]);
             return x;
         }
@@ -109,9 +113,10 @@ recognise(fg_raiser *r, fg_reg root, const fg_factors *p, int k, fg_reg *x)
     static const struct {
         fg_op function, idiom;
         double plus, times;
-    } forms[] = {{FG_OP_sigmoid, FG_OP_silu, 0, 1},
-                 {FG_OP_erf, FG_OP_gelu, 1, 0.5},
-                 {FG_OP_tanh, FG_OP_gelu_tanh, 1, 0.5}};
+        fg_spelling row;
+    } forms[] = {{FG_OP_sigmoid, FG_OP_silu, 0, 1, FG_SPELL_form_sigmoid_activation_of},
+                 {FG_OP_erf, FG_OP_gelu, 1, 0.5, FG_SPELL_form_erf_activation_of},
+                 {FG_OP_tanh, FG_OP_gelu_tanh, 1, 0.5, FG_SPELL_form_tanh_activation_of}};
     fg_factors rest = *p;
     double plus, scale, c;
     int n = 0;
@@ -125,7 +130,7 @@ recognise(fg_raiser *r, fg_reg root, const fg_factors *p, int k, fg_reg *x)
     if (!fg_raise_close(r, root, plus, forms[n].plus))
         fg_raise_miss(r, f, name, 1, "%.9g + %s", plus, fg_op_info(f->op)->name);
     else if ((*x = argument(r, f, &scale)) == 0)
-        return FG_OP_NONE;
+        ; /* it said why */
     else if (!fg_raise_is_power(r, &rest, *x, 1, &c)) {
         /* A sigmoid times something else is a gate, not a silu that failed. */
         if (f->op != FG_OP_sigmoid)
@@ -134,8 +139,11 @@ recognise(fg_raiser *r, fg_reg root, const fg_factors *p, int k, fg_reg *x)
         fg_raise_miss(r, f, name, 3, "sigmoid of %.9g x", scale);
     } else if (!fg_raise_close(r, root, c, forms[n].times))
         fg_raise_miss(r, f, name, 4, "times %.9g x, not %g x", c, forms[n].times);
-    else
+    else {
+        fg_report_spelled(r->report, forms[n].row, true);
         return forms[n].idiom;
+    }
+    fg_report_spelled(r->report, forms[n].row, false);
     return FG_OP_NONE;
 }
 

@@ -18,18 +18,25 @@ over_root(fg_raiser *r, fg_reg root, fg_reg *x, fg_reg *v)
         fg_inst *s = fg_raise_part(r, d->in[1]);
         *x = d->in[0];
         *v = fg_is_op(s, FG_OP_sqrt) ? s->in[0] : 0;
+        r->form = FG_SPELL_form_sqrt_divided_by;
         return *v ? s : NULL;
     }
     for (int k = 0; fg_is_op(d, FG_OP_mul) && k < 2; k++) {
         fg_inst *s = fg_def(r->m, d->in[k]), *q = s;
         *x = d->in[1 - k];
-        if (fg_is_op(s, FG_OP_recip))
+        if (fg_is_op(s, FG_OP_recip)) {
             q = fg_def(r->m, s->in[0]);
-        else if (fg_is_op(s, FG_OP_div) && fg_raise_is(r, s->in[0], 1))
+            r->form = FG_SPELL_form_recip_times_root;
+        } else if (fg_is_op(s, FG_OP_div) && fg_raise_is(r, s->in[0], 1)) {
             q = fg_def(r->m, s->in[1]);
-        else if (!fg_is_op(s, FG_OP_rsqrt) &&
-                 !(fg_is_op(s, FG_OP_pow) && fg_raise_is(r, s->in[1], -0.5)))
+            r->form = FG_SPELL_form_div_times_root;
+        } else if (fg_is_op(s, FG_OP_rsqrt)) {
+            r->form = FG_SPELL_form_rsqrt_times_root;
+        } else if (fg_is_op(s, FG_OP_pow) && fg_raise_is(r, s->in[1], -0.5)) {
+            r->form = FG_SPELL_form_pow_times_root;
+        } else {
             continue;
+        }
         if (!q || (q != s && q->op != FG_OP_sqrt))
             continue;
         fg_raise_part(r, d->in[k]);
@@ -72,6 +79,10 @@ mean_over_last(fg_raiser *r, fg_reg m, fg_reg *x)
         (!fg_e_const(ex, n, &number) || !fg_raise_close(r, m, p.c * (double)number, 1)))
         return -1;
     *x = d->in[0];
+    fg_report_spelled(r->report,
+                      d->op == FG_OP_reduce_sum ? FG_SPELL_form_reduce_sum_mean
+                                                : FG_SPELL_form_reduce_mean_mean,
+                      true);
     return axis;
 }
 
@@ -174,9 +185,10 @@ fg_raise_norm(fg_raiser *r, fg_inst *root)
     bool layer = centred(r, y, axis, &x);
     fg_reg n = emit_norm(r, root, layer ? FG_OP_layernorm : FG_OP_rmsnorm, axis, eps, 1,
                          layer ? &x : &y);
-    if (n)
-        fg_raise_replace(r, root, n, layer ? "layernorm" : "rmsnorm");
-    return n != 0;
+    if (!n)
+        return false;
+    fg_raise_replace(r, root, n, layer ? "layernorm" : "rmsnorm");
+    return fg_report_spelled(r->report, r->form, true);
 }
 
 /* mul(norm(x), w) and add(layernorm(x, w), b): the operand joins its norm. */
@@ -193,8 +205,15 @@ fg_raise_norm_affine(fg_raiser *r, fg_inst *root)
         bool bias = root->op == FG_OP_add && layer && n->nin == 2;
         int axis =
             (int)(layer ? FG_GET(n, layernorm, axis).i : FG_GET(n, rmsnorm, axis).i);
-        if ((!scale && !bias) || !fits_axes(r, root->in[1 - k], n->in[0], axis))
+        if (!scale && !bias)
             continue;
+        if (!fits_axes(r, root->in[1 - k], n->in[0], axis)) {
+            fg_raise_miss(r, n, scale ? "scale" : "bias", 5,
+                          "%s is not for each element of axes %d.. of %s",
+                          fg_type_text(r->m, fg_rt(r->m, root->in[1 - k])), axis,
+                          fg_type_text(r->m, fg_rt(r->m, n->in[0])));
+            continue;
+        }
         double eps = layer ? FG_GET(n, layernorm, eps).f : FG_GET(n, rmsnorm, eps).f;
         fg_reg in[3] = {n->in[0], scale ? root->in[1 - k] : n->in[1], root->in[1 - k]};
         fg_raise_part(r, n->out[0]);

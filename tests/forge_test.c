@@ -20,6 +20,7 @@
  *     --eval          and @main is evaluated on the literals of `; IN:` lines, which must give those
  *                     of `; OUT:` lines, exactly or within `~ tolerance` at the end of the line
  *     --every-op      and at the end, every operation has occurred in some case
+ *     --every-spelling   likewise every row of spellings.def: taken, and refused where it can be
  *
  * Passes must not change what @main computes: it is evaluated before and after on made-up
  * inputs (integers below 4, or --ints=N; floats may differ by --tolerance=T), unless RUN says
@@ -44,6 +45,8 @@
 
 static int passed, failed;
 static bool bless, run_code, every_op, seen[FG_NOPS];
+static bool every_spelling;
+static fg_spelled spelled[FG_NSPELLINGS]; /* in all cases */
 
 typedef struct run {
     fg_ctx *cx;
@@ -532,9 +535,14 @@ run_case(const char *file, int line, const char *text, size_t n, fg_text *out)
     if (!directive(&r, &at, "RUN:"))
         fail(&r, "no RUN line");
     every_op |= option(&r, "--every-op") != NULL;
+    every_spelling |= option(&r, "--every-spelling") != NULL;
     fg_raise raise = fg_protect(r.cx, perform, &r);
     if (judge_error(&r, raise) && r.output && judge_checks(&r))
         judge_text(&r, &rewrite);
+    for (int k = 0; k < FG_NSPELLINGS; k++) {
+        spelled[k].taken += r.report.spelled[k].taken;
+        spelled[k].refused += r.report.spelled[k].refused;
+    }
     passed += !r.why;
     failed += r.why != NULL;
     if (r.why)
@@ -666,6 +674,17 @@ main(int argc, char **argv)
             printf("no test mentions operation %s\n", fg_op_info((fg_op)op)->name);
             failed++;
         }
+    for (int k = 0; every_spelling && k < FG_NSPELLINGS; k++) {
+        const fg_spellinfo *i = &fg_spellings[k];
+        bool taken = spelled[k].taken, refused = spelled[k].refused;
+        if (taken && refused == (i->kind == FG_CHECKED))
+            continue;
+        printf("spellings.def: %s %s %s is %s\n", i->list, i->op, i->name,
+               !taken    ? "never taken"
+               : refused ? "refused, but is said to fit always"
+                         : "never refused by something close to it");
+        failed++;
+    }
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? 1 : 0;
 }
