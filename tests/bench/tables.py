@@ -15,7 +15,7 @@ DIR holds NAME.onnx, NAME-kv.onnx with a cache, perhaps NAME-f32.gguf for llama.
 A table stands between `<!-- NAME table -->` and `<!-- NAME table end -->`; --write replaces what is between the marks
 that the file has, and prints the others. --quick runs everything once or twice: it shows that all works, not how fast.
 """
-import argparse, datetime, importlib.util, json, os, platform, re, shlex, shutil, subprocess, sys, tempfile
+import argparse, datetime, importlib.util, json, math, os, platform, re, shlex, shutil, statistics, subprocess, sys, tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = os.path.join(HERE, "..", "fullsize", "peers.py")
@@ -150,12 +150,17 @@ def product(path, k, n):
     onnx.save(h.make_model(graph, opset_imports=[h.make_opsetid("", 17)], ir_version=8), path)
 
 
-def bound(r):
-    """'91 %': of the peak or (bold) of the bandwidth, whichever the product runs into."""
-    flops, bandwidth = r["pct_peak_flops"], r["pct_peak_bandwidth"]
-    if flops is None or bandwidth is None:
+def bound(runs):
+    """Of the median run, '91': percent of the FMA peak or (bold) of the bandwidth, whichever it runs into."""
+    flops = [r["pct_peak_flops"] for r in runs]
+    if None in flops:
         return "refused"
-    return f"**{bandwidth:.0f}**" if bandwidth > flops else f"{flops:.0f}"
+    # A share of the bandwidth is refused where it is above all: the weights came out of a cache.
+    bandwidth = statistics.median(math.inf if r["pct_peak_bandwidth"] is None else r["pct_peak_bandwidth"] for r in runs)
+    flops = statistics.median(flops)
+    if flops >= min(bandwidth, 85):
+        return f"{flops:.0f}"
+    return "**above**" if bandwidth == math.inf else f"**{bandwidth:.0f}**"
 
 
 def gemm(a, records):
@@ -167,14 +172,17 @@ def gemm(a, records):
             product(model, k, n)
             for m in ROWS:
                 argv = [a.forge, "bench", model, f"--dim=M={m}", "--json", "--threads=1", f"--iterations={a.iterations * 4}",
-                        f"--warmup={a.warmup}", f"--duration={a.budget / 4}"]
-                r = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
-                r.pop("lat_ms")
-                records[f"gemm {m} {k} {n}"] = r
-                cells.append(bound(r))
+                        f"--warmup={a.warmup}", f"--duration={a.budget / 20}"]
+                runs = []
+                for _ in range(a.rounds):
+                    runs.append(json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout))
+                    runs[-1].pop("lat_ms")
+                records[f"gemm {m} {k} {n}"] = runs
+                cells.append(bound(runs))
             os.unlink(model)
             rows.append([str(k), str(n), *cells])
-    return [f"Percent of the FMA peak, or in bold of the bandwidth, measured in the same run; one thread, f32 ({machine()}).", "",
+    return [f"Percent of the FMA peak, or in bold of the bandwidth, measured in the same run (above: more than that, from a "
+            f"cache); one thread, f32, medians of {a.rounds} ({machine()}).", "",
             *table(["K", "N", *(f"M = {m}" for m in ROWS)], rows)]
 
 
