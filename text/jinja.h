@@ -167,6 +167,8 @@ void val_set(jinja *j, val_dict *d, fg_str key, val v);
 val *val_find(const val_dict *d, fg_str key);
 bool val_true(val v);
 bool val_same(jinja *j, val x, val y);
+/* Numbers, texts, lists of such: below 0, 0, above; false when they have no order. */
+bool val_compare(jinja *j, val x, val y, int *order);
 const char *val_type(val v);
 /* As {{ }} writes it; strings inside lists are quoted. */
 void val_write(jinja *j, fg_text *t, val v, bool quoted);
@@ -189,6 +191,19 @@ bool jinja_test(jinja *j, const node *n, fg_str name, val v, const args *a);
 val jinja_method(jinja *j, const node *n, val v, const args *a);
 val jinja_builtin(jinja *j, const node *n, fg_str name, const args *a);
 bool jinja_is_builtin(fg_str name);
+/* Methods of text that jinja_method does not know; false: neither do these. */
+bool jinja_text_method(jinja *j, const node *n, fg_str s, const args *a, val *out);
+bool jinja_in_case(jinja *j, fg_str s, bool upper); /* all of its letters, and some */
+val jinja_format(jinja *j, const node *n, fg_str s, const val *v, size_t nv); /* "%s" */
+val jinja_add(jinja *j, const node *n, val x, val y);
+#define FILTER(name) val jinja_##name(jinja *j, const node *n, val v, const args *a)
+FILTER(sort);
+FILTER(dictsort);
+FILTER(unique);
+FILTER(min);
+FILTER(max);
+FILTER(sum);
+#undef FILTER
 val jinja_attr(jinja *j, const node *n, val v, fg_str name);
 val jinja_items_of(jinja *j, const node *n, val v); /* what a loop walks: a list */
 bool jinja_contains(jinja *j, const node *n, val in, val what);

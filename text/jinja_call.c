@@ -1,4 +1,5 @@
-/* jinja_call.c - filters, tests, methods and functions of templates: tables of names. */
+/* jinja_call.c - filters, methods and functions of templates: tables of names. */
+#include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -64,9 +65,10 @@ strip(fg_str s, fg_str set, bool left, bool right)
 /* First letter (of each word) to upper case, others to lower case. */
 typedef enum { UPPER, LOWER, CAPITAL, TITLE } letter_case;
 
-/* What filter or method `name` makes of the text; false when it is not about case. */
+/* What filter or method `name` makes of the text; false when it is not about case. They
+ * differ in where a word begins. */
 static bool
-change_case(jinja *j, fg_str name, val *v)
+change_case(jinja *j, fg_str name, val *v, bool filter)
 {
     static const char *const names[] = {[UPPER] = "upper",
                                         [LOWER] = "lower",
@@ -88,7 +90,9 @@ change_case(jinja *j, fg_str name, val *v)
             fg_put_upper(&t, c);
         else
             fg_put_lower(&t, c);
-        begins = how == TITLE && !(fg_char_word(c) && !fg_char_numeric(c) && c != '_');
+        begins = how != TITLE ? false
+                 : filter     ? fg_char_space(c) || (c < 0x80 && strchr("-({[<", c))
+                              : !(fg_char_word(c) && !fg_char_numeric(c) && c != '_');
     }
     *v = val_of_str((fg_str){t.s, t.n});
     return true;
@@ -294,21 +298,107 @@ f_string(jinja *j, const node *n, val v, const args *a)
     return val_of_str(val_text(j, v));
 }
 
+/* Text as Python reads it: all of it is the number, white space around it apart. */
+static bool
+number_in(jinja *j, fg_str s, int64_t *whole, double *f, int base)
+{
+    fg_text t = fg_text_new(j->a);
+    char *end;
+
+    fg_put_str(&t, strip(s, (fg_str){0}, true, true));
+    if (whole)
+        *whole = strtoll(t.s, &end, base);
+    else
+        *f = strtod(t.s, &end);
+    return end != t.s && !*end;
+}
+
+static val
+f_float(jinja *j, const node *n, val v, const args *a)
+{
+    const val *missing = args_get(a, 0, "default");
+    double f = 0;
+
+    (void)n;
+    bool ok = v.kind == V_STR ? number_in(j, v.s, NULL, &f, 0) : val_number(v, &f);
+    return !ok && missing ? *missing : (val){V_FLOAT, {.f = ok ? f : 0}};
+}
+
 static val
 f_int(jinja *j, const node *n, val v, const args *a)
 {
+    int64_t base = int_arg(a, 1, "base", 10), i;
     double f;
 
     (void)n;
-    if (v.kind == V_STR) {
-        fg_text t = fg_text_new(j->a);
-        fg_put_str(&t, v.s);
-        return val_of_int(strtoll(t.s, NULL, 10));
+    base = base == 0 || (base >= 2 && base <= 36) ? base : 10;
+    if (v.kind == V_STR && number_in(j, v.s, &i, NULL, (int)base))
+        return val_of_int(i);
+    if (v.kind == V_STR ? number_in(j, v.s, NULL, &f, 0) : val_number(v, &f))
+        if (f > -9e18 && f < 9e18)
+            return v.kind == V_INT ? v : val_of_int((int64_t)f);
+    return val_of_int(int_arg(a, 0, "default", 0));
+}
+
+static val
+f_abs(jinja *j, const node *n, val v, const args *a)
+{
+    (void)a;
+    if (v.kind == V_INT || v.kind == V_BOOL)
+        return val_of_int(v.i < 0 && v.i > INT64_MIN ? -v.i : v.i);
+    if (v.kind == V_FLOAT)
+        return (val){V_FLOAT, {.f = fabs(v.f)}};
+    return jinja_fail(j, n->line, "%s has no amount", val_type(v));
+}
+
+/* To even digits at the middle, as Python does; 'ceil' and 'floor' otherwise. */
+static val
+f_round(jinja *j, const node *n, val v, const args *a)
+{
+    int64_t digits = int_arg(a, 0, "precision", 0);
+    fg_str how = text_arg(j, a, 1, "method", "common");
+    double f, scale = pow(10, (double)(digits < -20 ? -20 : digits > 20 ? 20 : digits));
+
+    if (!val_number(v, &f))
+        return jinja_fail(j, n->line, "%s is not rounded", val_type(v));
+    if (fg_str_same(how, fg_str_of("ceil")))
+        f = ceil(f * scale) / scale;
+    else if (fg_str_same(how, fg_str_of("floor")))
+        f = floor(f * scale) / scale;
+    else if (digits > 0 && digits <= 20)
+        f = strtod(fg_format(j->a, "%.*f", (int)digits, f), NULL);
+    else
+        f = rint(f * scale) / scale;
+    return (val){V_FLOAT, {.f = f}};
+}
+
+static val
+f_format(jinja *j, const node *n, val v, const args *a)
+{
+    return jinja_format(j, n, val_text(j, v), a->v, a->n);
+}
+
+static val
+f_escape(jinja *j, const node *n, val v, const args *a)
+{
+    static const char *const to[] = {['&'] = "&amp;",
+                                     ['<'] = "&lt;",
+                                     ['>'] = "&gt;",
+                                     ['"'] = "&#34;",
+                                     ['\''] = "&#39;"};
+    fg_str s = val_text(j, v);
+    fg_text t = fg_text_new(j->a);
+
+    (void)n;
+    (void)a;
+    for (size_t i = 0; i < s.n; i++) {
+        size_t c = (unsigned char)s.s[i];
+        if (c < sizeof to / sizeof *to && to[c])
+            fg_puts(&t, to[c]);
+        else
+            fg_putc(&t, s.s[i]);
     }
-    if (v.kind == V_FLOAT && v.f > -9e18 && v.f < 9e18)
-        return val_of_int((int64_t)v.f);
-    return val_of_int(
-        val_number(v, &f) && v.kind != V_FLOAT ? v.i : int_arg(a, 0, "default", 0));
+    return val_of_str((fg_str){t.s, t.n});
 }
 
 static val
@@ -335,7 +425,9 @@ f_indent(jinja *j, const node *n, val v, const args *a)
 {
     fg_str s = val_text(j, v);
     const val *first = args_get(a, 1, "first"), *blank = args_get(a, 2, "blank");
-    int64_t width = int_arg(a, 0, "width", 4);
+    const val *width = args_get(a, 0, "width");
+    fg_str by = width && width->kind == V_STR ? width->s : (fg_str){0};
+    int64_t spaces = by.s ? 0 : int_arg(a, 0, "width", 4);
     fg_text t = fg_text_new(j->a);
 
     (void)n;
@@ -343,8 +435,10 @@ f_indent(jinja *j, const node *n, val v, const args *a)
         const char *end = at < s.n ? memchr(s.s + at, '\n', s.n - at) : NULL;
         size_t len = end ? (size_t)(end - s.s) - at : s.n - at;
         bool in = line ? len || (blank && val_true(*blank)) : first && val_true(*first);
-        for (int64_t k = 0; in && k < width && k < 1000; k++)
+        for (int64_t k = 0; in && k < spaces && k < 1000; k++)
             fg_putc(&t, ' ');
+        if (in)
+            fg_put_str(&t, by);
         fg_put_str(&t, (fg_str){s.s + at, len});
         if (!end)
             break;
@@ -421,13 +515,15 @@ f_map(jinja *j, const node *n, val v, const args *a)
     val all = jinja_items_of(j, n, v), out = val_new_list(j);
     const val *attribute = args_get(a, SIZE_MAX, "attribute");
     const val *filter = args_get(a, 0, "filter");
+    const val *missing = args_get(a, SIZE_MAX, "default");
     args more = rest(a, 1);
 
     for (size_t i = 0; i < all.list->n && !j->failed; i++) {
         val x = all.list->v[i];
-        if (attribute)
+        if (attribute) {
             x = jinja_attr(j, n, x, val_text(j, *attribute));
-        else if (filter)
+            x = x.kind == V_UNDEFINED && missing ? *missing : x;
+        } else if (filter)
             x = jinja_filter(j, n, val_text(j, *filter), x, &more);
         val_push(j, out, x);
     }
@@ -461,81 +557,27 @@ jinja_filter(jinja *j, const node *n, fg_str name, val v, const args *a)
                  {"reject", f_reject},
                  {"selectattr", f_selectattr},
                  {"rejectattr", f_rejectattr},
-                 {"map", f_map}};
+                 {"map", f_map},
+                 {"sort", jinja_sort},
+                 {"dictsort", jinja_dictsort},
+                 {"unique", jinja_unique},
+                 {"min", jinja_min},
+                 {"max", jinja_max},
+                 {"sum", jinja_sum},
+                 {"abs", f_abs},
+                 {"float", f_float},
+                 {"round", f_round},
+                 {"format", f_format},
+                 {"escape", f_escape},
+                 {"e", f_escape}};
 
-    if (!jinja_step(j, n->line) || change_case(j, name, &v))
+    if (!jinja_step(j, n->line) || change_case(j, name, &v, true))
         return v;
     for (size_t k = 0; k < sizeof known / sizeof *known; k++)
         if (fg_str_same(name, fg_str_of(known[k].name)))
             return known[k].run(j, n, v, a);
     return jinja_fail(j, n->line, "filter \"%.*s\" is not supported",
                       (int)(name.n < 50 ? name.n : 50), name.s);
-}
-
-/* ---- tests ---------------------------------------------------------------------------- */
-
-bool
-jinja_test(jinja *j, const node *n, fg_str name, val v, const args *a)
-{
-    enum { DEFINED = 16, TRUE, FALSE, EQUAL, UNEQUAL, IN, ODD, EVEN, NUMBER, SEQUENCE };
-    static const struct {
-        const char *name;
-        int what, other; /* a kind, two of them, or one of the above */
-    } known[] = {{"defined", DEFINED, 0},
-                 {"undefined", V_UNDEFINED, V_UNDEFINED},
-                 {"none", V_NONE, V_NONE},
-                 {"string", V_STR, V_STR},
-                 {"mapping", V_DICT, V_SPACE},
-                 {"boolean", V_BOOL, V_BOOL},
-                 {"integer", V_INT, V_INT},
-                 {"float", V_FLOAT, V_FLOAT},
-                 {"number", NUMBER, 0},
-                 {"true", TRUE, 0},
-                 {"false", FALSE, 0},
-                 {"sequence", SEQUENCE, 0},
-                 {"iterable", SEQUENCE, 0},
-                 {"equalto", EQUAL, 0},
-                 {"eq", EQUAL, 0},
-                 {"==", EQUAL, 0},
-                 {"ne", UNEQUAL, 0},
-                 {"in", IN, 0},
-                 {"odd", ODD, 0},
-                 {"even", EVEN, 0},
-                 {"callable", V_BUILTIN, V_MACRO}};
-    val other = a->n ? a->v[0] : (val){0};
-    size_t k = 0, count = sizeof known / sizeof *known;
-
-    while (k < count && !fg_str_same(name, fg_str_of(known[k].name)))
-        k++;
-    if (k == count) {
-        jinja_fail(j, n->line, "test \"%.*s\" is not supported",
-                   (int)(name.n < 50 ? name.n : 50), name.s);
-        return false;
-    }
-    switch (known[k].what) {
-    case DEFINED:
-        return v.kind != V_UNDEFINED;
-    case TRUE:
-        return v.kind == V_BOOL && v.i;
-    case FALSE:
-        return v.kind == V_BOOL && !v.i;
-    case EQUAL:
-        return val_same(j, v, other);
-    case UNEQUAL:
-        return !val_same(j, v, other);
-    case IN:
-        return jinja_contains(j, n, other, v);
-    case ODD:
-        return v.kind == V_INT && v.i % 2 != 0;
-    case EVEN:
-        return v.kind == V_INT && v.i % 2 == 0;
-    case NUMBER:
-        return v.kind == V_INT || v.kind == V_FLOAT || v.kind == V_BOOL;
-    case SEQUENCE:
-        return v.kind == V_LIST || v.kind == V_STR || v.kind == V_DICT;
-    default:
-        return (int)v.kind == known[k].what || (int)v.kind == known[k].other;
-    }
 }
 
 /* ---- methods -------------------------------------------------------------------------- */
@@ -551,8 +593,11 @@ static val
 at_end(const args *a, fg_str s, bool end)
 {
     const val *v = args_get(a, 0, "");
-    size_t n = !v ? 0 : v->kind == V_LIST ? v->list->n : 1;
+    size_t n = !v ? 0 : v->kind == V_LIST ? v->list->n : 1, from = 0;
 
+    for (int64_t k = int_arg(a, 1, "", 0); k > 0 && from < s.n; k--)
+        fg_utf8_next(s, &from);
+    s = (fg_str){s.s + from, s.n - from};
     for (size_t i = 0; i < n; i++) {
         val x = v->kind == V_LIST ? v->list->v[i] : *v;
         if (x.kind == V_STR && (end ? ends_with(s, x.s) : fg_str_begins(s, x.s)))
@@ -603,7 +648,7 @@ method_of_text(jinja *j, const node *n, val v, const args *a, bool *known)
         args with = {&v, NULL, 1};
         return f_join(j, n, list ? *list : (val){0}, &with);
     }
-    *known = change_case(j, name, &v);
+    *known = change_case(j, name, &v, false) || jinja_text_method(j, n, s, a, &v);
     return v;
 }
 

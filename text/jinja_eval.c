@@ -140,21 +140,42 @@ arithmetic(jinja *j, const node *n, val x, val y)
 static val
 ordered(jinja *j, const node *n, val x, val y)
 {
-    double f, g;
     int c;
 
-    if (val_number(x, &f) && val_number(y, &g))
-        c = (f > g) - (f < g);
-    else if (x.kind == V_STR && y.kind == V_STR) {
-        size_t least = x.s.n < y.s.n ? x.s.n : y.s.n;
-        c = least ? memcmp(x.s.s, y.s.s, least) : 0;
-        c = c ? c : (x.s.n > y.s.n) - (x.s.n < y.s.n);
-    } else
+    if (!val_compare(j, x, y, &c))
         return no_operator(j, n, x, y);
     return val_of_bool(n->op == '<'    ? c < 0
                        : n->op == '>'  ? c > 0
                        : n->op == T_LE ? c <= 0
                                        : c >= 0);
+}
+
+val
+jinja_add(jinja *j, const node *n, val x, val y)
+{
+    return arithmetic(j, &(node){.line = n->line, .op = '+'}, x, y);
+}
+
+/* A text or list, again and again. */
+static val
+times(jinja *j, const node *n, val x, int64_t count)
+{
+    val out = val_new_list(j);
+    fg_text t = fg_text_new(j->a);
+
+    for (int64_t k = 0; k < count && jinja_step(j, n->line); k++) {
+        if (t.n > JINJA_BYTES)
+            return jinja_fail(j, n->line, "the text is too long");
+        if (x.kind == V_STR)
+            fg_put_str(&t, x.s);
+        for (size_t i = 0; x.kind == V_LIST && i < x.list->n && jinja_step(j, n->line);
+             i++)
+            val_push(j, out, x.list->v[i]);
+    }
+    if (x.kind == V_STR)
+        return val_of_str((fg_str){t.s, t.n});
+    out.list->tuple = x.list->tuple;
+    return out;
 }
 
 bool
@@ -203,6 +224,19 @@ binary(jinja *j, const node *n)
             return join_text(j, n, x, y);
         if (x.kind == V_LIST && y.kind == V_LIST)
             return join_lists(j, x, y);
+        return arithmetic(j, n, x, y);
+    case '*':
+        if ((x.kind == V_STR || x.kind == V_LIST) && y.kind == V_INT)
+            return times(j, n, x, y.i);
+        if ((y.kind == V_STR || y.kind == V_LIST) && x.kind == V_INT)
+            return times(j, n, y, x.i);
+        return arithmetic(j, n, x, y);
+    case '%':
+        if (x.kind == V_STR) {
+            bool several = y.kind == V_LIST && y.list->tuple;
+            return jinja_format(j, n, x.s, several ? y.list->v : &y,
+                                several ? y.list->n : 1);
+        }
         return arithmetic(j, n, x, y);
     default:
         return arithmetic(j, n, x, y);

@@ -208,26 +208,52 @@ string(jinja *j)
     j->word = (fg_str){t.s, t.n};
 }
 
+/* Digits of a base to text, from `n` on; underscores part them. */
+static size_t
+digits(const jinja *j, size_t n, const char *set, char *text, size_t room)
+{
+    size_t used = strlen(text);
+
+    for (char c; (c = peek(j, n)) && (c == '_' || strchr(set, c)); n++)
+        if (c != '_' && used + 1 < room)
+            text[used++] = c;
+    text[used] = '\0';
+    return n;
+}
+
 static void
 number(jinja *j)
 {
-    size_t n = 0;
-    char text[64];
+    static const char decimal[] = "0123456789";
+    char text[80] = "", kind = peek(j, 1) ? (char)(peek(j, 1) | 0x20) : '\0';
+    int base = peek(j, 0) != '0' ? 10
+               : kind == 'x'     ? 16
+               : kind == 'o'     ? 8
+               : kind == 'b'     ? 2
+                                 : 10;
+    size_t n = 0, half = sizeof text / 2;
     bool whole = true;
 
-    while (digit(peek(j, n)) || (peek(j, n) == '.' && digit(peek(j, n + 1))) ||
-           peek(j, n) == '_') {
-        whole = whole && peek(j, n) != '.';
-        if (n < sizeof text - 1)
-            text[n] = peek(j, n);
-        n++;
+    if (base != 10)
+        n = digits(j, 2, base == 16 ? "0123456789abcdefABCDEF" : "01234567", text, half);
+    else
+        n = digits(j, 0, decimal, text, half);
+    if (base == 10 && peek(j, n) == '.' && digit(peek(j, n + 1))) {
+        whole = false;
+        strcat(text, ".");
+        n = digits(j, n + 1, decimal, text, half + 20);
     }
-    text[n < sizeof text - 1 ? n : sizeof text - 1] = '\0';
+    size_t sign = peek(j, n + 1) == '-' || peek(j, n + 1) == '+';
+    if (base == 10 && (peek(j, n) | 0x20) == 'e' && digit(peek(j, n + 1 + sign))) {
+        whole = false;
+        strcat(text, peek(j, n + 1) == '-' ? "e-" : "e");
+        n = digits(j, n + 1 + sign, decimal, text, sizeof text);
+    }
     skip(j, n);
     j->token = whole ? T_INT : T_FLOAT;
     j->number.kind = whole ? V_INT : V_FLOAT;
     if (whole)
-        j->number.i = strtoll(text, NULL, 10);
+        j->number.i = strtoll(text, NULL, base);
     else
         j->number.f = strtod(text, NULL);
 }

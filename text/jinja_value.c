@@ -133,6 +133,41 @@ val_same(jinja *j, val x, val y)
     return same(j, x, y, 0);
 }
 
+static bool
+compare(jinja *j, val x, val y, int depth, int *order)
+{
+    double f, g;
+
+    *order = 0;
+    if (val_number(x, &f) && val_number(y, &g)) {
+        *order = (f > g) - (f < g);
+        return true;
+    }
+    if (x.kind == V_STR && y.kind == V_STR) {
+        size_t least = x.s.n < y.s.n ? x.s.n : y.s.n;
+        *order = least ? memcmp(x.s.s, y.s.s, least) : 0;
+        if (!*order)
+            *order = (x.s.n > y.s.n) - (x.s.n < y.s.n);
+        return true;
+    }
+    if (x.kind != V_LIST || y.kind != V_LIST || depth > JINJA_DEPTH)
+        return false;
+    for (size_t i = 0; i < x.list->n && i < y.list->n; i++) {
+        if (!jinja_step(j, j->line))
+            return false;
+        if (!same(j, x.list->v[i], y.list->v[i], depth + 1))
+            return compare(j, x.list->v[i], y.list->v[i], depth + 1, order);
+    }
+    *order = (x.list->n > y.list->n) - (x.list->n < y.list->n);
+    return true;
+}
+
+bool
+val_compare(jinja *j, val x, val y, int *order)
+{
+    return compare(j, x, y, 0, order);
+}
+
 const char *
 val_type(val v)
 {

@@ -87,6 +87,13 @@ test_wrong(void)
     refuse("{% set x = [1] %}{% set x.y = 2 %}", "cannot be set");
     refuse("{% for a, b in [1] %}{% endfor %}", "2 names");
     refuse("{{ 1 ? 2 }}", "unexpected character");
+    refuse("{{ [1, 'a'] | sort }}", "no order");
+    refuse("{{ 'a' is gt 1 }}", "text and an integer have no order");
+    refuse("{{ '%d' % 'x' }}{{ '%s %s' % 'x' }}", "a format does not fit");
+    refuse("{{ '%' % 1 }}", "a format does not fit");
+    refuse("{{ 'abc'.index('x') }}", "no such part");
+    refuse("{{ 'abc'.rsplit('') }}", "a separator");
+    refuse("{{ {} | abs }}", "a dict has no amount");
 }
 
 static void
@@ -102,6 +109,11 @@ test_endless(void)
         "{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = [n.s, n.s] %}"
         "{% endfor %}{{ n.s == n.s }}{{ n.s }}",
         "too");
+    refuse("{{ 'aaaaaaaa' * 10000000000 }}", "too");
+    refuse("{{ '' * 10000000000 }}", "too many steps");
+    refuse("{{ [1] * 10000000000 }}", "too many steps");
+    refuse("{{ range(100000) | unique | list }}", "too many steps");
+    refuse("{{ ('%1000d' * 100000) | format(1) }}", "a format does not fit");
     refuse_repeated("{{ ", "(", 100000, "too deep");
     refuse_repeated("{{ ", "not ", 100000, "too deep");
     refuse_repeated("{{ ", "-", 100000, "too deep");

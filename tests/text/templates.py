@@ -50,7 +50,7 @@ def main():
         name = os.path.basename(path)
         with open(path, encoding="utf-8") as f:
             template = ENV.from_string(f.read())
-        for k, talk in enumerate(TALKS[:1] if name == "language.jinja" else TALKS):
+        for k, talk in enumerate(TALKS[:1] if name in ("language.jinja", "filters.jinja") else TALKS):
             for more in ({"add_generation_prompt": True}, {"add_generation_prompt": False, "enable_thinking": False,
                                                            "tools": [TOOL], "date": "2 June"}):
                 given = dict(more, messages=talk, bos_token="<s>", eos_token="</s>")
