@@ -10,6 +10,7 @@
  * own.
  */
 #include "codegen/cpu/product.h"
+#include "codegen/cpu/matmul_int.h"
 #include "codegen/cpu/quant.h"
 
 enum {
@@ -43,6 +44,7 @@ typedef struct matmul {
     int lanes;   /* of a run of B */
     bool traced; /* `source` says where the elements of B come from */
     fg_strided source;
+    fg_int *bytes;   /* both are bytes, met as such by many rows; NULL: anything else */
     fg_quant *quant; /* B is packed weights; NULL: anything else */
     int64_t round;   /* elements of A under one scale; 0: A is not rounded */
 } matmul;
@@ -246,8 +248,9 @@ static fg_v
 rows_of_a(fg_product *p, fg_v row, fg_v n)
 {
     matmul *q = p->user;
-    return q->quant && q->quant->tiles ? fg_quant_rows(q->quant, row, n)
-                                       : rows_as_sums(p, row, n);
+    return q->bytes                      ? fg_int_rows(q->bytes, row, n)
+           : q->quant && q->quant->tiles ? fg_quant_rows(q->quant, row, n)
+                                         : rows_as_sums(p, row, n);
 }
 
 static void
@@ -560,6 +563,13 @@ multiply_packed(fg_product *p, fg_panel *to, fg_v col, fg_v n)
     fg_quant_multiply(q->quant, to, p->done.row, col, n);
 }
 
+static void
+multiply_int(fg_product *p, fg_panel *to, fg_v col, fg_v n)
+{
+    matmul *q = p->user;
+    fg_int_multiply(q->bytes, to, col, n);
+}
+
 static fg_quant *
 packed_weights(const matmul *q, const fg_inst *i)
 {
@@ -583,6 +593,10 @@ right_setup(matmul *q)
     b_setup(q, q->anchor->op == FG_OP_matmul && FG_GET(q->anchor, matmul, trans_b).i);
     if (!q->b.direct && !q->block)
         q->block = fg_em_scratch(p->e, fg_ec(p->e->m->ex, BLOCK * p->tile.size));
+    if (q->bytes) {
+        p->tile = fg_int_take(q->bytes);
+        p->multiply = multiply_int;
+    }
     p->pack = pack;
     p->b = q->b.direct && !q->b.across ? panel_of_b : NULL;
     return true;
@@ -619,13 +633,15 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
     const fg_inst *other = find_twin(q);
     fg_quant *second = other ? packed_weights(q, other) : NULL;
     q->quant = packed_weights(q, anchor);
+    if (anchor->op == FG_OP_matmul_int && q->flat)
+        q->bytes = fg_int_of(e, anchor, p->rows);
     if (other && q->quant && q->quant->tiles != (second && second->tiles))
         q->quant->tiles = false;
     if (second && !(q->quant && q->quant->tiles))
         second->tiles = false;
     if (!right_setup(q))
         return false;
-    if (!p->multiply || !q->quant->form.round)
+    if (!q->quant || !q->quant->tiles || !q->quant->form.round)
         a_setup(q, ta);
     if (other) {
         matmul *twin = fg_dup(e->a, q, sizeof *q);

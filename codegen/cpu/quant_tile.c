@@ -118,21 +118,55 @@ tile_body(fg_ll *g, const fg_tile *t, int n)
                      at_bytes(g, next, ll_param(g, LDNEXT))});
 }
 
-fg_v
-fg_q_tile_kernel(fg_ll *g, void *maker, const fg_tile *t, int n)
+/* One run, whose sums are the result. */
+static void
+exact_body(fg_ll *g, const fg_tile *t, int n)
+{
+    fg_t lanes = ll_vec(g->i32, t->W);
+    fg_v row[8], acc[LL_MAXPHI], p[2] = {ll_param(g, A), ll_param(g, B)};
+    for (int i = 1; i < n; i++)
+        row[i] = ll_mul(g, ll_param(g, LDA), ll_i(g, i));
+    for (int i = 0; i < n * t->NV; i++)
+        acc[i] = i < t->NV
+                     ? ll_load_aligned(g, lanes,
+                                       ll_atc(g, ll_param(g, START), g->i32, i * t->W),
+                                       t->W * 4)
+                     : acc[i - t->NV];
+    run_sums(g, t, n, row, p, acc);
+    for (int i = 0; i < n * t->NV; i++)
+        ll_store_aligned(g, acc[i], ll_atc(g, ll_param(g, C), g->i32, i * t->W),
+                         t->W * 4);
+}
+
+static fg_v
+bytes_kernel(fg_ll *g, const fg_tile *t, int n, const char *what,
+             void (*body)(fg_ll *, const fg_tile *, int))
 {
     fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr, g->ptr, g->ptr,
                         g->i64, g->ptr, g->i64, g->ptr, g->ptr, g->i64};
     char name[40];
     ll_place back;
     fg_v fn;
-    (void)maker;
-    snprintf(name, sizeof name, "tile%dx%d_bytes", n, t->NR);
+    snprintf(name, sizeof name, "tile%dx%d_%s", n, t->NR, what);
     if (fg_helper_begin(g, name, t, NARG, param, &back, &fn)) {
-        tile_body(g, t, n);
+        body(g, t, n);
         fg_helper_end(g, back);
     }
     return fn;
+}
+
+fg_v
+fg_q_tile_kernel(fg_ll *g, void *maker, const fg_tile *t, int n)
+{
+    (void)maker;
+    return bytes_kernel(g, t, n, "bytes", tile_body);
+}
+
+fg_v
+fg_q_exact_kernel(fg_ll *g, void *maker, const fg_tile *t, int n)
+{
+    (void)maker;
+    return bytes_kernel(g, t, n, "exact", exact_body);
 }
 
 /* ---- panels --------------------------------------------------------------------- */
