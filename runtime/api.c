@@ -328,6 +328,8 @@ forge_run_free(forge_run *r)
         fg_memory_free(r->cx, &r->own[t]);
     fg_memory_free(r->cx, &r->arena);
     fg_memory_free(r->cx, &r->scratch);
+    if (r->record)
+        r->cx->release(r->cx->user, r->record);
     r->cx->release(r->cx->user, r);
 }
 

@@ -114,6 +114,7 @@ struct forge_run {
     struct fg_async *async; /* runs in the background; NULL: there was none yet */
     fg_stephook *hook;
     void *hook_user;
+    char *record; /* file that the next execute is written to; NULL: none */
     forge_watch *watch; /* the host's, called by a hook of ours */
     void *watch_user;
 };
@@ -160,6 +161,10 @@ void fg_state_stretch(forge_run *r);
 forge_status fg_state_place(forge_run *r);
 /* The run is over: what it made is what the next one begins with. */
 void fg_state_advance(forge_run *r);
+/* record.c: executes, into the file at r->record. */
+forge_status fg_record_run(forge_run *r);
+/* Of what a kernel that just ran has read and written; constants and states apart. */
+uint64_t fg_step_digest(const forge_run *r, uint32_t step);
 /* run.c: too little work to share out: a shared kernel costs about as much as this. */
 int fg_step_small(const forge_run *r, const fg_step *s);
 const char *fg_dtype_text(int dtype);

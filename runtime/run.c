@@ -403,6 +403,8 @@ forge_execute(forge_run *r)
     const fg_program *p = r->p;
     forge_status e = FORGE_OK;
 
+    if (r->record)
+        return fg_record_run(r);
     r->ran = 0;
     if (!r->threads)
         e = forge_run_threads(r, 0);

@@ -138,6 +138,28 @@ def results(c, model, data, folder):
     c.expect(json.loads(c.run(0, "devices", "--json"))["devices"][0]["gflops"] > 0, "devices measures a peak")
 
 
+def replay(c, model, data, folder):
+    """A run in a file comes out the same; what is changed in it is found; what is no record is refused."""
+    path, other = os.path.join(folder, "run.record"), os.path.join(folder, "other.record")
+    c.run(0, "run", model, "--test-data=" + data, "--record=" + path)
+    again = c.run(0, "run", model, "--replay=" + path, "--threads=2")
+    c.expect("kernels: the same" in again and "last_hidden_state: the same" in again, "a run again, kernel by kernel")
+    with open(path, "rb") as f:
+        whole = f.read()
+    at = whole.index(b"\nstep ", whole.index(b"\nstep ") + 1) + 6
+    for changed, said in ((whole[:at] + (b"1" if whole[at:at + 1] == b"0" else b"0") + whole[at + 1:], "kernel 2 of "),
+                          (whole[:-20] + bytes([whole[-20] ^ 1]) + whole[-19:], "recorded was ")):
+        with open(other, "wb") as f:
+            f.write(changed)
+        c.expect(said in c.run(3, "run", model, "--replay=" + other, message="not the same"), f"says {said!r}")
+    for cut in (0, 14, 200, at, len(whole) // 2, len(whole) - 3):
+        with open(other, "wb") as f:
+            f.write(whole[:cut])
+        c.run(1, "run", model, "--replay=" + other, message="not a record of a run, or damaged")
+    c.run(1, "run", model, "--replay=" + os.path.join(folder, "none"), message="No such file")
+    c.run(1, "run", model, "--test-data=" + data, "--record=" + os.path.join(folder, "none", "x"), message="No such file")
+
+
 def decode(c, model):
     line = json.loads(c.run(0, "bench", model, "--task=decode", "--past=5", "--json", "--iterations=40", "--warmup=0"))
     c.expect(len(line["lat_ms"]) == 40, "decode goes past the reset of its cache")
@@ -171,6 +193,7 @@ def main():
         usage(c, model)
         faults(c, model, data, folder)
         results(c, model, data, folder)
+        replay(c, model, data, folder)
         diff(c, model, data, folder)
         texts(c, model, data, folder)
         views(c, model)

@@ -9,6 +9,7 @@
 #include "runtime/rt.h"
 #include "tools/compare.h"
 #include "tools/progress.h"
+#include "tools/replay.h"
 #include "tools/tool.h"
 
 typedef struct run {
@@ -17,6 +18,9 @@ typedef struct run {
     tool_list out; /* --output NAME=@file.npy */
     tool_tolerance tol;
     int json;
+    const char *record, *replay;
+    replay *again;
+    forge_ctx *fcx;
     fg_ctx *cx;
     fg_arena *a;
     forge_model *m;
@@ -227,6 +231,25 @@ print_json(const run *x)
 }
 
 static void
+read_replay(void *arg)
+{
+    run *x = arg;
+
+    x->again = replay_open(x->cx, x->a, x->replay, x->fcx, x->r);
+}
+
+static bool
+reopen(run *x, forge_ctx *cx)
+{
+    x->fcx = cx;
+    bool memory = fg_protect(x->cx, read_replay, x) != FG_RAISE_NONE;
+    if (!x->again)
+        x->code = tool_fail_file(TOOL_FAILED, x->replay, "%s",
+                                 memory ? "out of memory" : fg_first_error(x->cx));
+    return x->again;
+}
+
+static void
 run_model(run *x, forge_ctx *cx)
 {
     if ((x->code = tool_compile(cx, &x->c, &x->m)))
@@ -239,13 +262,23 @@ run_model(run *x, forge_ctx *cx)
         x->code = tool_fail_file(TOOL_FAILED, x->c.model, "%s", forge_message(cx));
         return;
     }
-    if ((x->code = tool_bind(x->cx, x->a, x->c.model, &x->in, cx, x->m, x->r)))
+    if (x->replay
+            ? !reopen(x, cx)
+            : (x->code = tool_bind(x->cx, x->a, x->c.model, &x->in, cx, x->m, x->r)) != 0)
         return;
+    if (x->record && forge_run_record(x->r, x->record)) {
+        x->code = tool_fail(TOOL_USAGE, "--record: %s", forge_message(cx));
+        return;
+    }
     tool_progress_begin("running", x->c.model);
     forge_status s = forge_execute(x->r);
     tool_progress_end();
     if (s) {
         x->code = tool_fail_file(TOOL_FAILED, x->c.model, "%s", forge_message(cx));
+        return;
+    }
+    if (x->again) {
+        x->code = replay_compare(x->again, x->m);
         return;
     }
     x->list = cJSON_CreateArray();
@@ -273,6 +306,10 @@ cmd_run(int argc, char **argv)
         {"--rtol", TOOL_DOUBLE, &x.tol.rtol, "R", "default by type: f32 1e-4 and 1e-3"},
         {"--random", TOOL_INT, &x.in.random, "SEED", "random data for inputs not given"},
         {"--json", TOOL_FLAG, &x.json, "", "outputs as JSON"},
+        {"--record", TOOL_TEXT, &x.record, "FILE",
+         "inputs, what each kernel made of them, and outputs to a file"},
+        {"--replay", TOOL_TEXT, &x.replay, "FILE",
+         "the run in such a file again; tells the first kernel that differs"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&x.c);
