@@ -114,7 +114,7 @@ struct forge_run {
     struct fg_async *async; /* runs in the background; NULL: there was none yet */
     fg_stephook *hook;
     void *hook_user;
-    char *record; /* file that the next execute is written to; NULL: none */
+    char *record;       /* file that the next execute is written to; NULL: none */
     forge_watch *watch; /* the host's, called by a hook of ours */
     void *watch_user;
 };
