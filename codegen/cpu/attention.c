@@ -316,17 +316,33 @@ setup(fg_att *a, fg_em *e, fg_inst *anchor)
         .e = e, .tile = a->t, .acc = FG_f32, .out = anchor->out[0], .user = a, .n = a->E};
 }
 
-/* Two products; of the keys that come after the last query's, causal attention sees
- * half. */
+/* n + n - 1 + .. , `terms` of them, twice */
+static fg_expr
+twice_sum_down(fg_exprs *t, fg_expr n, fg_expr terms)
+{
+    fg_expr two = fg_ec(t, 2), less = fg_esub(t, terms, fg_ec(t, 1));
+    return fg_esub(t, fg_emul(t, two, fg_emul(t, n, terms)), fg_emul(t, terms, less));
+}
+
+/* Two products, of the pairs that the limits leave: to the right of the last query's key
+ * the first query misses the most, to the left the last one does. */
 static fg_expr
 flops(fg_att *a)
 {
     fg_exprs *t = a->e->m->ex;
-    fg_expr keys = fg_emul(t, a->T, fg_ec(t, 2)),
-            queries = fg_emul(t, a->B, fg_emul(t, a->H, a->S));
-    if (a->right == 0)
-        keys = fg_eadd(t, fg_esub(t, keys, a->S), fg_ec(t, 1));
-    return fg_emul(t, fg_emul(t, queries, keys), fg_eadd(t, a->D, a->E));
+    fg_expr none = fg_ec(t, 0), one = fg_ec(t, 1);
+    fg_expr pairs = fg_emul(t, fg_emul(t, a->S, a->T), fg_ec(t, 2));
+    if (a->right >= 0) {
+        fg_expr most = fg_esub(t, fg_esub(t, a->S, one), fg_ec(t, a->right));
+        most = fg_emax(t, most, none);
+        pairs = fg_esub(t, pairs, twice_sum_down(t, most, most));
+    }
+    if (a->left >= 0) {
+        fg_expr most = fg_esub(t, fg_esub(t, a->T, one), fg_ec(t, a->left));
+        most = fg_emax(t, most, none);
+        pairs = fg_esub(t, pairs, twice_sum_down(t, most, fg_emin(t, most, a->S)));
+    }
+    return fg_emul(t, fg_emul(t, fg_emul(t, a->B, a->H), pairs), fg_eadd(t, a->D, a->E));
 }
 
 bool
