@@ -186,6 +186,7 @@ fg_report_tree(fg_compiled *c)
     cJSON_AddStringToObject(top, "target",
                             fg_format(c->a, "cpu:%s", fg_cpu_name(c->code)));
     number(top, "ms_total", total);
+    number(top, "ms_report", c->report.own_ms); /* of that, for collecting this */
     if (c->report.knobs)
         cJSON_AddStringToObject(top, "knobs", c->report.knobs);
     add_passes(top, &c->report);

@@ -16,6 +16,7 @@ typedef enum { FG_FAILED, FG_SAME, FG_CHANGED } fg_progress;
 
 typedef struct fg_miss { /* why something did not fuse */
     struct fg_miss *next;
+    uint64_t hash;
     const char *pass, *node, *reason;
 } fg_miss;
 
@@ -75,6 +76,7 @@ typedef struct fg_report {
     double attention_gain, attention_gain_left; /* us: of what is fused, of what is not */
     double cost, fgr, cost_alpha0, cost_alpha1;
     double begin_ms; /* clock when the compilation began */
+    double own_ms;   /* that collecting this took */
     fg_phase phase[16];
     int nphase;
     const char *passes; /* those that ran, as text that runs them again */
