@@ -27,9 +27,11 @@ parse_number(const char **s, int64_t *v)
 static bool
 bad_dims(fg_arena *a, const char *text)
 {
-    return fg_error(
-        fg_arena_ctx(a),
-        "dims \"%.200s\": expected NAME=SIZE or NAME=MIN..MAX, comma separated", text);
+    return fg_error(fg_arena_ctx(a),
+                    "dims \"%.200s\": expected NAME=SIZE, NAME=MIN..MAX or "
+                    "NAME=MIN..USUAL..MAX, comma "
+                    "separated",
+                    text);
 }
 
 bool
@@ -37,7 +39,7 @@ fg_parse_dims(fg_arena *a, const char *text, fg_import_options *o)
 {
     size_t n = 1;
     const char **name;
-    int64_t *value, *lo, *hi;
+    int64_t *value, *lo, *hi, *usual;
 
     if (!text || !*text)
         return true;
@@ -47,6 +49,7 @@ fg_parse_dims(fg_arena *a, const char *text, fg_import_options *o)
     o->dim_value = value = FG_NEWN(a, int64_t, n);
     o->dim_lo = lo = FG_NEWN(a, int64_t, n);
     o->dim_hi = hi = FG_NEWN(a, int64_t, n);
+    o->dim_usual = usual = FG_NEWN(a, int64_t, n);
     for (const char *s = text; *s; s += *s == ',') {
         size_t len = strcspn(s, "=,");
         int64_t v[3] = {0};
@@ -59,8 +62,10 @@ fg_parse_dims(fg_arena *a, const char *text, fg_import_options *o)
             if (k == 3 || !parse_number(&s, &v[k++]))
                 return bad_dims(a, text);
         } while (!strncmp(s, "..", 2) && (s += 2));
-        if ((*s && *s != ',') || (k > 1 && v[0] > v[k - 1]))
+        if ((*s && *s != ',') || (k > 1 && v[0] > v[k - 1]) ||
+            (k == 3 && (v[1] < v[0] || v[1] > v[2])))
             return bad_dims(a, text);
+        usual[o->ndim] = k == 3 ? v[1] : 0;
         value[o->ndim] = k == 1 ? v[0] : -1;
         lo[o->ndim] = v[0];
         hi[o->ndim++] = v[k - 1];

@@ -8,6 +8,7 @@ typedef struct fg_import_options {
     const char *const *dim_name; /* symbols to fix: --dim=batch=1 */
     const int64_t *dim_value;
     const int64_t *dim_lo, *dim_hi; /* or bounds; when dim_value[i] < 0 */
+    const int64_t *dim_usual;       /* and the usual size between them; 0: not said */
     int ndim;
     bool check_only; /* go on after an unsupported node, to list them all */
 } fg_import_options;

@@ -209,6 +209,7 @@ fg_import_dim_options(fg_import *im)
             info->lo = o->dim_lo[i];
         if (o->dim_hi[i] < info->hi)
             info->hi = o->dim_hi[i];
+        info->usual = o->dim_usual[i];
         if (info->lo > info->hi)
             return fg_error(im->cx, "dimension \"%s\" has empty bounds",
                             fg_show(im, o->dim_name[i]));

@@ -745,6 +745,7 @@ fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
         fg_syminfo *o = &t->sym[other], *w = &t->sym[who];
         o->lo = w->lo > o->lo ? w->lo : o->lo;
         o->hi = w->hi < o->hi ? w->hi : o->hi;
+        o->usual = o->usual ? o->usual : w->usual;
     }
     t->sym[who].is = value;
     t->generation++;

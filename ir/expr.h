@@ -29,6 +29,7 @@ typedef struct fg_syminfo {
     const char *name; /* interned; unique in the table */
     fg_symkind kind;
     int64_t lo, hi; /* inclusive bounds; hi = INT64_MAX when open */
+    int64_t usual;  /* what plans and costs are made for; 0: not said */
     fg_expr is;     /* after unification: what it equals; FG_E_BAD while free */
 } fg_syminfo;
 

@@ -231,7 +231,7 @@ bound(fg_parser *p, int64_t *v)
 static bool
 symbol_line(fg_parser *p)
 {
-    int64_t lo = INT64_MIN, hi = INT64_MAX;
+    int64_t lo = INT64_MIN, hi = INT64_MAX, usual = 0;
     fg_lex_blank(p);
     const char *at = p->s;
     const char *s = fg_parse_symbol(p->m->ex, &p->s);
@@ -247,13 +247,20 @@ symbol_line(fg_parser *p)
     if (!bound(p, &lo) || !fg_lex_expect(p, '.') || !fg_lex_expect(p, '.') ||
         !bound(p, &hi))
         return false;
-    if (lo > hi)
+    if (fg_lex_take(p, '.')) { /* the usual size stood between the bounds */
+        usual = hi;
+        hi = INT64_MAX;
+        if (!fg_lex_expect(p, '.') || !bound(p, &hi))
+            return false;
+    }
+    if (lo > hi || (usual && (usual < lo || usual > hi)))
         return fg_lex_fail(p, at, "no value between the bounds");
     fg_expr is = FG_E_BAD;
     if (fg_lex_word(p, "is") && !fg_lex_expr(p, &is))
         return false;
     fg_sym made = fg_sym_new(p->m->ex, s, kind, lo, hi);
     fg_sym_info(p->m->ex, made)->is = is;
+    fg_sym_info(p->m->ex, made)->usual = usual;
     return true;
 }
 

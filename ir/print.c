@@ -346,6 +346,8 @@ put_symbols(printer *p, const bool *kept)
             fg_puts(p->o, info->kind == FG_SYM_RUN ? " run in " : " in ");
             put_bound(p->o, info->lo, INT64_MIN);
             fg_puts(p->o, "..");
+            if (info->usual)
+                fg_putf(p->o, "%" PRId64 "..", info->usual);
             put_bound(p->o, info->hi, INT64_MAX);
             if (replaced) {
                 fg_puts(p->o, " is ");

@@ -97,7 +97,7 @@ fg_nominal_symbols(fg_module *m, fg_arena *a)
     }
     for (uint32_t s = 0; s < n; s++) {
         const fg_syminfo *i = fg_sym_info(m->ex, s);
-        v[s] = fg_bits_has(batch, s) ? 1 : 128;
+        v[s] = i->usual ? i->usual : fg_bits_has(batch, s) ? 1 : 128;
         v[s] = v[s] < i->lo ? i->lo : v[s] > i->hi ? i->hi : v[s];
     }
     return v;

@@ -102,7 +102,8 @@ typedef struct forge_options {
     const char *cpu;    /* NULL: this machine; or an LLVM CPU name          */
     const char *passes; /* pipeline text; NULL: the one for opt             */
     const char *skip;   /* passes never run, comma separated                */
-    const char *dims;   /* "batch=1,seq=1..128": fixed or bounded symbols   */
+    const char *dims;   /* "batch=1,seq=1..128..4096": fixed; or bounds, and the
+                           usual size between them that is planned for     */
     int opt;            /* 0 straight through, 1 default, 2..3 slow compile */
     int check;          /* 0 none, 1 verify each pass, 2 also honesty       */
     double alpha;       /* 0..1: attention fusion                           */

@@ -103,6 +103,9 @@ def faults(c, model, data, folder):
     c.run(1, "run", model, "--input=none=i64=1", message="none")
     c.run(1, "run", model, "--test-data=" + folder)
     c.run(1, "run", model, "--dim=sequence=3", "--test-data=" + data, message="dimension")
+    c.run(1, "run", model, "--dim=sequence=1..9..4", message="MIN..USUAL..MAX")
+    plans = [c.run(0, "dump", model, "--plan", f"--dim=sequence=1..{n}..64") for n in (2, 60)]
+    c.expect(plans[0] != plans[1], "the usual size is what is planned for")
     c.run(3, "run", model, "--atol=0", "--rtol=0", "--test-data=" + data, message="differ")
 
 
