@@ -239,7 +239,9 @@ do_import(void *arg)
     im.functions.a = im.dims.a = im.plain.a = im.opsets.a = j->tmp;
     j->m = im.m = fg_module_new(f->cx, j->a, f->base);
     im.m->checks = true;
+    fg_exprs_limit(im.m->ex, FG_DEPTH_OF_MODELS);
     j->ok = import_model(&im);
+    fg_exprs_limit(im.m->ex, FG_DEPTH);
     im.m->checks = false;
 }
 

@@ -19,12 +19,19 @@ fg_exprs_new(fg_arena *a)
 {
     fg_exprs *t = FG_NEW(a, fg_exprs);
     t->a = a;
+    t->depth = FG_DEPTH;
     FG_PUSH(a, t->poly, t->npoly, t->cappoly) = (poly){0}; /* FG_E_BAD */
     t->cap_hash = 256;
     t->hash = FG_NEWN(a, uint32_t, t->cap_hash);
     t->cap_ahash = 64;
     t->ahash = FG_NEWN(a, uint32_t, t->cap_ahash);
     return t;
+}
+
+void
+fg_exprs_limit(fg_exprs *t, int depth)
+{
+    t->depth = depth;
 }
 
 static uint64_t
@@ -238,7 +245,7 @@ static fg_expr
 from_atom(fg_exprs *t, fg_atom at)
 {
     if (at.kind != FG_ATOM_SYM &&
-        (t->poly[at.a].depth >= MAXDEPTH || t->poly[at.b].depth >= MAXDEPTH))
+        (t->poly[at.a].depth >= t->depth || t->poly[at.b].depth >= t->depth))
         return FG_E_BAD;
     uint32_t id = atom_intern(t, at);
     return intern(t, &(term){.coef = 1, .natom = 1, .atom = &id}, 1);
@@ -391,6 +398,28 @@ split_by(fg_exprs *t, fg_expr a, int64_t k, fg_expr *q, fg_expr *r)
     return true;
 }
 
+/* floor((floor(p/m) + rest) / k) = floor((p + m*rest) / (m*k)), FG_E_BAD when a is not so: one
+ * division for a whole stack of strided convolutions. */
+static fg_expr
+nested_div(fg_exprs *t, fg_expr a, int64_t k)
+{
+    fg_expr inner = FG_E_BAD;
+    int64_t m = 0, both;
+
+    for (int i = 0; i < t->poly[a].n; i++) {
+        const term *x = &t->poly[a].t[i];
+        if (x->natom != 1 || t->atom[x->atom[0]].kind != FG_ATOM_DIV)
+            continue;
+        if (inner || x->coef != 1 || !fg_e_const(t, t->atom[x->atom[0]].b, &m) || m < 1)
+            return FG_E_BAD;
+        inner = intern(t, &(term){.coef = 1, .natom = 1, .atom = x->atom}, 1);
+    }
+    if (!inner || __builtin_mul_overflow(m, k, &both))
+        return FG_E_BAD;
+    fg_expr p = t->atom[t->poly[inner].t[0].atom[0]].a;
+    return fg_ediv(t, add_scaled(t, p, fg_esub(t, a, inner), m), fg_ec(t, both));
+}
+
 fg_expr
 fg_ediv(fg_exprs *t, fg_expr a, fg_expr b)
 {
@@ -407,8 +436,10 @@ fg_ediv(fg_exprs *t, fg_expr a, fg_expr b)
     if (fg_e_const(t, b, &k) && k > 0 && split_by(t, a, k, &q, &r)) {
         if (fg_e_lo(t, r) >= 0 && fg_e_hi(t, r) < k)
             return q;
-        return fg_eadd(t, q,
-                       from_atom(t, (fg_atom){.kind = FG_ATOM_DIV, .a = r, .b = b}));
+        fg_expr one = nested_div(t, r, k);
+        if (!one)
+            one = from_atom(t, (fg_atom){.kind = FG_ATOM_DIV, .a = r, .b = b});
+        return fg_eadd(t, q, one);
     }
     if (fg_e_lo(t, a) >= 0 && fg_e_lo(t, fg_esub(t, b, a)) > 0)
         return fg_ec(t, 0);

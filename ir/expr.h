@@ -36,6 +36,11 @@ typedef struct fg_syminfo {
 typedef struct fg_exprs fg_exprs;
 
 fg_exprs *fg_exprs_new(fg_arena *a);
+/* How deep operations may nest that are no polynomial: beyond it, FG_E_BAD. A model's own sizes
+ * are held to less than the default, so that passes and code generators can compute
+ * with every size that a model has. */
+enum { FG_DEPTH_OF_MODELS = 8, FG_DEPTH = 16 };
+void fg_exprs_limit(fg_exprs *t, int depth);
 
 /* Symbols. fg_sym_new makes the name unique by a suffix when `name` is taken; name may
  * be NULL. fg_sym_find returns the symbol of that name or -1. */

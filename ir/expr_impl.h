@@ -6,9 +6,8 @@
 
 #include "ir/expr.h"
 
-/* Beyond any of these: FG_E_BAD. MAXDEPTH counts atoms within atoms; with it every walk
- * over an expression is bounded. */
-enum { MAXTERMS = 64, MAXDEGREE = 16, MAXDEPTH = 8 };
+/* Beyond any of these: FG_E_BAD. */
+enum { MAXTERMS = 64, MAXDEGREE = 16 };
 
 typedef struct term {
     int64_t coef;
@@ -27,6 +26,7 @@ typedef struct poly {
 
 struct fg_exprs {
     fg_arena *a;
+    int depth; /* of atoms within atoms, at most: it bounds every walk over an expression */
     poly *poly;
     uint32_t npoly;
     size_t cappoly;
