@@ -44,12 +44,13 @@ typedef struct fg_attwalk {
     fg_report *report;
     const fg_attuses *uses;
     fg_inst *softmax, *qk, *pv;
-    bool flip;         /* the product has keys in rows: its operands change places */
-    bool right;        /* the probabilities are the right side of their product */
-    fg_attplace qk_at; /* axes of the first product's result */
-    fg_attplace pv_at; /* of the probabilities at the second */
-    fg_attplace wide;  /* the scores with the most axes they had on the way */
-    double outer;      /* factor between the final scores and where the walk stands */
+    fg_reg probabilities; /* what pv reads of them */
+    bool flip;            /* the product has keys in rows: its operands change places */
+    bool right;           /* the probabilities are the right side of their product */
+    fg_attplace qk_at;    /* axes of the first product's result */
+    fg_attplace pv_at;    /* of the probabilities at the second */
+    fg_attplace wide;     /* the scores with the most axes they had on the way */
+    double outer;         /* factor between the final scores and where the walk stands */
     double softcap;
     double floor; /* scores below become this; -inf: none */
     bool guarded; /* rows of NaN become zero */
@@ -89,5 +90,7 @@ bool fg_att_respell(fg_module *m, fg_passctx *cx);
 /* Masks that go by position become limits, where nothing else changes; true: some did. */
 bool fg_att_limits(fg_module *m, fg_passctx *cx);
 fg_attuses fg_att_uses(fg_module *m, fg_arena *a);
+/* The next instruction of the block that reads r; NULL: none near. */
+fg_inst *fg_att_next_reader(const fg_inst *i, fg_reg r);
 
 #endif

@@ -676,6 +676,21 @@ reach_values(fg_attwalk *w, fg_inst *u, const stand *s)
 }
 
 /* Needs the way up: the axes of the scores, and the sink. */
+/* One softmax may weigh several values, as in differential attention: each product becomes
+ * an instruction of its own. */
+static bool
+read_by_products(const fg_attwalk *w, fg_reg r)
+{
+    uint32_t found = 0;
+    for (const fg_inst *i = w->uses->first[r]; i && found < readers(w, r);
+         i = fg_att_next_reader(i, r)) {
+        if (i->op != FG_OP_matmul || i->in[0] == i->in[1])
+            return false;
+        found++;
+    }
+    return found == readers(w, r);
+}
+
 bool
 fg_att_walk_down(fg_attwalk *w)
 {
@@ -686,12 +701,13 @@ fg_att_walk_down(fg_attwalk *w)
         if (readers(w, s.r) == 0)
             return fg_att_miss(w, "nobody reads the probabilities");
         w->step = fg_def(w->m, s.r);
-        if (readers(w, s.r) != 1 && !tested)
+        if (readers(w, s.r) != 1 && !tested && !read_by_products(w, s.r))
             return fg_att_miss(w, "the probabilities are also read elsewhere");
         if (u->block != w->softmax->block)
             return fg_att_miss(w, "the probabilities are read in another region");
         w->step = u;
         if (u->op == FG_OP_matmul) {
+            w->probabilities = s.r;
             if (!w->sink || w->sliced)
                 return reach_values(w, u, &s);
             return fg_att_miss(w, "the sink has a value");

@@ -40,6 +40,19 @@ fg_att_uses(fg_module *m, fg_arena *a)
     return u;
 }
 
+/* Within reach: a file must not make the search long. */
+fg_inst *
+fg_att_next_reader(const fg_inst *i, fg_reg r)
+{
+    enum { REACH = 4096 };
+    int n = 0;
+    for (fg_inst *u = i->next; u && n < REACH; u = u->next, n++)
+        for (int k = 0; k < u->nin; k++)
+            if (u->in[k] == r)
+                return u;
+    return NULL;
+}
+
 static int
 count_fused(const fg_block *b)
 {
@@ -115,9 +128,24 @@ try_fuse(fg_attwalk *w, budget *g)
     return true;
 }
 
+/* The product is gone; another one that reads the same probabilities is next. */
+static bool
+fuse_next(fg_attwalk *w, fg_attuses *u)
+{
+    fg_reg p = w->probabilities;
+    fg_inst *pv = w->pv;
+    u->first[p] = fg_att_next_reader(pv, p);
+    fg_inst_remove(pv); /* lies behind the softmax; the rest is dce's */
+    if (--u->count[p] == 0 || !u->first[p])
+        return false;
+    *w = (fg_attwalk){
+        .m = w->m, .report = w->report, .softmax = w->softmax, .uses = w->uses};
+    return fg_att_walk_up(w) && fg_att_walk_down(w) && fg_att_emit(w);
+}
+
 /* Fuses what it can in b and below; how many it did, and *missed. */
 static int
-fuse_block(fg_block *b, const fg_attuses *u, fg_passctx *cx, budget *g, int *missed)
+fuse_block(fg_block *b, fg_attuses *u, fg_passctx *cx, budget *g, int *missed)
 {
     fg_module *m = b->m;
     int fused = 0;
@@ -128,9 +156,10 @@ fuse_block(fg_block *b, const fg_attuses *u, fg_passctx *cx, budget *g, int *mis
             continue;
         fg_attwalk w = {.m = m, .report = cx->report, .softmax = i, .uses = u};
         if (try_fuse(&w, g)) {
-            fg_report_fusion(cx->report, "attention");
-            fg_inst_remove(w.pv); /* lies behind i; the rest is dce's */
-            fused++;
+            do {
+                fg_report_fusion(cx->report, "attention");
+                fused++;
+            } while (fuse_next(&w, u));
         } else {
             const char *step =
                 w.step == i ? NULL : fg_strdup(cx->scratch, fg_inst_where(m, w.step));

@@ -179,6 +179,8 @@ for op in ("Sub", "Add"):
          f"p3 = Mul(lambda, p2)\np = {op}(p1, p3)\ny = MatMul(p, v)\n", fused=2)
 case("F two results", QKV + ", float[B,4,S,8] r, float lambda", QK + "p1 = Softmax <axis = -1> (s)\ny1 = MatMul(p1, v)\ns2 = MatMul(r, kt)\n"
      "p2 = Softmax <axis = -1> (s2)\ny2 = MatMul(p2, v)\ny3 = Mul(y2, lambda)\ny = Sub(y1, y3)\n", fused=2)
+case("F two values", QKV + ", float[B,4,T,8] u, float lambda", QK + "p = Softmax <axis = -1> (s)\ny1 = MatMul(p, v)\ny2 = MatMul(p, u)\n"
+     "y3 = Mul(y2, lambda)\ny = Sub(y1, y3)\n", fused=2)
 case("F scaled per query", QKV + ", float[B,1,S,1] alpha", QK + "p0 = Softmax <axis = -1> (s)\np = Mul(p0, alpha)\ny = MatMul(p, v)\n")
 case("F scaled probabilities", QKV, QK + const("c", 1.25) + "p0 = Softmax <axis = -1> (s)\np = Mul(p0, c)\ny = MatMul(p, v)\n")
 case("H agents", "float[B,4,S,8] q, float[B,4,3,8] a, float[B,4,T,8] k, float[B,4,T,8] v", "at = Transpose <perm = [0,1,3,2]> (a)\n"
@@ -231,6 +233,8 @@ case("near: mask after the softmax", QKV + ", float[B,1,S,T] mask", NEAR + "p0 =
 case("near: added after the softmax", QKV + ", float[B,1,S,T] mask", NEAR + "p0 = Softmax <axis = -1> (t)\np = Add(p0, mask)\ny = MatMul(p, v)\n", 0,
      reason="add between the softmax and the product")
 case("near: probabilities are an output", QKV, PLAIN, 0, output="float[B,4,S,T] p, float[B,4,S,8] y", reason="also read elsewhere")
+case("near: probabilities weigh and are summed", QKV, QK + "p = Softmax <axis = -1> (s)\ny1 = MatMul(p, v)\n" +
+     "m = ReduceMax <axes = [-1]> (p)\ny = Add(y1, m)\n", 0, reason="also read elsewhere")
 case("near: scores are an output", QKV, PLAIN, 0, output="float[B,4,S,T] s, float[B,4,S,8] y", reason="also read elsewhere")
 case("near: where with a small fill", QKV + ", bool[B,1,S,T] keep", QK + const("f", -2.0) + "t = Where(keep, s, f)\n" + SM.format("t"), 0, reason="fills with -2")
 case("near: where chooses a tensor", QKV + ", bool[B,1,S,T] keep, float[S,T] f", QK + "t = Where(keep, s, f)\n" + SM.format("t"), 0, reason="neither a number")
