@@ -109,7 +109,7 @@ def killed(p):
         out = p.at(name)
         begin = time.time()
         p.compile("bert-ts17", name, "--emit=" + kind)
-        span, want, left = time.time() - begin, open(out, "rb").read(), 0
+        span, want = time.time() - begin, open(out, "rb").read()
         clean = sorted(os.listdir(p.root))
         for _ in range(12):
             os.unlink(out)
@@ -118,10 +118,18 @@ def killed(p):
             os.killpg(run.pid, signal.SIGKILL)
             run.wait()
             assert not os.path.exists(out) or open(out, "rb").read() == want, "half a file"
-            left += bool(set(os.listdir(p.root)) - set(clean))
             p.compile("bert-ts17", name, "--emit=" + kind)
             assert open(out, "rb").read() == want and sorted(os.listdir(p.root)) == clean, "something is left behind"
-    assert left, "nothing was killed in between"
+        gone = subprocess.Popen(["true"])
+        gone.wait()
+        theirs = [p.at(f"{name}.{gone.pid}{end}") for end in (".forge", ".o", ".so", ".forge.12.3.tmp")]
+        ours = [p.at(f"{name}.{os.getpid()}.o"), p.at(f"{name}.x.o"), p.at(f"{name}.{gone.pid}.txt")]
+        for path in theirs + ours:
+            open(path, "w").close()
+        p.compile("bert-ts17", name, "--emit=" + kind)
+        assert [os.path.exists(path) for path in theirs + ours] == [False] * len(theirs) + [True] * len(ours), "what a killed run left"
+        for path in ours:
+            os.unlink(path)
 
 
 def main():

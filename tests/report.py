@@ -227,8 +227,13 @@ def product_flops(i, types, sizes):
 def attention_flops(i, types, sizes):
     q, k, v = (sizes.dims(types[r][1]) for r in i.operands[:3])
     batch, heads, queries, keys, wide, out = q[0], q[1], q[2], k[2], q[3], v[3]
-    seen = 2 * keys - queries + 1 if i.attributes.get("right") == "0" else 2 * keys
-    return batch * heads * queries * seen * (wide + out)
+    left = int(i.attributes.get("left", -1))
+    right = 0 if i.attributes.get("causal") == "1" else int(i.attributes.get("right", -1))
+    pairs = 0
+    for at in range(keys - queries, keys):  # the last query stands at the last key
+        end = keys if right < 0 else min(keys, at + right + 1)
+        pairs += max(0, end - (0 if left < 0 else max(0, at - left)))
+    return 2 * batch * heads * pairs * (wide + out)
 
 
 def kernels(c, report, texts, plan):
