@@ -408,6 +408,39 @@ scatter_nd(cc *c, const fg_inst *i, const char *target)
     return true;
 }
 
+/* ---- rounding ------------------------------------------------------------------------------- */
+
+/* Both results of a run at once: its steps need its largest magnitude first. */
+static bool
+quantize_rows(cc *c, const fg_inst *i, const char *const *target)
+{
+    const fg_type *x = fg_rt(c->m, i->in[0]), *steps = fg_rt(c->m, i->out[1]);
+    int last = x->rank - 1;
+    long long run = (long long)FG_GET(i, quantize_rows, run).i;
+    cc_index at;
+    int open = cc_for_all(c, steps, 0, at);
+    const char *n = cc_expr(c, x->dim[last]);
+
+    cc_line(c, "const int64_t lo = %s * %lld, hi = %s - lo < %lld ? %s : lo + %lld;",
+            at[last], run, n, run, n, run);
+    cc_line(c, "float most = 0;");
+    const char *block = at[last];
+    at[last] = "r";
+    cc_open(c, "for (int64_t r = lo; r < hi; r++)");
+    cc_line(c, "most = fmaxf(most, fabsf(%s));", cc_value(c, i->in[0], at));
+    cc_close(c);
+    cc_line(c, "const float scale = most > 0 ? 127 / most : 0;");
+    cc_open(c, "for (int64_t r = lo; r < hi; r++)");
+    cc_line(c, "const float v = nearbyintf(%s * scale);", cc_value(c, i->in[0], at));
+    cc_store(c, target[0], fg_rt(c->m, i->out[0]), at,
+             "(uint8_t)(v == v ? v + 128 : 128)");
+    cc_close(c);
+    at[last] = block;
+    cc_store(c, target[1], steps, at, "most / 127");
+    cc_close_all(c, open);
+    return true;
+}
+
 /* ---- which --------------------------------------------------------------------------------- */
 
 bool
@@ -426,6 +459,8 @@ cc_nest(cc *c, const fg_inst *i, const char *const *target)
         return matmul_panels(c, i, *target);
     case FG_OP_cumsum:
         return cumsum(c, i, *target);
+    case FG_OP_quantize_rows:
+        return quantize_rows(c, i, target);
     case FG_OP_concat:
         return concat(c, i, *target);
     case FG_OP_append:
