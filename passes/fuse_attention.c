@@ -114,9 +114,8 @@ within(const budget *b, double gain)
 /* ---- the pass ------------------------------------------------------------------------ */
 
 static bool
-try_fuse(fg_attwalk *w, budget *g)
+try_fuse(fg_attwalk *w, budget *g, double gain)
 {
-    double gain = gain_of_softmax(g, w->softmax);
     w->step = w->softmax;
     if (!within(g, gain))
         return fg_att_miss(
@@ -128,45 +127,50 @@ try_fuse(fg_attwalk *w, budget *g)
     return true;
 }
 
-/* The product is gone; another one that reads the same probabilities is next. */
+/* The product is fused and goes; false: no other one reads the same probabilities. */
 static bool
-fuse_next(fg_attwalk *w, fg_attuses *u)
+next_product(fg_attwalk *w, fg_attuses *u)
 {
     fg_reg p = w->probabilities;
-    fg_inst *pv = w->pv;
-    u->first[p] = fg_att_next_reader(pv, p);
-    fg_inst_remove(pv); /* lies behind the softmax; the rest is dce's */
-    if (--u->count[p] == 0 || !u->first[p])
-        return false;
-    *w = (fg_attwalk){
-        .m = w->m, .report = w->report, .softmax = w->softmax, .uses = w->uses};
-    return fg_att_walk_up(w) && fg_att_walk_down(w) && fg_att_emit(w);
+    u->first[p] = fg_att_next_reader(w->pv, p);
+    u->count[p]--;
+    fg_inst_remove(w->pv); /* lies behind the softmax; the rest is dce's */
+    *w = (fg_attwalk){.m = w->m, .report = w->report, .softmax = w->softmax, .uses = u};
+    return u->first[p] != NULL;
+}
+
+static void
+note_miss(const fg_attwalk *w, fg_passctx *cx)
+{
+    const char *step = w->step == w->softmax
+                           ? NULL
+                           : fg_strdup(cx->scratch, fg_inst_where(w->m, w->step));
+    fg_report_miss_at(cx->report, "fuse_attention", fg_inst_where(w->m, w->softmax), step,
+                      w->reason);
 }
 
 /* Fuses what it can in b and below; how many it did, and *missed. */
 static int
 fuse_block(fg_block *b, fg_attuses *u, fg_passctx *cx, budget *g, int *missed)
 {
-    fg_module *m = b->m;
     int fused = 0;
     for (fg_inst *i = b->first; i; i = i->next) {
         for (int k = 0; k < i->nregion; k++)
             fused += fuse_block(i->region[k], u, cx, g, missed);
-        if (!is_candidate(m, u, i))
+        if (!is_candidate(b->m, u, i))
             continue;
-        fg_attwalk w = {.m = m, .report = cx->report, .softmax = i, .uses = u};
-        if (try_fuse(&w, g)) {
-            do {
-                fg_report_fusion(cx->report, "attention");
-                fused++;
-            } while (fuse_next(&w, u));
-        } else {
-            const char *step =
-                w.step == i ? NULL : fg_strdup(cx->scratch, fg_inst_where(m, w.step));
-            fg_report_miss_at(cx->report, "fuse_attention", fg_inst_where(m, i), step,
-                              w.reason);
-            ++*missed;
-        }
+        fg_attwalk w = {.m = b->m, .report = cx->report, .softmax = i, .uses = u};
+        double gain = gain_of_softmax(g, i); /* of the scores, however many read them */
+        do {
+            if (!try_fuse(&w, g, gain)) {
+                note_miss(&w, cx);
+                ++*missed;
+                break;
+            }
+            fg_report_fusion(cx->report, "attention");
+            fused++;
+            gain = 0;
+        } while (next_product(&w, u));
     }
     return fused;
 }
