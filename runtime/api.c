@@ -323,6 +323,7 @@ forge_run_free(forge_run *r)
     if (!r)
         return;
     fg_async_free(r);
+    forge_run_attach(r, NULL);
     fg_pool_free(r->pool);
     for (uint32_t t = 0; t < r->p->ntensor; t++)
         fg_memory_free(r->cx, &r->own[t]);

@@ -288,8 +288,10 @@ FORGE_API int64_t forge_state_capacity(const forge_state *s);
  * last inputs, can only go back to 0. */
 FORGE_API forge_status forge_state_truncate(forge_state *s, int64_t length);
 /* As good as a copy, without copying: the two share memory, and of those that share some and go
- * on all but the first copy what they need, when they do. The fork may be used in
- * another thread, but for forge_state_ calls, which use the context that s was made with. */
+ * on all but the first copy what they need, when they do. Forks may go to other threads, and
+ * several threads may fork one state while nobody changes it. Their memory is that of the
+ * context that the first of them was made with, which outlives them; messages are in the
+ * context of the run that a state is attached to, else in that one. */
 FORGE_API forge_status forge_state_fork(const forge_state *s, forge_state **out);
 /* A copy of a state of one sequence, as the state of a batch of `batch` equal ones. */
 FORGE_API forge_status forge_state_repeat(const forge_state *s, int64_t batch,

@@ -56,7 +56,7 @@ typedef struct fg_memory { /* grows, never shrinks; 64-byte aligned */
 typedef struct fg_store { /* memory of a tensor of a state, and of its forks (store.c) */
     fg_memory mem;
     atomic_int refs;
-    _Atomic int64_t used; /* while it is shared: rows that are somebody's */
+    _Atomic int64_t used; /* rows that are somebody's, at most */
 } fg_store;
 
 /* One tensor of a state: the past as the host would bind it is dim, its axis the length.
@@ -69,7 +69,8 @@ typedef struct fg_statebuf {
 } fg_statebuf;
 
 struct forge_state {
-    forge_ctx *cx;
+    forge_ctx *cx;  /* whose memory it has */
+    forge_run *run; /* that it is attached to; NULL: none */
     const fg_program *p;
     int64_t batch, length, capacity, limit;
     uint8_t *counts;  /* [batch][capacity]: 0: padding; NULL: all count (sequence.c) */

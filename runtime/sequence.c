@@ -73,7 +73,7 @@ fg_sequences_copy(forge_state *t, const forge_state *s)
 
     if (!s->counts)
         return FORGE_OK;
-    if ((e = fg_sequences_grow(t, s->cx, t->capacity)))
+    if ((e = fg_sequences_grow(t, fg_state_context(s), t->capacity)))
         return e;
     for (int64_t b = 0; b < t->batch; b++)
         memcpy(counted(t, b), counted(s, b % s->batch), (size_t)s->length);
@@ -94,13 +94,14 @@ forge_state_rewind(forge_state *s, int64_t sequence, int64_t length)
     forge_status e;
 
     if (length < 0 || length > had)
-        return fg_fail(
-            s->cx, FORGE_USAGE, "sequence %lld of %lld, of length %lld, cut to %lld",
-            (long long)sequence, (long long)s->batch, (long long)had, (long long)length);
+        return fg_fail(fg_state_context(s), FORGE_USAGE,
+                       "sequence %lld of %lld, of length %lld, cut to %lld",
+                       (long long)sequence, (long long)s->batch, (long long)had,
+                       (long long)length);
     if (length == had)
         return FORGE_OK;
     if ((e = fg_state_can_go_back(s)) ||
-        (!s->counts && (e = fg_sequences_grow(s, s->cx, s->capacity))))
+        (!s->counts && (e = fg_sequences_grow(s, fg_state_context(s), s->capacity))))
         return e;
     int64_t end = end_of(s, sequence, length);
     memset(counted(s, sequence) + end, 0, (size_t)(s->length - end));
@@ -118,7 +119,7 @@ forge_state_mask(const forge_state *s, int64_t more, int64_t *mask, size_t n)
 
     if (more < 0 || __builtin_add_overflow(s->length, more, &width) ||
         __builtin_mul_overflow(width, s->batch, &all) || n < (size_t)all)
-        return fg_fail(s->cx, FORGE_USAGE,
+        return fg_fail(fg_state_context(s), FORGE_USAGE,
                        "a mask of %zu elements for %lld sequences of %lld and %lld more",
                        n, (long long)s->batch, (long long)s->length, (long long)more);
     for (int64_t b = 0; b < s->batch; b++)

@@ -102,6 +102,8 @@ forge_state_free(forge_state *s)
 {
     if (!s)
         return;
+    if (s->run && s->run->state == s)
+        forge_run_attach(s->run, NULL);
     for (uint32_t k = 0; k < s->p->nstate; k++)
         for (int j = 0; j < 2; j++)
             fg_store_drop(s->cx, &s->buf[k].mem[j]);
@@ -142,7 +144,7 @@ widen(forge_state *t, const forge_state *s, int64_t batch)
         int axis = batch_axis(p, d, s->buf[k].dim);
         if (axis < 0 || s->buf[k].dim[axis] != 1)
             return fg_fail(
-                s->cx, FORGE_UNSUPPORTED,
+                fg_state_context(s), FORGE_UNSUPPORTED,
                 "input \"%s\": its state is not that of one sequence of a batch",
                 p->input[d->input].name);
         t->buf[k].dim[axis] = batch;
@@ -160,14 +162,15 @@ forge_state_repeat(const forge_state *s, int64_t batch, forge_state **out)
     if (batch == 1)
         return forge_state_fork(s, out);
     if (batch < 1)
-        return fg_fail(s->cx, FORGE_USAGE, "a state for %lld sequences",
+        return fg_fail(fg_state_context(s), FORGE_USAGE, "a state for %lld sequences",
                        (long long)batch);
     if (!(t = new_state(s->cx, p)))
-        return fg_fail(s->cx, FORGE_OUT_OF_MEMORY, "out of memory");
+        return fg_fail(fg_state_context(s), FORGE_OUT_OF_MEMORY, "out of memory");
     t->limit = s->limit;
     t->batch = batch;
     t->length = s->length;
-    if ((e = widen(t, s, batch)) || (e = fg_state_grow(t, s->cx, s->capacity)) ||
+    if ((e = widen(t, s, batch)) ||
+        (e = fg_state_grow(t, fg_state_context(s), s->capacity)) ||
         (e = fg_sequences_copy(t, s))) {
         forge_state_free(t);
         return e;
@@ -192,7 +195,7 @@ forge_state_fork(const forge_state *s, forge_state **out)
     forge_state *t = new_state(s->cx, s->p);
 
     if (!t)
-        return fg_fail(s->cx, FORGE_OUT_OF_MEMORY, "out of memory");
+        return fg_fail(fg_state_context(s), FORGE_OUT_OF_MEMORY, "out of memory");
     t->limit = s->limit;
     t->batch = s->batch;
     t->length = s->length;
@@ -204,6 +207,12 @@ forge_state_fork(const forge_state *s, forge_state **out)
     }
     *out = t;
     return FORGE_OK;
+}
+
+forge_ctx *
+fg_state_context(const forge_state *s)
+{
+    return s->run ? s->run->cx : s->cx;
 }
 
 /* ---- questions and lengths ------------------------------------------------------------- */
@@ -225,7 +234,7 @@ fg_state_can_go_back(const forge_state *s)
 {
     for (uint32_t k = 0; k < s->p->nstate; k++)
         if (s->p->state[k].axis < 0)
-            return fg_fail(s->cx, FORGE_UNSUPPORTED,
+            return fg_fail(fg_state_context(s), FORGE_UNSUPPORTED,
                            "input \"%s\" has no history: its state is only cut to 0",
                            s->p->input[s->p->state[k].input].name);
     return FORGE_OK;
@@ -255,6 +264,7 @@ cut(forge_state *s, uint32_t k, int64_t length)
     if (!fg_is_in_place(d))
         fg_copy_rows(fg_rows_of(p, d, b->dim), now, n, now, had, n);
     b->dim[d->axis] = n;
+    fg_store_cut(b->mem[b->now], n);
 }
 
 forge_status
@@ -263,8 +273,9 @@ forge_state_truncate(forge_state *s, int64_t length)
     const fg_program *p = s->p;
 
     if (length < 0 || length > s->length)
-        return fg_fail(s->cx, FORGE_USAGE, "a state of length %lld cut to %lld",
-                       (long long)s->length, (long long)length);
+        return fg_fail(fg_state_context(s), FORGE_USAGE,
+                       "a state of length %lld cut to %lld", (long long)s->length,
+                       (long long)length);
     forge_status e;
     if (length && length < s->length && (e = fg_state_can_go_back(s)))
         return e;
@@ -293,7 +304,8 @@ forge_state_read(const forge_state *s, const char *name, const int64_t **dims, v
            strcmp(p->output[p->state[k].output].name, name))
         k++;
     if (k == p->nstate)
-        return fg_fail(s->cx, FORGE_USAGE, "the state has no \"%.200s\"", name);
+        return fg_fail(fg_state_context(s), FORGE_USAGE, "the state has no \"%.200s\"",
+                       name);
     const fg_statedef *d = &p->state[k];
     const fg_statebuf *b = &s->buf[k];
     int64_t n = d->axis < 0 ? 1 : b->dim[d->axis],
@@ -303,8 +315,9 @@ forge_state_read(const forge_state *s, const char *name, const int64_t **dims, v
     if (!data)
         return FORGE_OK;
     if ((uint64_t)bytes > capacity)
-        return fg_fail(s->cx, FORGE_USAGE, "\"%.200s\": %lld bytes do not fit into %zu",
-                       name, (long long)bytes, capacity);
+        return fg_fail(fg_state_context(s), FORGE_USAGE,
+                       "\"%.200s\": %lld bytes do not fit into %zu", name,
+                       (long long)bytes, capacity);
     fg_copy_rows(fg_rows_of(p, d, b->dim), data, n, b->mem[b->now]->mem.p,
                  fg_is_in_place(d) ? s->capacity : n, n);
     return FORGE_OK;
@@ -335,6 +348,10 @@ forge_run_attach(forge_run *r, forge_state *s)
 {
     if (s && s->p != r->p)
         return fg_fail(r->cx, FORGE_USAGE, "the state is of another model");
+    if (r->state && r->state->run == r)
+        r->state->run = NULL;
+    if (s)
+        s->run = r;
     r->state = s;
     r->ahead = 0;
     r->stale = 1;

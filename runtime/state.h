@@ -25,11 +25,16 @@ forge_status fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity);
 void fg_store_drop(forge_ctx *cx, fg_store **s); /* one owner less */
 /* t, which has no memory yet, becomes an owner of all that s holds. */
 void fg_store_share(forge_state *t, const forge_state *s);
+/* Rows of a store from n on are nobody's, unless it is shared. */
+void fg_store_cut(fg_store *s, int64_t n);
 /* What tensor k holds is nobody else's from here on; n rows of it are kept. */
 forge_status fg_store_own(forge_state *s, uint32_t k, int64_t n);
 /* A run will write tensor k, which then has `next` rows. */
 forge_status fg_store_claim(forge_state *s, forge_ctx *cx, uint32_t k, int64_t next);
 
+/* Gets the messages of forge_state_ calls: the context of its run, which is in the thread
+ * that the state is in. */
+forge_ctx *fg_state_context(const forge_state *s);
 /* An error when some tensor has no positions to go back to. */
 forge_status fg_state_can_go_back(const forge_state *s);
 

@@ -8,7 +8,8 @@
  * store must agree on is who appends at its end: the first one there. What is written
  * elsewhere, in caches of one size or at rows found while running, needs a store of its own
  * first. Of a pair that changes places the one that is written is either unshared or
- * replaced by an empty one. Counters are atomic: forks may be in different threads.
+ * replaced by an empty one. Counters are atomic: forks may be in different threads, and
+ * forking only counts, so several threads may fork one state.
  */
 #include "runtime/state.h"
 
@@ -98,6 +99,13 @@ is_shared(const fg_store *s)
     return atomic_load(&s->refs) > 1;
 }
 
+void
+fg_store_cut(fg_store *s, int64_t n)
+{
+    if (!is_shared(s))
+        atomic_store(&s->used, n);
+}
+
 /* Rows of the past, and rows from one block of them to the next. */
 static int64_t
 rows_valid(const fg_statedef *d, const fg_statebuf *b)
@@ -167,6 +175,7 @@ fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity)
             s->fresh[k][j] = NULL;
         }
         b->now = 0;
+        atomic_store(&b->mem[0]->used, n);
     }
     s->capacity = capacity;
     return FORGE_OK;
@@ -178,11 +187,8 @@ void
 fg_store_share(forge_state *t, const forge_state *s)
 {
     for (uint32_t k = 0; k < s->p->nstate; k++) {
-        const fg_statedef *d = &s->p->state[k];
         const fg_statebuf *b = &s->buf[k];
         fg_store *now = b->mem[b->now];
-        if (!is_shared(now)) /* what is behind the length is nobody's */
-            atomic_store(&now->used, rows_valid(d, b));
         atomic_fetch_add(&now->refs, 1);
         t->buf[k].mem[0] = now;
         memcpy(t->buf[k].dim, b->dim, sizeof b->dim);
@@ -213,7 +219,7 @@ make_own(forge_state *s, forge_ctx *cx, uint32_t k, int j, int64_t n)
 forge_status
 fg_store_own(forge_state *s, uint32_t k, int64_t n)
 {
-    return make_own(s, s->cx, k, s->buf[k].now, n);
+    return make_own(s, fg_state_context(s), k, s->buf[k].now, n);
 }
 
 forge_status
@@ -224,9 +230,12 @@ fg_store_claim(forge_state *s, forge_ctx *cx, uint32_t k, int64_t next)
 
     if (!fg_is_in_place(d))
         return make_own(s, cx, k, !b->now, 0);
-    int64_t length = rows_valid(d, b);
+    int64_t n = rows_valid(d, b), end = n;
     if (!d->anywhere && is_shared(b->mem[0]) &&
-        atomic_compare_exchange_strong(&b->mem[0]->used, &length, next))
+        atomic_compare_exchange_strong(&b->mem[0]->used, &end, next))
         return FORGE_OK;
-    return make_own(s, cx, k, 0, rows_valid(d, b));
+    forge_status e = make_own(s, cx, k, 0, n);
+    if (!e)
+        atomic_store(&b->mem[0]->used, next);
+    return e;
 }

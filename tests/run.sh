@@ -106,6 +106,7 @@ if [ "$fast" != fast ]; then
         stage "$program-asan" "build-asan/test-$program"
     done
     stage fuzz-asan build-asan/test-fuzz --seconds=20 --seed=500000
+    stage sanitize .venv/bin/python tests/sanitize.py build/forge tests/models
     stage tokenizers-asan build-asan/test-tokenizers tests/text/data
     stage templates-asan build-asan/test-templates tests/text/templates
     stage hostile-asan .venv/bin/python tests/hostile.py build-asan/forge --jobs 2
