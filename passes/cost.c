@@ -116,7 +116,8 @@ fg_cost_anchor(const fg_costs *c, const fg_inst *i)
 }
 
 /* One that other kernels compute alike is stored by one of them, for all. A kernel whose
- * result it is made of stores it instead of that; else it takes one of its own. */
+ * result it is made of stores it instead of that; else it takes one of its own, and to do
+ * without that decides what is close. */
 double
 fg_gain_computed(const fg_making *v, double *here, double *memory)
 {
@@ -127,7 +128,7 @@ fg_gain_computed(const fg_making *v, double *here, double *memory)
             v->made / v->kernels / BYTES_PER_US;
     *memory =
         fg_cost_kernel(f, b + v->bytes) - without + (v->store ? make / v->kernels : 0);
-    return *memory * (v->store ? CLOSE : 1) - *here;
+    return *memory * (v->store && !v->made ? CLOSE : 1) - *here;
 }
 
 double
