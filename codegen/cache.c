@@ -9,8 +9,11 @@
  *
  * A file could be written twice within one tick of the file system's clock and look the same, so
  * nothing is kept of files that changed just before they were read. Entries appear whole
- * by a rename, so processes need no lock. When the folder grows beyond its bound, what
+ * under their names, so processes need no lock. When the folder grows beyond its bound, what
  * was not used for longest goes.
+ *
+ * What is found is run: folder and entry must belong to this user, or to root, and nobody
+ * else may write to them.
  */
 #include "codegen/cache.h"
 
@@ -30,7 +33,7 @@
 #define SECOND 1000000000u
 
 static void
-log_errno(fg_cache *c, const char *what)
+log_errno(const fg_cache *c, const char *what)
 {
     fg_log(c->cx, "cache %.300s: %s: %s; going on without", c->folder, what,
            strerror(errno));
@@ -152,6 +155,31 @@ folder_of(const char *model, char *out)
            realpath(dir, out);
 }
 
+/* Whether what is in it was put there by this user, or by one who may do anything anyway. */
+static bool
+is_trusted(const struct stat *st)
+{
+    return (st->st_uid == geteuid() || !st->st_uid) &&
+           !(st->st_mode & (S_IWGRP | S_IWOTH));
+}
+
+static bool
+folder_usable(const fg_cache *c)
+{
+    struct stat st;
+
+    if (stat(c->folder, &st) || access(c->folder, R_OK | W_OK | X_OK)) {
+        if (errno == ENOENT && (c->o->no_compile || make_folders(c->folder)))
+            return true;
+        log_errno(c, "cannot be used");
+        return false;
+    }
+    if (!is_trusted(&st))
+        fg_log(c->cx, "cache %.300s: another user %s; going on without", c->folder,
+               st.st_mode & (S_IWGRP | S_IWOTH) ? "may write to it" : "owns it");
+    return is_trusted(&st);
+}
+
 bool
 fg_cache_open(fg_cache *c, forge_ctx *cx, const char *model, const forge_options *o)
 {
@@ -173,11 +201,8 @@ fg_cache_open(fg_cache *c, forge_ctx *cx, const char *model, const forge_options
     /* A model that cannot be read is the compiler's to complain about. */
     if (!folder_of(model, c->beside) || !fg_source_identify(model, &c->identity))
         return false;
-    if (access(c->folder, R_OK | W_OK | X_OK) &&
-        (errno != ENOENT || (!o->no_compile && !make_folders(c->folder)))) {
-        log_errno(c, "cannot be used");
+    if (!folder_usable(c))
         return false;
-    }
     fg_digest_text(key_of(c), name);
     snprintf(c->entry, sizeof c->entry, "%s/%s.forge", c->folder, name);
     return true;
@@ -189,8 +214,11 @@ bool
 fg_cache_find(fg_cache *c, forge_model **out)
 {
     fg_artifact *a;
+    struct stat st;
     forge_ctx quiet = *c->cx; /* a miss is no failure: its message goes nowhere */
 
+    if (lstat(c->entry, &st) || !S_ISREG(st.st_mode) || !is_trusted(&st))
+        return false;
     if (fg_artifact_open(&quiet, c->entry, &a) || fg_artifact_model(a, c->beside, 0, out))
         return false;
     utimensat(AT_FDCWD, c->entry, NULL, 0); /* used now */
@@ -212,12 +240,12 @@ oldest_first(const void *a, const void *b)
     return x->used != y->used ? (x->used < y->used ? -1 : 1) : strcmp(x->name, y->name);
 }
 
-static bool
-ends_in(const char *s, const char *tail)
+/* What follows the digest in the name of an entry, or of one that is being written; "" when
+ * the file is not the cache's. */
+static const char *
+name_tail(const char *name)
 {
-    size_t n = strlen(s), k = strlen(tail);
-
-    return n > k && !strcmp(s + n - k, tail);
+    return strspn(name, "0123456789abcdef") == 32 ? name + 32 : "";
 }
 
 /* Entries of the folder; what a process left that was killed while it wrote is removed. */
@@ -236,9 +264,10 @@ list_entries(const fg_cache *c, fg_arena *a, DIR *dir, size_t *count, uint64_t *
             continue;
         uint64_t used =
             (uint64_t)st.st_mtim.tv_sec * SECOND + (uint64_t)st.st_mtim.tv_nsec;
-        if (ends_in(d->d_name, ".tmp") && used + 3600ull * SECOND < c->start)
+        const char *tail = name_tail(d->d_name);
+        if (!strncmp(tail, ".forge.", 7) && used + 3600ull * SECOND < c->start)
             unlinkat(dirfd(dir), d->d_name, 0);
-        if (!ends_in(d->d_name, ".forge"))
+        if (strcmp(tail, ".forge"))
             continue;
         entry *e = &FG_PUSH(a, list, n, cap);
         strcpy(e->name, d->d_name);

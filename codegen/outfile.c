@@ -24,20 +24,24 @@ open_folder(const char *path, int flags, mode_t mode)
 }
 
 bool
-fg_outfile_open(fg_outfile *f, const char *path)
+fg_outfile_open(fg_outfile *f, const char *path, bool transient)
 {
     static atomic_uint counter;
 
-    *f = (fg_outfile){.fd = -1, .path = path};
+    mode_t mode = transient ? 0600 : 0666;
+
+    *f = (fg_outfile){.fd = -1, .path = path, .transient = transient};
     /* Beside the target: a rename does not cross file systems. */
     if (snprintf(f->temp, sizeof f->temp, "%s.%ld.%u.tmp", path, (long)getpid(),
                  atomic_fetch_add(&counter, 1)) >= (int)sizeof f->temp) {
         f->error = ENAMETOOLONG;
         return false;
     }
-    f->fd = open_folder(path, O_TMPFILE | O_WRONLY, 0666);
+    /* A file without a name gets one through /proc only. */
+    if (!access("/proc/self/fd", X_OK))
+        f->fd = open_folder(path, O_TMPFILE | O_WRONLY, mode);
     if (f->fd < 0) {
-        f->fd = open(f->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        f->fd = open(f->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         f->named = f->fd >= 0;
     }
     if (f->fd < 0)
@@ -81,28 +85,33 @@ fg_outfile_pad(fg_outfile *f, uint64_t to)
         fg_outfile_put(f, zeros, to - f->at < sizeof zeros ? to - f->at : sizeof zeros);
 }
 
-static int
+/* In one step where nothing has the name yet; a link takes no other file's place, as a rename does. */
+static bool
 give_name(fg_outfile *f)
 {
     char self[40];
 
-    if (f->named)
-        return 0;
-    snprintf(self, sizeof self, "/proc/self/fd/%d", f->fd);
-    if (linkat(AT_FDCWD, self, AT_FDCWD, f->temp, AT_SYMLINK_FOLLOW))
-        return -1;
-    f->named = true;
-    return 0;
+    if (!f->named) {
+        snprintf(self, sizeof self, "/proc/self/fd/%d", f->fd);
+        if (!linkat(AT_FDCWD, self, AT_FDCWD, f->path, AT_SYMLINK_FOLLOW))
+            return true;
+        if (errno != EEXIST ||
+            linkat(AT_FDCWD, self, AT_FDCWD, f->temp, AT_SYMLINK_FOLLOW))
+            return false;
+        f->named = true;
+    }
+    if (rename(f->temp, f->path))
+        return false;
+    f->named = false;
+    return true;
 }
 
 bool
 fg_outfile_commit(fg_outfile *f)
 {
-    if (!f->error &&
-        ((!f->transient && fsync(f->fd)) || give_name(f) || rename(f->temp, f->path)))
+    if (!f->error && ((!f->transient && fsync(f->fd)) || !give_name(f)))
         f->error = errno;
     if (!f->error) {
-        f->named = false;
         int dir = f->transient ? -1 : open_folder(f->path, O_RDONLY | O_DIRECTORY, 0);
         if (dir >= 0) {
             fsync(dir);

@@ -9,7 +9,7 @@
 typedef struct fg_outfile {
     int fd;
     bool named;     /* temp exists in its folder */
-    bool transient; /* whole or not at all, but not durable */
+    bool transient; /* whole or not at all, but neither durable nor for other users */
     uint64_t at;    /* bytes written */
     const char *path;
     char temp[4096];
@@ -18,7 +18,7 @@ typedef struct fg_outfile {
 
 /* A file that will be `path`; without a name until then where the system can do that, so
  * that a process that is killed leaves nothing behind. False: see error. */
-bool fg_outfile_open(fg_outfile *f, const char *path);
+bool fg_outfile_open(fg_outfile *f, const char *path, bool transient);
 void fg_outfile_put(fg_outfile *f, const void *data, size_t n); /* at the end */
 void fg_outfile_pad(fg_outfile *f, uint64_t to);                /* zeros up to there */
 void fg_outfile_put_at(fg_outfile *f, uint64_t at, const void *data, size_t n);

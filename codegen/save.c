@@ -138,7 +138,7 @@ stored(saver *s, fg_digest d, const void *data, size_t bytes)
     }
     fg_unmap_file(&map);
     if (!there) {
-        if (fg_outfile_open(&f, path))
+        if (fg_outfile_open(&f, path, false))
             fg_outfile_put(&f, data, bytes);
         if (f.error || !fg_outfile_commit(&f))
             s->failed = !fg_error(s->cx, "%.400s: %s", path, strerror(f.error));
@@ -397,8 +397,7 @@ write_file(saver *s, uint64_t bytes)
     uint8_t *head;
     size_t nhead = make_head(s, bytes, &head); /* from here on no memory is taken */
 
-    if (fg_outfile_open(&f, s->o->path)) {
-        f.transient = s->o->transient;
+    if (fg_outfile_open(&f, s->o->path, s->o->transient)) {
         fg_outfile_put(&f, head, nhead);
         for (int k = 0; k < s->nsection; k++) {
             fg_outfile_pad(&f, s->section[k].row.offset);

@@ -109,7 +109,8 @@ typedef struct forge_options {
     double alpha;       /* 0..1: attention fusion                           */
     int rounds;         /* of the passes, at most; 0: 2                     */
     /* Folder of compiled models, shared by processes and kept below 2 GiB; "": the user's,
-     * $XDG_CACHE_HOME/forge; NULL: none. What is in it is trusted like a .forge file. */
+     * $XDG_CACHE_HOME/forge; NULL: none. What is in it is run, as a .forge file is: it is not used
+     * unless this user (or root) owns it and nobody else may write to it. */
     const char *cache;
     int no_compile; /* 1: from the cache or not at all */
     /* Weights of products: "f32" (NULL: as the model has them), "bf16", "int8", "int4"; integers

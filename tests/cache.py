@@ -32,8 +32,8 @@ class Setting:
     def hit(self, *more):
         return self.run("--no-compile", *more)
 
-    def miss(self, *more, **how):
-        return self.run("--no-compile", *more, code=1, lines=1, **how)
+    def miss(self, *more, lines=1, **how):
+        return self.run("--no-compile", *more, code=1, lines=lines, **how)
 
     def entries(self):
         return sorted(os.listdir(self.cache))
@@ -116,6 +116,26 @@ def together(s):
     assert len(s.entries()) == 1, s.entries()
 
 
+def crowded(s):
+    """Eight processes, each with a key of its own, in a folder that is over its bound whenever one is kept."""
+    options = [("-O0", f"--alpha={k / 8}") for k in range(8)]
+    want = s.run("-O0", "--cache-dir=none")
+    os.mkdir(s.cache)
+    for turn in range(3):
+        for k in range(4):
+            with open(os.path.join(s.cache, f"{k:032x}.forge"), "wb") as f:
+                f.truncate(600 << 20)
+            os.utime(f.name, (time.time() - 1000 + k,) * 2)
+        several = [s.start(*o) for o in options]
+        for p in several:
+            out, err = p.communicate(timeout=300)
+            assert p.returncode == 0 and not err and [o["digest"] for o in json.loads(out)["outputs"]] == want, err
+        for o in options:
+            assert s.hit(*o) == want
+            os.remove(os.path.join(s.cache, max(s.entries(), key=lambda n: os.stat(os.path.join(s.cache, n)).st_mtime)))
+        assert sum(os.stat(os.path.join(s.cache, n)).st_size for n in s.entries()) <= 2 << 30
+
+
 def killed(s):
     """Killed at any moment, what is there under the name of an entry is whole."""
     rng, begin = random.Random(4), time.time()
@@ -165,11 +185,46 @@ def unreadable(s):
     for mode in (0o000, 0o444, 0o555):
         os.chmod(s.cache, mode)
         assert s.run(lines=1, **other) == want
-    os.chmod(s.cache, 0o777)
+    os.chmod(s.cache, 0o755)
     for name in s.entries():
         os.chmod(os.path.join(s.cache, name), 0)
+    if other:
+        os.chown(s.cache, 65534, 65534)
     assert s.run(**other) == want, "an entry that cannot be read is made anew"
-    os.chmod(s.cache, 0o755)
+    if other:
+        os.chown(s.cache, 0, 0)
+
+
+def trusted(s):
+    """What is in the folder is run, so nobody else may have put it there."""
+    want = s.run()
+    entry = os.path.join(s.cache, s.entries()[0])
+    assert os.stat(entry).st_mode & 0o777 == 0o600
+    for mode in (0o777, 0o775, 0o1777):
+        os.chmod(s.cache, mode)
+        s.miss(lines=2)
+        assert s.run(lines=1) == want
+    os.chmod(s.cache, 0o700)
+    s.hit()
+    linked = os.path.join(s.folder, "linked")
+    os.symlink(s.cache, linked)
+    s.hit("--cache-dir=" + linked)
+    os.chmod(entry, 0o666)
+    s.miss()
+    assert s.run() == want and s.hit() == want, "an entry that others may write to is made anew"
+    away = os.path.join(s.folder, "away.forge")
+    os.rename(entry, away)
+    os.symlink(away, entry)
+    s.miss()
+    assert s.run() == want and s.hit() == want and not os.path.islink(entry)
+    if os.getuid() == 0:
+        os.chown(entry, 65534, 65534)
+        s.miss()
+        assert s.run() == want and s.hit() == want, "an entry of another user is made anew"
+        os.chown(s.cache, 65534, 65534)
+        assert "owns it" in s.miss(lines=2)
+        assert s.run(lines=1) == want
+        os.chown(s.cache, 0, 0)
 
 
 def bounded(s):
@@ -179,12 +234,13 @@ def bounded(s):
         with open(path, "wb") as f:
             f.truncate(1200 << 20)
         os.utime(path, (time.time() - 1000 + k,) * 2)
-    left = os.path.join(s.cache, "x.forge.1.0.tmp")
-    open(left, "wb").close()
-    os.utime(left, (0, 0))
+    other = "mine.forge"
+    for name in (f"{3:032x}.forge.1.0.tmp", other):
+        open(os.path.join(s.cache, name), "wb").close()
+        os.utime(os.path.join(s.cache, name), (0, 0))
     s.run()
     kept = s.entries()
-    assert f"{2:032x}.forge" in kept and len(kept) == 2, kept
+    assert f"{2:032x}.forge" in kept and other in kept and len(kept) == 3, kept
     s.hit()
 
 
@@ -198,7 +254,8 @@ def unusable(s):
 
 
 def main():
-    tests = (hits, changes, external, damage, together, killed, full, unreadable, bounded, unusable)
+    tests = (hits, changes, external, damage, together, crowded, killed, full, unreadable, trusted, bounded,
+             unusable)
     return each(tests, lambda scratch: Setting(os.path.abspath(sys.argv[1]), sys.argv[2], scratch))
 
 

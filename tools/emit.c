@@ -126,7 +126,7 @@ write_weights(fg_ctx *cx, const emit_job *j, const fg_source_text *t)
     char path[4096];
     fg_outfile f;
 
-    if (!fg_outfile_open(&f, beside(j, ".bin", path, sizeof path)))
+    if (!fg_outfile_open(&f, beside(j, ".bin", path, sizeof path), false))
         return fg_error(cx, "%.400s: %s", path, strerror(f.error));
     for (int k = 0; k < t->nweight; k++) {
         fg_outfile_pad(&f, t->weight[k].offset);
