@@ -186,15 +186,26 @@ fg_compile_load(fg_compiled *c, const char *path, const forge_options *o)
     return check_options(c->cx, o) && (c->m = fg_load(c, path, o->dims));
 }
 
+static void *
+open_llvm(void *cpu)
+{
+    fg_cpu_open(cpu);
+    return NULL;
+}
+
+/* LLVM takes as long to load as the model and its passes do: one beside the other. */
 bool
 fg_compile(fg_compiled *c, const char *path, const forge_options *o)
 {
+    c->opens = !pthread_create(&c->opening, NULL, open_llvm, (void *)o->cpu);
     return fg_compile_load(c, path, o) && fg_compile_module(c, o);
 }
 
 void
 fg_compiled_release(fg_compiled *c)
 {
+    if (c->opens)
+        pthread_join(c->opening, NULL);
     fg_cpu_free(c->code);
     fg_arena_free(c->a);
     fg_onnx_close(c->file);

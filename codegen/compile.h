@@ -2,6 +2,8 @@
 #ifndef FG_CODEGEN_COMPILE_H
 #define FG_CODEGEN_COMPILE_H
 
+#include <pthread.h>
+
 #include "codegen/target.h"
 #include "frontend/onnx.h"
 #include "passes/pass.h"
@@ -22,6 +24,8 @@ typedef struct fg_compiled {
     fg_program *program;
     fg_report report;
     bool keep_objects, no_link; /* see fg_cpu_options */
+    bool opens; /* a thread that loads the code generator, to be joined */
+    pthread_t opening;
 } fg_compiled;
 
 /* Reads "batch=1,seq=1..128,past=0..16..1024" (fixed, or bounds with an optional usual

@@ -34,6 +34,9 @@ typedef struct fg_cpu_options {
 
 typedef struct fg_cpu_code fg_cpu_code; /* machine code; owns its mapping until freed */
 
+/* Loads what fg_cpu_compile needs for this cpu, so that it need not wait; from any thread. */
+void fg_cpu_open(const char *cpu);
+
 /* Compiles every kernel instruction of m (in nested regions too, in walk order). kc[i]
  * describes the i-th. NULL with a diagnostic when a kernel cannot be expressed. */
 fg_cpu_code *fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o,

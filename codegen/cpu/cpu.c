@@ -30,7 +30,8 @@ struct fg_cpu_code {
 
 typedef bool takes_fn(fg_module *m, const fg_inst *anchor);
 
-/* The first row that takes an instruction of a part makes it; with none, loops do. Cost: what code generation takes, in units of an elementwise kernel. */
+/* The first row that takes an instruction of a part makes it; with none, loops do.
+ * Cost: what code generation takes, in units of an elementwise kernel. */
 static const struct {
     fg_op op;
     takes_fn *takes; /* NULL: always */
@@ -647,6 +648,17 @@ compile_all(void *arg)
     if (c->o->keep_text)
         keep_text(c);
     t->ok = c->nfn == 0 || generate(c);
+}
+
+void
+fg_cpu_open(const char *cpu)
+{
+    const char *why;
+    fg_machine *t = ll_machine_new(cpu, &why);
+    if (t) {
+        LLVMDisposeTargetMachine(ll_target_machine(t));
+        ll_machine_free(t);
+    }
 }
 
 fg_cpu_code *
