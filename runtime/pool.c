@@ -1,4 +1,4 @@
-/* pool.c - worker threads: awake and spinning while a run needs them, asleep otherwise.
+/* pool.c - worker threads: awake and spinning for a moment around work, asleep otherwise.
  *
  * A job is published by one store to `ticket`: its number in the upper half, the
  * shares not yet taken in the lower. A thread takes a share by decrementing that word,
@@ -7,9 +7,12 @@
  * core delays one share, not half the kernel.
  *
  * Waking a sleeping thread costs the caller microseconds and takes tens of them, a
- * spinning one answers in a tenth of one. So workers are woken once when a run begins
- * and spin, with pause, until it ends or no work came for SPIN_NS; outside a run they
- * sleep in the kernel.
+ * spinning one answers in a tenth of one. So a worker spins, with pause, for SPIN_NS after
+ * work, which bridges what runs on one thread between kernels and a host's moment between
+ * runs, and then sleeps in the kernel. Longer would be worse on a busy machine, where it is
+ * often the caller whose core is spun on. For the same reason the caller waits for the
+ * last shares awake only as long as they can take, and then leaves its core to whoever
+ * has them.
  */
 #include "runtime/pool.h"
 
@@ -23,15 +26,16 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SPIN_NS 1000000
+#define SPIN_NS 50000
 #define SHARES_PER_THREAD 8 /* more balance better, fewer cost less: knob shares */
 #define LINE 64
 
 struct fg_pool {
     _Alignas(LINE) _Atomic uint64_t ticket; /* job number << 32 | shares left */
-    _Alignas(LINE) _Atomic uint32_t done;   /* shares finished */
+    _Alignas(LINE) _Atomic uint32_t done;   /* shares finished; futex of the caller */
+    _Atomic uint32_t waiting;               /* the caller sleeps until they all are */
     _Alignas(LINE) _Atomic uint32_t word;   /* futex: changes to wake sleepers */
-    _Atomic uint32_t sleepers, running, stop;
+    _Atomic uint32_t sleepers, stop;
 
     /* The job. */
     _Alignas(LINE) fg_kernel_fn *fn;
@@ -76,6 +80,18 @@ fg_now_ns(void)
     return t.tv_sec * (int64_t)1000000000 + t.tv_nsec;
 }
 
+static void
+sleep_on(_Atomic uint32_t *word, uint32_t seen)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void
+wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
 /* Takes and runs shares until none is left; thread: whose scratch. */
 static void
 work(fg_pool *p, int thread)
@@ -86,15 +102,16 @@ work(fg_pool *p, int thread)
         if (!atomic_compare_exchange_weak_explicit(
                 &p->ticket, &t, t - 1, memory_order_acq_rel, memory_order_acquire))
             continue;
-        int64_t share = p->shares - (uint32_t)t;
-        int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
+        int64_t shares = p->shares, share = shares - (uint32_t)t;
+        int64_t each = p->chunks / shares, rest = p->chunks % shares;
         int64_t begin = p->first + share * each + (share < rest ? share : rest);
         int64_t end = begin + each + (share < rest);
         int64_t start = p->hook ? fg_now_ns() : 0;
         p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)thread);
         if (p->hook)
             p->hook(p->hook_user, thread, start, fg_now_ns());
-        atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
+        if (atomic_fetch_add(&p->done, 1) + 1 == shares && atomic_load(&p->waiting))
+            wake(&p->done);
         t = atomic_load_explicit(&p->ticket, memory_order_acquire);
     }
 }
@@ -105,22 +122,15 @@ has_work(fg_pool *p)
     return (uint32_t)atomic_load_explicit(&p->ticket, memory_order_acquire) != 0;
 }
 
-/* Spins until there is work; false when the run ended or the time is up. */
+/* Looks for work, at most so long; false: there was none. */
 static bool
 spin(fg_pool *p)
 {
-    int64_t limit = 0;
+    int64_t limit = fg_now_ns() + SPIN_NS;
 
-    for (uint32_t n = 0; atomic_load_explicit(&p->running, memory_order_acquire); n++) {
+    for (uint32_t n = 1; n % 64 || fg_now_ns() < limit; n++) {
         if (has_work(p))
             return true;
-        if ((n & 255) == 255) {
-            int64_t t = fg_now_ns();
-            if (!limit)
-                limit = t + SPIN_NS;
-            if (t > limit)
-                return false;
-        }
         relax();
     }
     return false;
@@ -129,22 +139,14 @@ spin(fg_pool *p)
 /* The caller first publishes, then looks for sleepers; a sleeper first counts itself,
  * then looks for work: one of the two sees the other. */
 static void
-doze(fg_pool *p, bool run_over)
+doze(fg_pool *p)
 {
     uint32_t seen = atomic_load(&p->word);
 
     atomic_fetch_add(&p->sleepers, 1);
-    if (!has_work(p) && !atomic_load(&p->stop) &&
-        (!run_over || !atomic_load(&p->running)))
-        syscall(SYS_futex, &p->word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    if (!has_work(p) && !atomic_load(&p->stop))
+        sleep_on(&p->word, seen);
     atomic_fetch_sub(&p->sleepers, 1);
-}
-
-static void
-wake(fg_pool *p)
-{
-    atomic_fetch_add(&p->word, 1);
-    syscall(SYS_futex, &p->word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 static void *
@@ -157,7 +159,7 @@ worker_main(void *arg)
         if (spin(p))
             work(p, w->index);
         else
-            doze(p, !atomic_load(&p->running));
+            doze(p);
     }
     return NULL;
 }
@@ -231,7 +233,8 @@ fg_pool_free(fg_pool *p)
     if (!p)
         return;
     atomic_store(&p->stop, 1);
-    wake(p);
+    atomic_fetch_add(&p->word, 1);
+    wake(&p->word);
     for (int i = 0; i < p->nworker; i++)
         pthread_join(p->worker[i].thread, NULL);
     p->release(p->user, p->raw);
@@ -253,20 +256,33 @@ fg_pool_watch(fg_pool *p, fg_sharehook *hook, void *user)
 }
 
 void
-fg_pool_begin(fg_pool *p)
+fg_pool_wake(fg_pool *p)
 {
-    if (!p)
+    if (!p || !atomic_load(&p->sleepers))
         return;
-    atomic_store(&p->running, 1);
-    if (atomic_load(&p->sleepers))
-        wake(p);
+    atomic_fetch_add(&p->word, 1);
+    wake(&p->word);
 }
 
-void
-fg_pool_end(fg_pool *p)
+/* Until every share is done. Shares are alike: one that takes two more of those that the
+ * caller took, whose job began at `start`, has lost its core, perhaps to the caller. Who
+ * finishes the last first says so, then looks whether anybody waits; here it is the other
+ * way round. */
+static void
+join(fg_pool *p, int64_t start)
 {
-    if (p)
-        atomic_store(&p->running, 0);
+    int64_t now = fg_now_ns(), limit = now + SPIN_NS + (now - start) * 2 / p->each;
+    uint32_t done;
+
+    for (uint32_t n = 1; n % 64 || fg_now_ns() < limit; n++) {
+        if (atomic_load_explicit(&p->done, memory_order_acquire) == p->shares)
+            return;
+        relax();
+    }
+    atomic_store(&p->waiting, 1);
+    while ((done = atomic_load(&p->done)) != p->shares)
+        sleep_on(&p->done, done);
+    atomic_store(&p->waiting, 0);
 }
 
 /* Share i of the job, on a thread of the host's. */
@@ -311,9 +327,9 @@ fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *ar
     }
     atomic_store_explicit(&p->done, 0, memory_order_relaxed);
     atomic_store(&p->ticket, job << 32 | (uint64_t)p->shares);
-    if (atomic_load(&p->sleepers))
-        wake(p);
+    fg_pool_wake(p);
+    int64_t start = fg_now_ns();
     work(p, 0);
-    while (atomic_load_explicit(&p->done, memory_order_acquire) != p->shares)
-        relax();
+    if (atomic_load_explicit(&p->done, memory_order_acquire) != p->shares)
+        join(p, start);
 }

@@ -24,9 +24,8 @@ void fg_pool_free(fg_pool *p);           /* takes NULL */
 void fg_pool_shares(fg_pool *p, uint32_t n); /* takes NULL */
 int fg_pool_threads(const fg_pool *p);       /* caller included */
 
-/* Between begin and end workers stay awake, for a bounded time without work. */
-void fg_pool_begin(fg_pool *p);
-void fg_pool_end(fg_pool *p);
+/* A run begins: workers that sleep are woken ahead of its first kernel. */
+void fg_pool_wake(fg_pool *p); /* takes NULL */
 
 /* fn over chunks [begin, end); scratch: one block of `stride` bytes per thread, the caller's
  * first. */

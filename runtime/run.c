@@ -411,10 +411,9 @@ forge_execute(forge_run *r)
     if (e || ((r->stale || r->state) && (e = fg_prepare(r))) || (e = set_ports(r)))
         return e;
     if (r->parallel)
-        fg_pool_begin(r->pool);
+        fg_pool_wake(r->pool);
     if (!(e = fg_once_run(r)))
         e = run_block(r, 0);
-    fg_pool_end(r->pool);
     if (e)
         return e;
     for (uint32_t i = 0; i < p->noutput; i++) {

@@ -4,6 +4,8 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include "codegen/compile.h"
 #include "ir/eval.h"
@@ -360,18 +362,57 @@ test_pool(void)
     for (int threads = 1; threads <= 4; threads++) {
         fg_pool *pool = fg_pool_new(threads, host_alloc, host_free, NULL);
         for (int run = 0; run < 300; run++) {
-            fg_pool_begin(pool);
+            fg_pool_wake(pool);
             for (int chunks = 1 + run; chunks < MOST; chunks += 97) {
                 memset(seen, 0, sizeof seen);
                 fg_pool_kernel(pool, count_chunks, buf, NULL, 0, chunks, scratch, 64);
                 for (int i = 0; i < MOST; i++)
                     once = once && seen[i] == (i < chunks);
             }
-            fg_pool_end(pool);
         }
         fg_pool_free(pool);
     }
     expect(once, "pool", "a chunk did not run exactly once");
+}
+
+static double
+cpu_ms(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e3 +
+           (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-3;
+}
+
+static void
+stuck_chunk(void *const *buf, const int64_t *arg, int64_t begin, int64_t end,
+            void *scratch)
+{
+    (void)buf, (void)arg, (void)end, (void)scratch;
+    if (!begin)
+        usleep(100000);
+}
+
+/* A pool takes no CPU time worth the name while nothing is to be done, nor while one thread
+ * is held up. What else the machine does changes nothing of that. */
+static void
+test_idle_pool(void)
+{
+    static int seen[64];
+    static char scratch[4 * 64];
+    void *buf[] = {seen};
+    fg_pool *pool = fg_pool_new(4, host_alloc, host_free, NULL);
+
+    fg_pool_kernel(pool, count_chunks, buf, NULL, 0, 64, scratch, 64);
+    double before = cpu_ms();
+    usleep(200000);
+    expect(cpu_ms() - before < 50, "pool", "it spins while nothing runs");
+    before = cpu_ms();
+    for (int k = 0; k < 3; k++)
+        fg_pool_kernel(pool, stuck_chunk, NULL, NULL, 0, 64, scratch, 64);
+    expect(cpu_ms() - before < 75, "pool", "it spins while one thread is held up");
+    fg_pool_free(pool);
 }
 
 int
@@ -384,6 +425,7 @@ main(void)
         }
     test_messages();
     test_pool();
+    test_idle_pool();
     printf("%d passed, %d failed\n", passed, failed);
     return failed != 0;
 }
