@@ -129,6 +129,11 @@ def results(c, model, data, folder):
     c.expect(all(x is None or 0 <= x <= 100 for k in rows + [timed] for x in (k["pct_peak_flops"], k["pct_peak_bandwidth"])) and
              all(("refused" in k) == (None in (k["gflops"], k["gbps"])) for k in rows + [timed]),
              "no rate is above the machine's peak: it is refused, and why is said")
+    kinds = {p: {k["math"] for k in json.loads(c.run(0, "bench", model, "--json", "--iterations=1", "--kernels",
+                                                     "--precision=" + p))["kernels"]} for p in ("f32", "bf16", "int8")}
+    c.expect(all(p in kinds[p] for p in kinds) and kinds["f32"] == {"f32"}, f"each precision is held against its own peak: {kinds}")
+    c.expect({k["memory"] for k in rows} <= {"L1", "L2", "L3", "memory"} and set(timed["peaks"]) ==
+             {"f32", "bf16", "int8", "L1", "L2", "L3", "memory"}, "the memory that bytes lie in is told")
     c.expect(timed["p50_ms"] <= timed["p90_ms"] <= timed["p99_ms"] <= max(timed["lat_ms"]), "percentiles are in order")
     line = c.run(0, "bench", model, "--task=compile", "--json")
     c.expect(json.loads(line)["compile_ms"] > 0, "bench --task=compile")

@@ -25,8 +25,8 @@ typedef struct bench {
     double *lat; /* ms */
     int nlat;
     long base_kb, compile_peak_kb, run_peak_kb;
-    double flops, bytes; /* of one run, 0 when unknown */
-    double energy_j;     /* of one run; 0: not measured */
+    double energy_j; /* of one run; 0: not measured */
+    double kept;     /* bytes of weights and caches that a run reads */
     tool_peak peak;
     int64_t *step_ns; /* by step, with --kernels */
     int64_t *step_calls;
@@ -47,6 +47,16 @@ void bench_watch(bench *b);
 double bench_step_work(const forge_run *r, const fg_step *s, bool flops);
 double bench_percentile(const bench *b, double p); /* of the latencies, ms */
 const char *bench_model_name(const bench *b);
+
+/* bench_bound.c: the least time that work can take, by measured peaks. */
+typedef struct bench_bound {
+    double flops, bytes, math_ms, memory_ms;
+    tool_math math;   /* of the flops */
+    tool_level level; /* where most of the bytes lie */
+} bench_bound;
+void bench_measure_peak(bench *b); /* b->peak; the larger of this and what it was */
+bench_bound bench_step_bound(const bench *b, const fg_step *s);
+bench_bound bench_run_bound(const bench *b);
 
 /* bench_print.c: whether the rates are above what was measured of the machine; telling. */
 bool bench_above_peak(const bench *b);

@@ -1,6 +1,7 @@
 /* bench_print.c - what forge bench found, as text and as JSON.
  *
- *     27.6 GFLOP/s (12.4 % of 223.0), 6.9 GB/s (19.3 % of 35.8)
+ *     27.6 GFLOP/s (12.4 % of the peak), 6.9 GB/s (19.3 %)
+ *     measured peaks: f32 117, bf16 235, int8 470 GFLOP/s; L1 118.0, .., memory 21.4 GB/s
  *
  * A rate above what the machine can do is not a rate: either the peak was measured while
  * the machine had other work, or the work is counted wrong. Then that is said instead.
@@ -14,45 +15,53 @@
 /* Clocks change within a measurement; by more than this they do not. */
 #define SLACK 1.05
 
-static bool
-above(double rate, double peak)
+static const char *const math_name[] = {
+    [TOOL_F32] = "f32", [TOOL_BF16] = "bf16", [TOOL_BYTES] = "int8"};
+static const char *const level_name[] = {
+    [TOOL_L1] = "L1", [TOOL_L2] = "L2", [TOOL_L3] = "L3", [TOOL_MEMORY] = "memory"};
+
+/* What work was done in a time, and what of that time it had to take. */
+typedef struct rates {
+    double gflops, math; /* of the peak, 1: all of it */
+    double gbps, memory;
+} rates;
+
+static rates
+rates_of(const bench_bound *x, double ms)
 {
-    return rate > peak * SLACK;
+    if (ms <= 0)
+        return (rates){0};
+    return (rates){x->flops / ms * 1e-6, x->math_ms / ms, x->bytes / ms * 1e-6,
+                   x->memory_ms / ms};
 }
 
 static double
-percent(double rate, double peak)
+percent(double share)
 {
-    double p = peak > 0 ? 100 * rate / peak : 0;
-
-    return p > 100 ? 100 : p;
-}
-
-static double
-rate(double work, double ms)
-{
-    return ms > 0 ? work / ms * 1e-6 : 0;
+    return share > 1 ? 100 : 100 * share;
 }
 
 /* Why a rate is not given; NULL: it is. */
 static const char *
-wrong(const bench *b, double gflops, double gbps)
+wrong(const rates *r)
 {
-    if (above(gflops, b->peak.gflops))
-        return "more operations than the measured peak of single precision: the machine "
-               "was busy while it was measured; measure again";
-    if (above(gbps, b->peak.gbps))
+    if (r->math > SLACK)
+        return "more operations than the measured peak: the machine was busy while it "
+               "was "
+               "measured; measure again";
+    if (r->memory > SLACK)
         return "more bytes than the measured peak of reading: the machine was busy while "
-               "it was measured, or a cache holds them; measure again";
+               "it was measured; measure again";
     return NULL;
 }
 
 bool
 bench_above_peak(const bench *b)
 {
-    double p50 = bench_percentile(b, 50);
+    bench_bound x = bench_run_bound(b);
+    rates r = rates_of(&x, bench_percentile(b, 50));
 
-    return wrong(b, rate(b->flops, p50), rate(b->bytes, p50));
+    return wrong(&r);
 }
 
 /* "dir/bert/model.onnx" is called bert. */
@@ -71,25 +80,27 @@ bench_model_name(const bench *b)
 /* ---- JSON -------------------------------------------------------------------------- */
 
 static void
-add_rate(cJSON *o, const char *name, const char *share, double rate, double peak)
+add_rate(cJSON *o, const char *name, const char *share, double rate, double part)
 {
-    if (above(rate, peak)) {
+    if (part > SLACK) {
         cJSON_AddNullToObject(o, name);
         cJSON_AddNullToObject(o, share);
         return;
     }
     cJSON_AddNumberToObject(o, name, rate);
-    cJSON_AddNumberToObject(o, share, percent(rate, peak));
+    cJSON_AddNumberToObject(o, share, percent(part));
 }
 
 static void
-add_rates(cJSON *o, const bench *b, double flops, double bytes, double ms)
+add_rates(cJSON *o, const bench_bound *x, double ms)
 {
-    double gflops = rate(flops, ms), gbps = rate(bytes, ms);
-    const char *why = wrong(b, gflops, gbps);
+    rates r = rates_of(x, ms);
+    const char *why = wrong(&r);
 
-    add_rate(o, "gflops", "pct_peak_flops", gflops, b->peak.gflops);
-    add_rate(o, "gbps", "pct_peak_bandwidth", gbps, b->peak.gbps);
+    add_rate(o, "gflops", "pct_peak_flops", r.gflops, r.math);
+    add_rate(o, "gbps", "pct_peak_bandwidth", r.gbps, r.memory);
+    cJSON_AddStringToObject(o, "math", math_name[x->math]);
+    cJSON_AddStringToObject(o, "memory", level_name[x->level]);
     if (why)
         cJSON_AddStringToObject(o, "refused", why);
 }
@@ -133,8 +144,8 @@ add_kernels(cJSON *o, const bench *b)
         cJSON_AddStringToObject(row, "nodes", s->nodes);
         cJSON_AddNumberToObject(row, "us", step_ms(b, order[k]) * 1e3);
         cJSON_AddNumberToObject(row, "calls", (double)b->step_calls[order[k]]);
-        add_rates(row, b, bench_step_work(b->r, s, true), bench_step_work(b->r, s, false),
-                  step_ms(b, order[k]));
+        bench_bound x = bench_step_bound(b, s);
+        add_rates(row, &x, step_ms(b, order[k]));
     }
 }
 
@@ -155,9 +166,15 @@ add_run(cJSON *o, const bench *b)
     if (b->energy_j > 0)
         cJSON_AddNumberToObject(o, "energy_j", b->energy_j);
     cJSON_AddNumberToObject(o, "run_peak_kb", (double)b->run_peak_kb);
-    cJSON_AddNumberToObject(o, "peak_gflops", b->peak.gflops);
-    cJSON_AddNumberToObject(o, "peak_gbps", b->peak.gbps);
-    add_rates(o, b, b->flops, b->bytes, p50);
+    bench_bound x = bench_run_bound(b);
+    cJSON_AddNumberToObject(o, "peak_gflops", b->peak.gflops[x.math]);
+    cJSON_AddNumberToObject(o, "peak_gbps", b->peak.gbps[x.level]);
+    cJSON *peaks = cJSON_AddObjectToObject(o, "peaks");
+    for (int k = 0; k < TOOL_NMATH; k++)
+        cJSON_AddNumberToObject(peaks, math_name[k], b->peak.gflops[k]);
+    for (int k = 0; k < TOOL_NLEVELS; k++)
+        cJSON_AddNumberToObject(peaks, level_name[k], b->peak.gbps[k]);
+    add_rates(o, &x, p50);
     if (b->kernels)
         add_kernels(o, b);
 }
@@ -188,12 +205,12 @@ bench_print_json(const bench *b)
 /* ---- text -------------------------------------------------------------------------- */
 
 static void
-print_rate(double rate, double peak)
+print_rate(double rate, double part, const char *of)
 {
-    if (above(rate, peak))
-        printf(" %8s %6s", "-", "above");
+    if (part > SLACK)
+        printf(" %8s %6s %-6s", "-", "above", of);
     else
-        printf(" %8.1f %5.1f%%", rate, percent(rate, peak));
+        printf(" %8.1f %5.1f%% %-6s", rate, percent(part), of);
 }
 
 static void
@@ -201,23 +218,40 @@ print_kernels(const bench *b)
 {
     const fg_program *p = b->m->program;
     uint32_t *order = FG_NEWN(b->a, uint32_t, p->nstep + 1), n = kernels(b, order);
-    bool cached = false;
 
-    printf("\n%9s %8s %6s %8s %6s  %s\n", "us", "GFLOP/s", "peak", "GB/s", "peak",
-           "kernel");
+    printf("\n%9s %8s %-13s %8s %-13s %s\n", "us", "GFLOP/s", "  peak of", "GB/s",
+           "  peak of", " kernel");
     for (uint32_t k = 0; k < n; k++) {
         const fg_step *s = &p->step[order[k]];
         double ms = step_ms(b, order[k]);
-        double gbps = rate(bench_step_work(b->r, s, false), ms);
+        bench_bound x = bench_step_bound(b, s);
+        rates r = rates_of(&x, ms);
         printf("%9.1f", ms * 1e3);
-        print_rate(rate(bench_step_work(b->r, s, true), ms), b->peak.gflops);
-        print_rate(gbps, b->peak.gbps);
+        print_rate(r.gflops, r.math, math_name[x.math]);
+        print_rate(r.gbps, r.memory, level_name[x.level]);
         printf("  %s  %.60s\n", s->name, s->nodes);
-        cached |= above(gbps, b->peak.gbps);
     }
-    if (cached)
-        puts("above: operands come from a cache that is faster than what holds all the "
-             "model's data");
+}
+
+static void
+print_rates(const bench *b, double p50)
+{
+    bench_bound x = bench_run_bound(b);
+    rates r = rates_of(&x, p50);
+    const char *why = wrong(&r);
+
+    if (why)
+        printf("no rates: %s\n", why);
+    else
+        printf("%.1f GFLOP/s (%.1f %% of the peak), %.1f GB/s (%.1f %%)\n", r.gflops,
+               percent(r.math), r.gbps, percent(r.memory));
+    printf("measured peaks:");
+    for (int k = 0; k < TOOL_NMATH; k++)
+        printf(" %s %.0f%s", math_name[k], b->peak.gflops[k],
+               k + 1 < TOOL_NMATH ? "," : " GFLOP/s;");
+    for (int k = 0; k < TOOL_NLEVELS; k++)
+        printf(" %s %.1f%s", level_name[k], b->peak.gbps[k],
+               k + 1 < TOOL_NLEVELS ? "," : " GB/s\n");
 }
 
 void
@@ -229,21 +263,13 @@ bench_print_text(const bench *b)
     if (!b->nlat)
         return;
     double p50 = bench_percentile(b, 50);
-    double gflops = rate(b->flops, p50), gbps = rate(b->bytes, p50);
-    const char *why = wrong(b, gflops, gbps);
     printf("%s, %d threads: first %.3f ms, then p50 %.3f p90 %.3f p99 %.3f ms (%d runs), "
            "%.3f ms of CPU, %ld KiB at most\n",
            b->task, b->threads, b->first_ms, p50, bench_percentile(b, 90),
            bench_percentile(b, 99), b->nlat, b->cpu_s * 1e3, b->run_peak_kb);
     if (b->energy_j > 0)
         printf("%.4g J a run\n", b->energy_j);
-    if (why)
-        printf("no rates: %s (peaks %.1f GFLOP/s, %.1f GB/s)\n", why, b->peak.gflops,
-               b->peak.gbps);
-    else
-        printf("%.1f GFLOP/s (%.1f %% of %.1f), %.1f GB/s (%.1f %% of %.1f)\n", gflops,
-               percent(gflops, b->peak.gflops), b->peak.gflops, gbps,
-               percent(gbps, b->peak.gbps), b->peak.gbps);
+    print_rates(b, p50);
     if (b->kernels)
         print_kernels(b);
 }

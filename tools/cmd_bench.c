@@ -172,13 +172,13 @@ bench_step_work(const forge_run *r, const fg_step *s, bool flops)
 }
 
 double
-tool_run_work(const forge_run *r, bool flops)
+tool_run_bytes(const forge_run *r)
 {
     const fg_program *p = r->p;
     double sum = 0;
 
     for (uint32_t i = p->block[0].first; i < p->block[0].first + p->block[0].count; i++)
-        sum += bench_step_work(r, &p->step[i], flops);
+        sum += bench_step_work(r, &p->step[i], false);
     return sum;
 }
 
@@ -244,19 +244,6 @@ bench_first_run(bench *b)
     return true;
 }
 
-/* Before and after the runs, and the largest counts: other work makes a peak look lower, never
- * higher. Reading is measured on as many bytes as a run touches, so that what stays in
- * a cache is compared with that cache. */
-static void
-measure_peak(bench *b)
-{
-    b->flops = tool_run_work(b->r, true);
-    b->bytes = tool_run_work(b->r, false);
-    tool_peak now = tool_measure_peak(b->threads, b->bytes);
-    b->peak.gflops = fmax(b->peak.gflops, now.gflops);
-    b->peak.gbps = fmax(b->peak.gbps, now.gbps);
-}
-
 static void
 work(void *arg)
 {
@@ -274,7 +261,7 @@ work(void *arg)
     b->threads = b->r->threads;
     b->run_peak_kb = status_kb("VmHWM");
     if (ran)
-        measure_peak(b);
+        bench_measure_peak(b);
     reset_peak();
     ran = ran && measure(b);
     tool_progress_end();
@@ -282,7 +269,7 @@ work(void *arg)
         return;
     b->run_peak_kb = (long)fmax((double)b->run_peak_kb, (double)status_kb("VmHWM"));
     for (int k = 0; k < 3 && (!k || bench_above_peak(b)); k++)
-        measure_peak(b);
+        bench_measure_peak(b);
 }
 
 int

@@ -5,6 +5,16 @@
 
 #include "tools/tool.h"
 
+static void
+tell(const tool_peak *p)
+{
+    printf(
+        "     %d thread%s: %.0f GFLOP/s f32, %.0f bf16, %.0f int8; %.1f GB/s read from "
+        "memory, %.0f from L3, %.0f from L2\n",
+        p->threads, p->threads > 1 ? "s" : "", p->gflops[TOOL_F32], p->gflops[TOOL_BF16],
+        p->gflops[TOOL_BYTES], p->gbps[TOOL_MEMORY], p->gbps[TOOL_L3], p->gbps[TOOL_L2]);
+}
+
 int
 cmd_devices(int argc, char **argv)
 {
@@ -29,9 +39,9 @@ cmd_devices(int argc, char **argv)
     tool_cpu_features(features, sizeof features);
     if (!json) {
         printf("cpu  %s\n     %d cores, %s\n", model, cores, features);
-        printf("     1 thread: %.1f GFLOP/s f32, %.1f GB/s read; %d threads: %.1f "
-               "GFLOP/s, %.1f GB/s\n",
-               one.gflops, one.gbps, threads, all.gflops, all.gbps);
+        tell(&one);
+        if (threads > 1)
+            tell(&all);
         return TOOL_OK;
     }
     cJSON *top = cJSON_CreateObject();
@@ -42,10 +52,10 @@ cmd_devices(int argc, char **argv)
     cJSON_AddNumberToObject(o, "cores", cores);
     cJSON_AddStringToObject(o, "features", features);
     cJSON_AddNumberToObject(o, "threads", threads);
-    cJSON_AddNumberToObject(o, "gflops_1", one.gflops);
-    cJSON_AddNumberToObject(o, "gbps_1", one.gbps);
-    cJSON_AddNumberToObject(o, "gflops", all.gflops);
-    cJSON_AddNumberToObject(o, "gbps", all.gbps);
+    cJSON_AddNumberToObject(o, "gflops_1", one.gflops[TOOL_F32]);
+    cJSON_AddNumberToObject(o, "gbps_1", one.gbps[TOOL_MEMORY]);
+    cJSON_AddNumberToObject(o, "gflops", all.gflops[TOOL_F32]);
+    cJSON_AddNumberToObject(o, "gbps", all.gbps[TOOL_MEMORY]);
     char *text = cJSON_PrintUnformatted(top);
     puts(text ? text : "{}");
     free(text);

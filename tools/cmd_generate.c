@@ -136,8 +136,10 @@ find_peak(gen *g, const timing *t)
 {
     for (int k = 0; k < 3 && (g->stats || g->json) && t->steps && gbps(t) > g->peak;
          k++) {
+        double bytes = t->decode_bytes / t->steps;
+        int threads = g->main.r->threads;
         double now =
-            tool_measure_peak(g->main.r->threads, t->decode_bytes / t->steps).gbps;
+            tool_measure_peak(threads, bytes).gbps[tool_level_of(threads, bytes)];
         g->peak = now > g->peak ? now : g->peak;
     }
 }

@@ -295,7 +295,7 @@ step(lm *x, int64_t real)
         return fail(x);
     if (!take_rows(x, n, real))
         return false;
-    x->bytes += tool_run_work(x->r, false);
+    x->bytes += tool_run_bytes(x->r);
     x->past += x->state ? real : 0;
     return true;
 }

@@ -1,12 +1,5 @@
-/* machine.c - what this machine is and can do: names from the system, peaks by
- * measurement.
- *
- * Peaks are measured where they are used, because clock and memory of a shared machine
- * change by the minute: a percentage only means something against the same minute's peak.
- */
-#include <pthread.h>
+/* machine.c - what this machine is: names and sizes from the system. */
 #include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -88,182 +81,26 @@ tool_cpu_features(char *buf, size_t n)
     return buf;
 }
 
-/* ---- peaks ---------------------------------------------------------------------------- */
+/* By level: what belongs to one core, but for the last; what is not told is usual. */
+double
+tool_cache_bytes(int level)
+{
+    static const double usual[] = {0, 32 << 10, 512 << 10, 8 << 20};
 
-#define CHAINS 12 /* independent: more than latency times issue width needs */
-#define FMA_ROUNDS 20000
-#define READ_BYTES ((size_t)96 << 20) /* per measurement, well past any cache */
-
-/* The same two loops for each width; the widest that the processor has is called. The
- * empty assembly keeps the compiler from folding the chains; multiply and add contract
- * to one FMA. */
-#define LOOPS(name, width, attributes)                                                   \
-    typedef float name##_f __attribute__((vector_size(width), aligned(4)));              \
-    typedef uint64_t name##_i __attribute__((vector_size(width), aligned(8)));           \
-    attributes static double fma_##name(float seed)                                      \
-    {                                                                                    \
-        name##_f acc[CHAINS], a, b;                                                      \
-        for (int k = 0; k < CHAINS; k++)                                                 \
-            acc[k] = (name##_f){0} + seed;                                               \
-        a = (name##_f){0} + (seed + 0.999f);                                             \
-        b = (name##_f){0} + seed;                                                        \
-        for (int n = 0; n < FMA_ROUNDS; n++) {                                           \
-            _Pragma("GCC unroll 12") for (int k = 0; k < CHAINS; k++) acc[k] =           \
-                acc[k] * a + b;                                                          \
-            __asm__ volatile("");                                                        \
-        }                                                                                \
-        for (int k = 1; k < CHAINS; k++)                                                 \
-            acc[0] += acc[k];                                                            \
-        return acc[0][0];                                                                \
-    }                                                                                    \
-    attributes static uint64_t read_##name(const char *p, size_t bytes)                  \
-    {                                                                                    \
-        name##_i s0 = {0}, s1 = {0}, s2 = {0}, s3 = {0};                                 \
-        const name##_i *v = (const name##_i *)p, *end = v + bytes / (width);             \
-        for (; v + 4 <= end; v += 4) {                                                   \
-            s0 |= v[0];                                                                  \
-            s1 |= v[1];                                                                  \
-            s2 |= v[2];                                                                  \
-            s3 |= v[3];                                                                  \
-        }                                                                                \
-        s0 |= s1 | s2 | s3;                                                              \
-        return s0[0];                                                                    \
+    for (int k = 0; k < 8; k++) {
+        char path[100], text[3][32] = {"", "", ""};
+        for (int j = 0; j < 3; j++) {
+            static const char *const file[] = {"level", "type", "size"};
+            snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/%s",
+                     k, file[j]);
+            FILE *f = fopen(path, "r");
+            if (f && fscanf(f, "%31s", text[j]) != 1)
+                text[j][0] = '\0';
+            if (f)
+                fclose(f);
+        }
+        if (atoi(text[0]) == level && strcmp(text[1], "Instruction") && atoi(text[2]) > 0)
+            return atof(text[2]) * (strchr(text[2], 'M') ? 1 << 20 : 1 << 10);
     }
-
-LOOPS(base, 16, )
-#if defined(__x86_64__)
-LOOPS(avx2, 32, __attribute__((target("avx2,fma"))))
-LOOPS(avx512, 64, __attribute__((target("avx512f"))))
-#endif
-
-typedef struct width {
-    double (*fma)(float seed);
-    uint64_t (*read)(const char *p, size_t bytes);
-    int lanes;
-} width;
-
-static width
-widest(void)
-{
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx512f"))
-        return (width){fma_avx512, read_avx512, 16};
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return (width){fma_avx2, read_avx2, 8};
-#endif
-    return (width){fma_base, read_base, 4};
-}
-
-/* Opens when all threads are there. */
-typedef struct gate {
-    atomic_int ready, open;
-} gate;
-
-typedef struct probe {
-    pthread_t thread;
-    struct gate *gate;
-    const char *data;
-    size_t bytes;
-    int turns;
-    double begin, end; /* ms */
-    volatile double sink;
-} probe;
-
-static void
-wait_at(gate *g)
-{
-    atomic_fetch_add(&g->ready, 1);
-    while (!atomic_load(&g->open))
-        sched_yield();
-}
-
-static void *
-probe_fma(void *arg)
-{
-    probe *p = arg;
-    width w = widest();
-
-    p->sink = w.fma(1e-3f);
-    wait_at(p->gate);
-    p->begin = tool_now_ms();
-    for (int k = 0; k < 20; k++)
-        p->sink = w.fma((float)k * 1e-3f);
-    p->end = tool_now_ms();
-    return NULL;
-}
-
-static void *
-probe_read(void *arg)
-{
-    probe *p = arg;
-    width w = widest();
-
-    wait_at(p->gate);
-    p->begin = tool_now_ms();
-    for (int k = 0; k < p->turns; k++)
-        p->sink = (double)w.read(p->data, p->bytes);
-    p->end = tool_now_ms();
-    return NULL;
-}
-
-/* Milliseconds from the first start to the last end on *threads threads at once; fewer
- * when the system gives fewer. */
-static double
-together(void *(*fn)(void *), probe *p, int *threads)
-{
-    gate start = {0};
-    double begin, end;
-    int n = 0;
-
-    while (n < *threads - 1 && (p[n].gate = &start, true) &&
-           !pthread_create(&p[n].thread, NULL, fn, &p[n]))
-        n++;
-    while (atomic_load(&start.ready) < n)
-        sched_yield();
-    atomic_store(&start.open, 1);
-    p[n].gate = &start;
-    fn(&p[n]);
-    begin = p[n].begin;
-    end = p[n].end;
-    for (int i = 0; i < n; i++) {
-        pthread_join(p[i].thread, NULL);
-        begin = p[i].begin < begin ? p[i].begin : begin;
-        end = p[i].end > end ? p[i].end : end;
-    }
-    *threads = n + 1;
-    return end - begin;
-}
-
-tool_peak
-tool_measure_peak(int threads, double bytes)
-{
-    tool_peak best = {0};
-    probe *p = calloc((size_t)threads, sizeof *p);
-    double most = bytes > 0 && bytes < (double)READ_BYTES ? bytes : (double)READ_BYTES;
-    size_t each = ((size_t)most / (size_t)threads + 4095) & ~(size_t)4095;
-    size_t room = each * (size_t)threads;
-    char *data = malloc(room);
-    int turns = (int)(READ_BYTES / room);
-    double flops = 20.0 * FMA_ROUNDS * CHAINS * 2 * widest().lanes;
-
-    if (!p || !data)
-        goto out;
-    memset(data, 1, room);
-    for (int i = 0; i < threads; i++) {
-        p[i].data = data + each * (size_t)i;
-        p[i].bytes = each;
-        p[i].turns = turns > 1 ? turns : 1;
-    }
-    for (int k = 0; k < 5; k++) {
-        double ms = together(probe_fma, p, &threads);
-        double fma = flops * threads / ms * 1e-6;
-        ms = together(probe_read, p, &threads);
-        double mem = (double)each * p->turns * threads / ms * 1e-6;
-        best.gflops = fma > best.gflops ? fma : best.gflops;
-        best.gbps = mem > best.gbps ? mem : best.gbps;
-    }
-out:
-    free(p);
-    free(data);
-    return best;
+    return usual[level];
 }

@@ -168,8 +168,8 @@ add_run(cJSON *top, const measure *x)
     cJSON_AddStringToObject(o, "inputs", x->inputs);
     cJSON_AddNumberToObject(o, "ms", x->run_ms);
     cJSON_AddNumberToObject(o, "threads", x->threads);
-    cJSON_AddNumberToObject(o, "peak_gflops", x->peak.gflops);
-    cJSON_AddNumberToObject(o, "peak_gbps", x->peak.gbps);
+    cJSON_AddNumberToObject(o, "peak_gflops", x->peak.gflops[TOOL_F32]);
+    cJSON_AddNumberToObject(o, "peak_gbps", x->peak.gbps[TOOL_MEMORY]);
 }
 
 /* ---- the file ------------------------------------------------------------------------------- */

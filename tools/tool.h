@@ -109,18 +109,24 @@ int tool_bind(fg_ctx *cx, fg_arena *a, const char *file, const tool_inputs *in,
 void tool_random_fill(const char *name, fg_tensor *t, uint64_t seed);
 /* Of input i: batches are 1, other symbolic axes `length`, within their bounds. */
 bool tool_input_shape(const forge_model *m, int i, int length, int64_t *dims);
-/* Operations, or bytes read and written, of a run with the shapes bound now. */
-double tool_run_work(const forge_run *r, bool flops);
+/* Bytes read and written by a run with the shapes bound now. */
+double tool_run_bytes(const forge_run *r);
 bool tool_output(const forge_run *r, const forge_model *m, int i, fg_tensor *out);
 
 /* ---- the machine --------------------------------------------------------------------- */
 
+/* Kinds of arithmetic: single precision, sums of products of two bf16, of four bytes. */
+typedef enum { TOOL_F32, TOOL_BF16, TOOL_BYTES, TOOL_NMATH } tool_math;
+typedef enum { TOOL_L1, TOOL_L2, TOOL_L3, TOOL_MEMORY, TOOL_NLEVELS } tool_level;
 typedef struct tool_peak {
-    double gflops, gbps;
-} tool_peak; /* single precision, read */
-/* Reading: of `bytes` again and again, what a cache holds at its speed; 0, or more than caches
- * hold: of memory. */
+    int threads;
+    double gflops[TOOL_NMATH], gbps[TOOL_NLEVELS]; /* operations; read */
+} tool_peak;
+/* Reads `bytes` again and again to measure the level that holds as many; 0: of memory. */
 tool_peak tool_measure_peak(int threads, double bytes);
+/* Where data of that size stays between one pass over it and the next, at best. */
+tool_level tool_level_of(int threads, double bytes);
+double tool_cache_bytes(int level); /* 1 to 3 */
 /* Joules that the processor has taken since some time; -1: cannot be read. And since
  * such a reading; 0 when it could not be read. */
 double tool_energy(void);

@@ -74,7 +74,7 @@ typedef struct tune {
 /* tune_search.c: false with a message. */
 bool tune_run(tune *t);
 /* tune_model.c: needs step times in b. */
-void tune_fit_model(fg_arena *a, const bench *b, tune_fit *f);
+void tune_fit_model(fg_arena *a, bench *b, tune_fit *f);
 /* tune_print.c: one line as it comes, and all at the end. */
 void tune_print_trial(const tune *t, const tune_trial *x);
 void tune_print_text(const tune *t);

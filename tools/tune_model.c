@@ -128,23 +128,23 @@ reach_of(const fg_step *s, double flops, double bytes)
 }
 
 void
-tune_fit_model(fg_arena *a, const bench *b, tune_fit *f)
+tune_fit_model(fg_arena *a, bench *b, tune_fit *f)
 {
     const fg_program *p = b->m->program;
     sample *s = FG_NEWN(a, sample, (size_t)p->nstep + 1);
-    tool_peak peak = tool_measure_peak(b->r->threads, b->bytes);
 
     *f = (tune_fit){0};
+    bench_measure_peak(b);
     for (uint32_t k = 0; k < p->nstep; k++) {
         const fg_step *x = &p->step[k];
         if (x->kind != FG_STEP_KERNEL || !b->step_calls[k] || b->step_ns[k] <= 0)
             continue;
         sample *one = &s[f->kernels++];
-        *one = (sample){bench_step_work(b->r, x, true), bench_step_work(b->r, x, false),
+        bench_bound bound = bench_step_bound(b, x);
+        *one = (sample){bound.flops, bound.bytes,
                         (double)b->step_ns[k] / (double)b->step_calls[k] * 1e-3};
-        double bound = fmax(one->flops / (peak.gflops * 1e3 + 1),
-                            one->bytes / (peak.gbps * 1e3 + 1));
-        double above = fmax(one->us - bound, 0);
+        double least = fmax(bound.math_ms, bound.memory_ms) * 1e3;
+        double above = fmax(one->us - least, 0);
         f->total += one->us;
         fg_knobreach reach = reach_of(x, one->flops, one->bytes);
         f->headroom[0] += above;

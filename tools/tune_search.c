@@ -385,7 +385,7 @@ begin(tune *t)
         if (!shot(t, t->start, &ms))
             return false;
     b->r->hook = NULL;
-    b->bytes = tool_run_work(b->r, false);
+    b->threads = b->r->threads;
     tune_fit_model(t->b.a, b, &t->fit);
     for (int k = 0; k < 2 && (!k || elapsed(t) < t->duration / 8); k++) {
         tune_duel d;
