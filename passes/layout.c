@@ -36,7 +36,7 @@ sole_use(const layout *l, fg_reg r)
 static fg_inst *
 operand(const layout *l, const fg_inst *i, int k, fg_op op)
 {
-    fg_inst *d = k < i->nin ? fg_def(l->m, i->in[k]) : NULL;
+    fg_inst *d = i && k < i->nin ? fg_def(l->m, i->in[k]) : NULL;
     return fg_is_op(d, op) ? d : NULL;
 }
 
@@ -137,6 +137,35 @@ transposes_joined(layout *l, fg_build *b, fg_inst *i)
     return fg_emit_transpose(b, fg_emit_again(b, i, in), p->is);
 }
 
+/* ---- transposes and lookups -------------------------------------------------------- */
+
+/* transpose(gather(table, index)) = gather(transpose table, index), where the index's axes
+ * stay together: what is looked up lies as its readers want it, and turning the table is
+ * folded. Biases by relative position are written so. */
+static fg_reg
+turned_table(layout *l, fg_build *b, fg_inst *i)
+{
+    fg_inst *d = operand(l, i, 0, FG_OP_gather), *table = operand(l, d, 0, FG_OP_const);
+    const fg_attr *p = &FG_GET(i, transpose, perm);
+    int64_t perm[FG_MAXRANK];
+    if (!table || !sole_use(l, i->in[0]) || !sole_use(l, d->in[0]))
+        return 0;
+    int64_t axis = FG_GET(d, gather, axis).i, n = fg_rt(l->m, d->in[1])->rank;
+    int to = 0, at = 0;
+    if (n < 1)
+        return 0;
+    while (p->is[to] != axis && to < p->n - 1)
+        to++;
+    for (int k = 0; k < p->n; k++) {
+        bool looked = k >= to && k < to + n;
+        if (looked && p->is[k] != axis + k - to)
+            return 0;
+        if (!looked || k == to)
+            perm[at++] = p->is[k] < axis + n ? p->is[k] : p->is[k] - n + 1;
+    }
+    return fg_emit_gather(b, fg_emit_transpose(b, d->in[0], perm), d->in[1], to);
+}
+
 /* ---- reshapes ---------------------------------------------------------------------- */
 
 /* Leading axes of x that stay when its last axes are merged to one of size n. */
@@ -218,6 +247,7 @@ static const struct { fg_op op; rule_fn *run; const char *law; } rules[] = {
     { FG_OP_matmul,    rows_through_product, "rows of a product merged after it" },
     { FG_OP_transpose, turned_product,       "product of transposes" },
     { FG_OP_transpose, transpose_through,    "transpose before an operation" },
+    { FG_OP_transpose, turned_table,         "table turned for its readers" },
     { FG_OP_NONE,      transposes_joined,    "transposes after an operation" },
     { FG_OP_NONE,      reshape_through,      "reshape after an operation" },
 };
