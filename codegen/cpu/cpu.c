@@ -480,9 +480,10 @@ emit_all(compile *c)
     }
     qsort(order, (size_t)c->nfn, sizeof *order, dearest_first);
     for (int k = 0; k < c->nfn; k++) {
-        order[k]->part = c->nparts > 1 && ll_size(c->part[1]) < ll_size(c->part[0]);
+        order[k]->part = c->nparts > 1 && c->part[1]->size < c->part[0]->size;
         if (!emit(c, &e, order[k]->code.fn))
             return false;
+        ll_sweep(c->part[order[k]->part]);
     }
     return true;
 }

@@ -29,6 +29,10 @@ typedef struct fg_index {
     int64_t step;
     fg_v vec;  /* <lanes x i64> or NULL */
     int align; /* base is a multiple of this power of two, at most FG_ALIGN_MAX */
+    /* Set: this is the quotient or the remainder of `whole` by `by`. */
+    const struct fg_index *whole;
+    fg_expr by;
+    bool quotient;
 } fg_index;
 
 #define FG_ALIGN_MAX 64

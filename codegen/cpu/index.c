@@ -6,6 +6,10 @@
  * keep the form when a run of lanes provably stays within one quotient: its length
  * divides k, and base is a multiple of it. Otherwise lanes go their own way (vec), and
  * loads become gathers.
+ *
+ * A linear index that is taken apart for the axes of one tensor and put together again
+ * for another, with some axes alike, is the same number: quotient and remainder of
+ * one division that meet again in place are what was divided.
  */
 #include "codegen/cpu/emit.h"
 
@@ -176,21 +180,39 @@ times_count(fg_em *e, fg_index a, int n, const fg_expr *dim)
     return fg_ix_vec(e, ll_mul(e->g, wide(e, a), ll_splat(e->g, f, e->lanes)));
 }
 
+/* Two neighbouring axes, the second of size n, hold the parts of one number. */
+static bool
+belong_together(const fg_index *a, const fg_index *b, fg_expr n)
+{
+    return a->whole && a->whole == b->whole && a->by == n && a->quotient && !b->quotient;
+}
+
 fg_index
 fg_ix_linear(fg_em *e, int rank, const fg_expr *dim, const fg_index *ix)
 {
     fg_exprs *x = e->m->ex;
-    fg_index at = fg_ixc(e, 0);
+    fg_index at = fg_ixc(e, 0), run[FG_MAXRANK];
     fg_expr stride = fg_ec(x, 1);
+    int last[FG_MAXRANK], n = 0; /* axes that run[k] covers end with last[k] */
+    for (int a = 0; a < rank; a++) {
+        if (fg_e_is(x, dim[a], 1))
+            continue;
+        bool joins = n && belong_together(&run[n - 1], &ix[a], dim[a]);
+        n -= joins;
+        run[n] = joins ? *ix[a].whole : ix[a];
+        last[n++] = a;
+    }
     /* From the last axis, so that only the axis the lanes run along keeps a step; sums of
      * products rather than a nest, so that outer parts are loop invariants. */
-    for (int a = rank - 1; a >= 0; a--) {
-        if (!fg_e_is(x, dim[a], 1))
+    for (int a = rank - 1, k = n - 1; a >= 0; a--) {
+        if (k >= 0 && last[k] == a) {
             at = fg_ix_add(e,
                            stride != FG_E_BAD
-                               ? fg_ix_mul(e, ix[a], stride)
-                               : times_count(e, ix[a], rank - 1 - a, dim + a + 1),
+                               ? fg_ix_mul(e, run[k], stride)
+                               : times_count(e, run[k], rank - 1 - a, dim + a + 1),
                            at);
+            k--;
+        }
         stride = fg_emul(x, stride, dim[a]);
     }
     return at;
@@ -205,9 +227,15 @@ fg_ix_unlinear(fg_em *e, int rank, const fg_expr *dim, fg_index linear, fg_index
     for (int a = rank - 1; a >= first; a--) {
         if (a == first) {
             ix[a] = linear;
-        } else {
+        } else if (!fg_e_is(e->m->ex, dim[a], 1)) {
+            const fg_index *whole = fg_dup(e->a, &linear, sizeof linear);
             ix[a] = fg_ix_mod(e, linear, dim[a]);
             linear = fg_ix_div(e, linear, dim[a]);
+            ix[a].whole = linear.whole = whole;
+            ix[a].by = linear.by = dim[a];
+            linear.quotient = true;
+        } else {
+            ix[a] = fg_ixc(e, 0);
         }
     }
 }

@@ -303,15 +303,28 @@ ll_known_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param
     return f;
 }
 
-int
-ll_size(const fg_ll *g)
+static bool
+is_dead(fg_v i)
 {
-    int n = 0;
-    for (fg_v f = LLVMGetFirstFunction(g->m); f; f = LLVMGetNextFunction(f))
-        for (fg_bb b = LLVMGetFirstBasicBlock(f); b; b = LLVMGetNextBasicBlock(b))
-            for (fg_v i = LLVMGetFirstInstruction(b); i; i = LLVMGetNextInstruction(i))
-                n++;
-    return n;
+    LLVMOpcode op = LLVMGetInstructionOpcode(i);
+    return !LLVMGetFirstUse(i) && !LLVMIsATerminatorInst(i) && op != LLVMStore &&
+           op != LLVMCall && op != LLVMFence;
+}
+
+/* Users come after what they use, but for loops' phis: one walk from the end. */
+void
+ll_sweep(fg_ll *g)
+{
+    fg_v f = g->swept ? LLVMGetNextFunction(g->swept) : LLVMGetFirstFunction(g->m);
+    for (; f; g->swept = f, f = LLVMGetNextFunction(f))
+        for (fg_bb b = LLVMGetLastBasicBlock(f); b; b = LLVMGetPreviousBasicBlock(b))
+            for (fg_v i = LLVMGetLastInstruction(b), before; i; i = before) {
+                before = LLVMGetPreviousInstruction(i);
+                if (is_dead(i))
+                    LLVMInstructionEraseFromParent(i);
+                else
+                    g->size++;
+            }
 }
 
 fg_v

@@ -68,6 +68,8 @@ typedef struct fg_ll {
     struct fg_ll *peer; /* module that will be linked with this one; NULL: none */
     fg_v fn;            /* function being built */
     fg_bb entry;        /* its first block: ends in a branch, see ll_entry */
+    fg_v swept;         /* the last function that ll_sweep saw */
+    int size;           /* instructions of those it saw */
     struct {
         const char *name;
         fg_t type;
@@ -81,8 +83,8 @@ void ll_free(fg_ll *g); /* takes NULL */
 
 /* The module's function of that name, defined here or by the peer; NULL: by neither. */
 fg_v ll_known_function(fg_ll *g, const char *name, fg_t ret, int n, const fg_t *param);
-/* Instructions in the module. */
-int ll_size(const fg_ll *g);
+/* Removes what nothing uses from the functions made since the last time. */
+void ll_sweep(fg_ll *g);
 /* Starts a function; the builder stands in its first working block. Internal ones are
  * seen by the peer only. When another function is under construction, save and restore
  * with ll_save / ll_restore. */
