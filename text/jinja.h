@@ -172,7 +172,13 @@ bool val_compare(jinja *j, val x, val y, int *order);
 const char *val_type(val v);
 /* As {{ }} writes it; strings inside lists are quoted. */
 void val_write(jinja *j, fg_text *t, val v, bool quoted);
-void val_write_json(jinja *j, fg_text *t, val v, int indent, int depth);
+typedef struct json_style {
+    int indent;        /* -1: all on one line */
+    bool ascii;        /* escape what is not */
+    bool sorted;       /* by key */
+    fg_str item, pair; /* between members; between a key and its value */
+} json_style;
+void val_write_json(jinja *j, fg_text *t, val v, const json_style *s, int depth);
 fg_str val_text(jinja *j, val v);
 bool val_number(val v, double *f); /* int, float or bool */
 
@@ -191,6 +197,8 @@ bool jinja_test(jinja *j, const node *n, fg_str name, val v, const args *a);
 val jinja_method(jinja *j, const node *n, val v, const args *a);
 val jinja_builtin(jinja *j, const node *n, fg_str name, const args *a);
 bool jinja_is_builtin(fg_str name);
+/* d[key] = v. */
+void jinja_set(jinja *j, const node *n, val_dict *d, val key, val v);
 /* Methods of text that jinja_method does not know; false: neither do these. */
 bool jinja_text_method(jinja *j, const node *n, fg_str s, const args *a, val *out);
 bool jinja_in_case(jinja *j, fg_str s, bool upper); /* all of its letters, and some */

@@ -209,14 +209,29 @@ f_trim(jinja *j, const node *n, val v, const args *a)
     return val_of_str(strip(val_text(j, v), text_arg(j, a, 0, "chars", ""), true, true));
 }
 
+/* tojson(ensure_ascii, indent, separators, sort_keys), as transformers defines it. */
 static val
 f_json(jinja *j, const node *n, val v, const args *a)
 {
     fg_text t = fg_text_new(j->a);
-    int64_t indent = int_arg(a, 0, "indent", -1);
+    const val *ascii = args_get(a, 0, "ensure_ascii"),
+              *separators = args_get(a, 2, "separators"),
+              *sorted = args_get(a, 3, "sort_keys");
+    int64_t indent = int_arg(a, 1, "indent", -1);
+    json_style s = {.indent = indent < 40 ? (int)indent : 40,
+                    .ascii = ascii && val_true(*ascii),
+                    .sorted = sorted && val_true(*sorted),
+                    .item = fg_str_of(indent < 0 ? ", " : ","),
+                    .pair = fg_str_of(": ")};
 
-    (void)n;
-    val_write_json(j, &t, v, indent > 40 ? 40 : (int)indent, 0);
+    if (separators && separators->kind != V_NONE) {
+        if (separators->kind != V_LIST || separators->list->n != 2)
+            return jinja_fail(j, n->line, "%s is not two separators",
+                              val_type(*separators));
+        s.item = val_text(j, separators->list->v[0]);
+        s.pair = val_text(j, separators->list->v[1]);
+    }
+    val_write_json(j, &t, v, &s, 0);
     return val_of_str((fg_str){t.s, t.n});
 }
 
@@ -361,6 +376,8 @@ f_round(jinja *j, const node *n, val v, const args *a)
 
     if (!val_number(v, &f))
         return jinja_fail(j, n->line, "%s is not rounded", val_type(v));
+    if (v.kind != V_FLOAT && digits >= 0 && fg_str_same(how, fg_str_of("common")))
+        return val_of_int(v.i);
     if (fg_str_same(how, fg_str_of("ceil")))
         f = ceil(f * scale) / scale;
     else if (fg_str_same(how, fg_str_of("floor")))
@@ -369,7 +386,9 @@ f_round(jinja *j, const node *n, val v, const args *a)
         f = strtod(fg_format(j->a, "%.*f", (int)digits, f), NULL);
     else
         f = rint(f * scale) / scale;
-    return (val){V_FLOAT, {.f = f}};
+    return v.kind != V_FLOAT && fg_str_same(how, fg_str_of("common"))
+               ? val_of_int((int64_t)f)
+               : (val){V_FLOAT, {.f = f}};
 }
 
 static val
@@ -700,11 +719,34 @@ b_raise(jinja *j, const node *n, const args *a)
     return jinja_fail(j, n->line, "%.*s", (int)(text.n < 500 ? text.n : 500), text.s);
 }
 
+/* Templates have text as keys; others would need to be told from the text of the same look. */
+void
+jinja_set(jinja *j, const node *n, val_dict *d, val key, val v)
+{
+    if (key.kind == V_STR)
+        val_set(j, d, key.s, v);
+    else
+        jinja_fail(j, n->line, "%s as the key of a dict is not supported", val_type(key));
+}
+
+/* As Python's dict(): another dict, or pairs, and then names. */
 static val
-with_members(jinja *j, const args *a, val_kind kind)
+with_members(jinja *j, const node *n, const args *a, val_kind kind)
 {
     val out = val_new_dict(j, kind);
+    const val *first = args_get(a, 0, "");
+    bool dict = first && (first->kind == V_DICT || first->kind == V_SPACE);
+    val list = !first ? val_new_list(j)
+               : dict ? pairs(j, *first, true, true)
+                      : jinja_items_of(j, n, *first);
 
+    for (size_t i = 0; i < list.list->n && !j->failed; i++) {
+        val pair = jinja_items_of(j, n, list.list->v[i]);
+        if (pair.list->n == 2)
+            jinja_set(j, n, out.dict, pair.list->v[0], pair.list->v[1]);
+        else
+            jinja_fail(j, n->line, "a key and its value are two, not %zu", pair.list->n);
+    }
     for (size_t i = 0; i < a->n; i++)
         if (a->names && a->names[i].n)
             val_set(j, out.dict, a->names[i], a->v[i]);
@@ -714,15 +756,13 @@ with_members(jinja *j, const args *a, val_kind kind)
 static val
 b_namespace(jinja *j, const node *n, const args *a)
 {
-    (void)n;
-    return with_members(j, a, V_SPACE);
+    return with_members(j, n, a, V_SPACE);
 }
 
 static val
 b_dict(jinja *j, const node *n, const args *a)
 {
-    (void)n;
-    return with_members(j, a, V_DICT);
+    return with_members(j, n, a, V_DICT);
 }
 
 static val

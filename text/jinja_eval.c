@@ -37,6 +37,16 @@ lookup(const jinja *j, fg_str name)
     return (val){V_UNDEFINED, {.s = name}};
 }
 
+/* *v as a list of `names` members; 0: it has more or fewer. */
+static size_t
+unpack(jinja *j, const node *n, size_t names, val *v)
+{
+    *v = jinja_items_of(j, n, *v);
+    if (!j->failed && v->list->n != names)
+        jinja_fail(j, n->line, "%zu names for %zu values", names, v->list->n);
+    return j->failed ? 0 : names;
+}
+
 static void
 assign(jinja *j, const node *target, val v)
 {
@@ -48,10 +58,8 @@ assign(jinja *j, const node *target, val v)
             val_set(j, of.dict, target->name, v);
         else
             jinja_fail(j, target->line, "a member of %s cannot be set", val_type(of));
-    } else if (v.kind != V_LIST || v.list->n != target->nlist) {
-        jinja_fail(j, target->line, "%zu names for %s", target->nlist, val_type(v));
     } else {
-        for (size_t i = 0; i < target->nlist; i++)
+        for (size_t i = 0, k = unpack(j, target, target->nlist, &v); i < k; i++)
             assign(j, target->list[i], v.list->v[i]);
     }
 }
@@ -254,7 +262,8 @@ item(jinja *j, const node *n)
         return of;
     if (key.kind == V_STR)
         return jinja_attr(j, n, of, key.s);
-    if (key.kind != V_INT || (of.kind != V_LIST && of.kind != V_STR))
+    if ((key.kind != V_INT && key.kind != V_BOOL) ||
+        (of.kind != V_LIST && of.kind != V_STR))
         return of.kind == V_UNDEFINED ? no_operator(j, n, of, key) : (val){0};
     val all = jinja_items_of(j, n, of);
     int64_t i = key.i < 0 ? key.i + (int64_t)all.list->n : key.i;
@@ -376,7 +385,7 @@ collection(jinja *j, const node *n)
         if (n->kind == N_LIST)
             val_push(j, out, v);
         else
-            val_set(j, out.dict, val_text(j, v), eval(j, n->list[++i]));
+            jinja_set(j, n, out.dict, v, eval(j, n->list[++i]));
     }
     return out;
 }
@@ -470,10 +479,8 @@ bind_names(jinja *j, const node *n, val v)
 {
     if (n->nnames == 1)
         val_set(j, &j->top->vars, n->names[0], v);
-    else if (v.kind != V_LIST || v.list->n != n->nnames)
-        jinja_fail(j, n->line, "%zu names for %s", n->nnames, val_type(v));
     else
-        for (size_t i = 0; i < n->nnames; i++)
+        for (size_t i = 0, k = unpack(j, n, n->nnames, &v); i < k; i++)
             val_set(j, &j->top->vars, n->names[i], v.list->v[i]);
 }
 

@@ -1,6 +1,7 @@
 /* jinja_value.c - what templates compute with. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "text/jinja.h"
 
@@ -254,47 +255,70 @@ val_write(jinja *j, fg_text *t, val v, bool quoted)
 }
 
 static void
-put_json_text(fg_text *t, fg_str s)
+put_json_text(fg_text *t, fg_str s, bool ascii)
 {
     fg_putc(t, '"');
-    for (size_t i = 0; i < s.n; i++) {
+    for (size_t i = 0; i < s.n;) {
         static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
         const char *known = s.s[i] ? strchr(from, s.s[i]) : NULL;
+        size_t at = i;
+        uint32_t c = (uint32_t)fg_utf8_next(s, &i);
         if (known)
             fg_putf(t, "\\%c", to[known - from]);
-        else if ((unsigned char)s.s[i] < 0x20)
-            fg_putf(t, "\\u%04x", (unsigned)s.s[i]);
+        else if (ascii && c > 0xffff)
+            fg_putf(t, "\\u%04x\\u%04x", 0xd7c0 + (c >> 10), 0xdc00 + (c & 0x3ff));
+        else if (c < 0x20 || (ascii && c > 0x7e))
+            fg_putf(t, "\\u%04x", c);
         else
-            fg_putc(t, s.s[i]);
+            fg_put_str(t, (fg_str){s.s + at, i - at});
     }
     fg_putc(t, '"');
 }
 
 static void
-new_line(fg_text *t, int indent, int depth, bool comma)
+new_line(fg_text *t, const json_style *s, int depth)
 {
-    if (indent < 0) {
-        fg_puts(t, comma ? ", " : "");
+    if (s->indent < 0)
         return;
-    }
-    fg_puts(t, comma ? ",\n" : "\n");
-    for (int i = 0; i < indent * depth; i++)
+    fg_putc(t, '\n');
+    for (int i = 0; i < s->indent * depth; i++)
         fg_putc(t, ' ');
 }
 
-/* As Python's json.dumps writes it, without escaping what is not ASCII. */
+static int
+by_key(const void *a, const void *b)
+{
+    fg_str x = ((const val_pair *)a)->key, y = ((const val_pair *)b)->key;
+    int c = x.n && y.n ? memcmp(x.s, y.s, x.n < y.n ? x.n : y.n) : 0;
+
+    return c ? c : (x.n > y.n) - (x.n < y.n);
+}
+
+static const val_pair *
+members_of(jinja *j, const val_dict *d, bool sorted)
+{
+    if (!sorted || !d->n)
+        return d->v;
+    val_pair *v = FG_NEWN(j->a, val_pair, d->n);
+    memcpy(v, d->v, d->n * sizeof *v);
+    qsort(v, d->n, sizeof *v, by_key);
+    return v;
+}
+
+/* As Python's json.dumps writes it. */
 void
-val_write_json(jinja *j, fg_text *t, val v, int indent, int depth)
+val_write_json(jinja *j, fg_text *t, val v, const json_style *s, int depth)
 {
     bool list = v.kind == V_LIST, dict = v.kind == V_DICT || v.kind == V_SPACE;
     size_t n = list ? v.list->n : dict ? v.dict->n : 0;
+    const val_pair *member = dict ? members_of(j, v.dict, s->sorted) : NULL;
 
     if (too_much(j, t))
         return;
     if (depth > JINJA_DEPTH)
         jinja_fail(j, j->line, "too deep");
     else if (v.kind == V_STR)
-        put_json_text(t, v.s);
+        put_json_text(t, v.s, s->ascii);
     else if (v.kind == V_BOOL)
         fg_puts(t, v.i ? "true" : "false");
     else if (v.kind == V_NONE)
@@ -306,15 +330,17 @@ val_write_json(jinja *j, fg_text *t, val v, int indent, int depth)
     else {
         fg_putc(t, list ? '[' : '{');
         for (size_t i = 0; i < n && !j->failed; i++) {
-            new_line(t, indent, depth + 1, i > 0);
+            if (i)
+                fg_put_str(t, s->item);
+            new_line(t, s, depth + 1);
             if (dict) {
-                put_json_text(t, v.dict->v[i].key);
-                fg_puts(t, ": ");
+                put_json_text(t, member[i].key, s->ascii);
+                fg_put_str(t, s->pair);
             }
-            val_write_json(j, t, list ? v.list->v[i] : v.dict->v[i].v, indent, depth + 1);
+            val_write_json(j, t, list ? v.list->v[i] : member[i].v, s, depth + 1);
         }
-        if (n && indent >= 0)
-            new_line(t, indent, depth, false);
+        if (n)
+            new_line(t, s, depth);
         fg_putc(t, list ? ']' : '}');
     }
 }

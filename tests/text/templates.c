@@ -85,7 +85,8 @@ test_wrong(void)
     refuse("{{ raise_exception('a\nb') }}", "a\\x0ab");
     refuse("{% set 1 = 2 %}", "only a name");
     refuse("{% set x = [1] %}{% set x.y = 2 %}", "cannot be set");
-    refuse("{% for a, b in [1] %}{% endfor %}", "2 names");
+    refuse("{% for a, b in [1] %}{% endfor %}", "an integer has no members");
+    refuse("{% set a, b = 'abc' %}", "2 names for 3 values");
     refuse("{{ 1 ? 2 }}", "unexpected character");
     refuse("{{ [1, 'a'] | sort }}", "no order");
     refuse("{{ 'a' is gt 1 }}", "text and an integer have no order");
@@ -94,6 +95,9 @@ test_wrong(void)
     refuse("{{ 'abc'.index('x') }}", "no such part");
     refuse("{{ 'abc'.rsplit('') }}", "a separator");
     refuse("{{ {} | abs }}", "a dict has no amount");
+    refuse("{{ {1: 2} }}", "an integer as the key of a dict is not supported");
+    refuse("{{ dict([(none, 2)]) }}", "as the key of a dict is not supported");
+    refuse("{{ dict(['abc']) }}", "are two, not 3");
 }
 
 static void

@@ -23,8 +23,8 @@ def raise_exception(text):
     raise TemplateError(text)
 
 
-def tojson(x, indent=None):
-    return json.dumps(x, ensure_ascii=False, indent=indent)
+def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 ENV = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"])
