@@ -172,25 +172,6 @@ columns_sum(fg_ll *g, const fg_tile *t, fg_v acc, fg_v y)
                      at_bytes(g, m.phi[1], ll_param(g, LDY))});
 }
 
-/* Sums across the lanes of v[0..lanes), one a lane: neighbours are merged, each in half as
- * many lanes as before. */
-static fg_v
-sums_of(fg_ll *g, int lanes, fg_v *v)
-{
-    int mask[2][64];
-    for (int n = lanes, len = lanes; n > 1; n /= 2, len /= 2) {
-        for (int half = 0; half < 2; half++)
-            for (int i = 0; i < lanes; i++) { /* groups of len: those of a, those of b */
-                int group = i / (len / 2), at = i % (len / 2);
-                mask[half][i] = group * len + half * (len / 2) + at;
-            }
-        for (int i = 0; i < n; i += 2)
-            v[i / 2] = ll_add(g, ll_shuffle(g, v[i], v[i + 1], lanes, mask[0]),
-                              ll_shuffle(g, v[i], v[i + 1], lanes, mask[1]));
-    }
-    return v[0];
-}
-
 /* x[0..k) times each of the rows. */
 static fg_v
 dot_rows(fg_ll *g, const fg_tile *t, fg_v x, const fg_v *row)
@@ -211,7 +192,7 @@ dot_rows(fg_ll *g, const fg_tile *t, fg_v x, const fg_v *row)
         ll_next(g, &l, acc);
         memcpy(acc, l.phi, sizeof *acc * (size_t)t->W);
     }
-    return sums_of(g, t->W, acc);
+    return ll_hsums(g, t->W, acc);
 }
 
 /* As many rows of w as a vector has lanes; they stay in the first-level cache while every

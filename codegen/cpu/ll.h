@@ -201,6 +201,8 @@ fg_v ll_shuffle(fg_ll *g, fg_v a, fg_v b, int n,
 fg_v ll_half(fg_ll *g, fg_v v, int which); /* low (0) or high (1) half */
 fg_v ll_join(fg_ll *g, fg_v lo, fg_v hi);
 fg_v ll_hsum(fg_ll *g, fg_v v); /* across lanes, as a tree */
+/* The same of each of n vectors, side by side in one; n at most their lanes, powers of two. */
+fg_v ll_hsums(fg_ll *g, int n, fg_v *v);
 fg_v ll_hmax(fg_ll *g, fg_v v); /* ll_max as a tree */
 fg_v ll_hreduce(fg_ll *g, fg_v v, fg_v (*op)(fg_ll *, fg_v, fg_v));
 fg_v ll_first(fg_ll *g, fg_v n, int lanes); /* mask of lanes < n (i64) */

@@ -85,6 +85,28 @@ ll_hsum(fg_ll *g, fg_v v)
     return ll_hreduce(g, v, ll_add);
 }
 
+/* Each folds to as many lanes as there are vectors. Then neighbours are merged, each in half
+ * as many lanes as before. */
+fg_v
+ll_hsums(fg_ll *g, int n, fg_v *v)
+{
+    int mask[2][64], lanes = n;
+    for (int i = 0; i < n; i++)
+        while (ll_lanes(v[i]) > n)
+            v[i] = ll_add(g, ll_half(g, v[i], 0), ll_half(g, v[i], 1));
+    for (int len = lanes; n > 1; n /= 2, len /= 2) {
+        for (int half = 0; half < 2; half++)
+            for (int i = 0; i < lanes; i++) { /* groups of len: those of a, those of b */
+                int group = i / (len / 2), at = i % (len / 2);
+                mask[half][i] = group * len + half * (len / 2) + at;
+            }
+        for (int i = 0; i < n; i += 2)
+            v[i / 2] = ll_add(g, ll_shuffle(g, v[i], v[i + 1], lanes, mask[0]),
+                              ll_shuffle(g, v[i], v[i + 1], lanes, mask[1]));
+    }
+    return v[0];
+}
+
 fg_v
 ll_hmax(fg_ll *g, fg_v v)
 {

@@ -6,9 +6,10 @@
  *     %r = dequantize %b, %u, 128 {axis=1, block=32}               or f32
  *     %y = matmul %r, %t
  *
- * Scales and zero points may be of any type and come from anywhere that can be pulled:
- * for some columns at a time they are written out as f32, which is little beside the
- * weights. bf16 that is cast to f32 is taken the same way, without scales.
+ * Scales and zero points may be of any type and come from anywhere that can be pulled: for
+ * some columns at a time they are written out as f32. Few rows read scales of blocks where
+ * they lie, when they do, because writing them out costs half as much as the product.
+ * bf16 that is cast to f32 is taken the same way, without scales.
  */
 #include "codegen/cpu/quant.h"
 
@@ -101,6 +102,21 @@ scales_fit(fg_em *e, const fg_inst *d, fg_quant *q)
     }
     q->one_zero = v + (q->form.sign ? 1 << (q->form.bits - 1) : 0);
     return true;
+}
+
+/* Whether few rows find the scales of a column side by side in memory. */
+static bool
+scales_lie(fg_em *e, const fg_inst *d, fg_quant *q)
+{
+    fg_exprs *t = e->m->ex;
+    fg_dtype type = fg_rt(e->m, d->in[1])->dtype;
+    if (!q->form.block || !fg_strided_of(e, d->in[1], &q->lines) ||
+        (type != FG_f32 && (type != FG_f16 || !e->g->t->f16c)))
+        return false;
+    q->form.scale = type;
+    if (q->n_axis == 1)
+        fg_strided_swap(&q->lines, 0, 1);
+    return fg_e_is(t, q->lines.stride[1], 1);
 }
 
 /* x as bytes that are 128 too large, with scales: what quantize_rows makes. */
@@ -223,6 +239,9 @@ fg_quant_of(fg_em *e, const fg_inst *matmul, fg_expr rows)
     if (FG_GET(matmul, matmul, round).i || !weights_fit(e, d, q) ||
         (!cast && !scales_fit(e, d, q)))
         return NULL;
+    q->lie = !cast && scales_lie(e, d, q);
+    if (!q->lie)
+        q->form.scale = FG_f32;
     if (!bytes_fit(e, matmul, rows, q))
         q->form.round = 0;
     take_scratch(q);
@@ -336,10 +355,12 @@ fg_quant_few(fg_quant *q, const fg_few *f, fg_v col, fg_v n)
         x.lds = fg_em_expr(e, fg_emul(t, q->steps_of.stride[0], fg_ec(t, 4)));
     }
     fg_q_prepare_rows(g, &q->form, &x);
+    bool scales = q->form.bits < 16 && !q->lie;
+    fg_v line = fg_em_expr(e, fg_emul(t, q->blocks, fg_ec(t, 4)));
     ll_loop l;
-    ll_for(g, &l, ll_i(g, 0), n, ll_i(g, GROUP), 0, NULL);
-    fg_v at = ll_add(g, col, l.i), cols = ll_min(g, ll_sub(g, n, l.i), ll_i(g, GROUP));
-    if (q->form.bits < 16)
+    ll_for(g, &l, ll_i(g, 0), n, scales || q->form.zeros ? ll_i(g, GROUP) : n, 0, NULL);
+    fg_v at = ll_add(g, col, l.i), cols = ll_min(g, ll_sub(g, n, l.i), l.step);
+    if (scales)
         write_scales(q, FG_Q_SCALE, at, cols, q->scales);
     if (q->form.zeros) /* taken off before, or after, the scale of a column */
         write_scales(q, q->form.block ? FG_Q_SCALED_ZERO : FG_Q_ZERO, at, cols, q->zeros);
@@ -351,9 +372,14 @@ fg_quant_few(fg_quant *q, const fg_few *f, fg_v col, fg_v n)
         .w = w,
         .ldw = ldw,
         .lanes = fg_em_expr(e, q->lanes),
-        .scale = q->scales,
+        .scale = q->lie ? view_at(q, &q->lines, ll_add(g, at, fg_em_expr(e, q->first)))
+                        : q->scales,
+        .lds = q->lie
+                   ? fg_em_expr(e, fg_emul(t, q->lines.stride[0],
+                                           fg_ec(t, fg_dtypes[q->form.scale].bits / 8)))
+                   : line,
         .scaled_zero = q->form.zeros ? q->zeros : q->scales,
-        .lds = fg_em_expr(e, fg_emul(t, q->blocks, fg_ec(t, 4))),
+        .ldz = line,
         .y = ll_at(g, f->y, g->f32, l.i),
         .ldy = f->ldy,
         .n = cols,

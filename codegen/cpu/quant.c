@@ -19,7 +19,7 @@
 
 enum {
     COLUMNS = 4, /* rows of w side by side: they share x, and hide each other's latency */
-    AHEAD = 4096 /* bytes at least that are fetched ahead of use, whole groups of rows */
+    AHEAD = 16384 /* bytes at least that are fetched ahead of use, whole groups of rows */
 };
 
 static fg_v
@@ -54,9 +54,9 @@ fg_q_helper(fg_ll *g, const fg_qform *f, const char *what, int n, const fg_t *pa
 {
     char name[64];
     fg_tile t = {.elem = g->f32};
-    snprintf(name, sizeof name, "%s_q%d%s%s_b%lld_r%lld", what, f->bits,
+    snprintf(name, sizeof name, "%s_q%d%s%s_b%lld%s_r%lld", what, f->bits,
              f->sign ? "s" : "", f->zeros ? "z" : "", (long long)f->block,
-             (long long)f->round);
+             fg_dtypes[f->scale].name, (long long)f->round);
     return fg_helper_begin(g, name, &t, n, param, back, fn);
 }
 
@@ -69,16 +69,21 @@ flip_mask(const fg_qform *f)
 
 /* ---- activations ---------------------------------------------------------------- */
 
-/* W / n numbers at p, each to n neighbouring lanes. */
+/* W / n numbers of type `of` at p, each to n neighbouring lanes; `left` of them are there, or
+ * NULL: all. */
 static fg_v
-spread(fg_ll *g, fg_v p, int n)
+spread(fg_ll *g, fg_t of, fg_v p, int n, fg_v left)
 {
-    int W = g->W, mask[64];
-    if (n >= W)
-        return ll_splat(g, ll_load(g, g->f32, p), W);
+    int W = g->W, mask[64], each = n < W ? W / n : 1;
+    fg_t t = ll_vec(of, each);
+    fg_v v =
+        left && each > 1 ? ll_mload(g, t, p, ll_first(g, left, each)) : ll_load(g, t, p);
+    v = ll_fcast(g, v, g->f32);
+    if (each == 1)
+        return ll_splat(g, v, W);
     for (int i = 0; i < W; i++)
         mask[i] = i / n;
-    return ll_shuffle(g, ll_load(g, ll_vec(g->f32, W / n), p), NULL, W, mask);
+    return ll_shuffle(g, v, NULL, W, mask);
 }
 
 typedef struct take {
@@ -138,8 +143,9 @@ arrange_bytes(fg_ll *g, const fg_qform *f, fg_v bytes, fg_v steps, fg_v u, fg_v 
         ll_store_aligned(g, part[h], ll_atc(g, dst, g->i8, h * vb), vb);
         sum = ll_dot_u8s8(g, sum, ones, part[h], true);
     }
-    fg_v scale = spread(g, ll_at(g, steps, g->f32, ll_udiv(g, first, ll_i(g, f->round))),
-                        (int)f->round / fg_q_each(f));
+    fg_v run = ll_udiv(g, first, ll_i(g, f->round));
+    fg_v scale = spread(g, g->f32, ll_at(g, steps, g->f32, run),
+                        (int)f->round / fg_q_each(f), NULL);
     fg_v start = ll_mul(g, sum, ll_splat(g, ll_neg(g, ll_sext(g, zero, g->i32)), W));
     dst = ll_atc(g, dst, g->i8, value_vectors(f) * vb);
     ll_store_aligned(g, start, dst, vb);
@@ -211,7 +217,7 @@ fg_q_prepare_rows(fg_ll *g, const fg_qform *f, const fg_q_prepare *p)
 
 /* ---- weights -------------------------------------------------------------------- */
 
-enum { X, LDX, M, WEIGHTS, LDW, LANES, SCALE, SCALED_ZERO, LDS, Y, LDY, N, ZERO, NARG };
+enum { X, LDX, M, WEIGHTS, LDW, LANES, SCALE, LDS, ZEROS, LDZ, Y, LDY, N, ZERO, NARG };
 
 /* One step: vector u of the rows of w, against one row of x. */
 typedef struct step {
@@ -268,29 +274,47 @@ step_sum(fg_ll *g, const step *s, int c, fg_v x, fg_v acc)
     return acc;
 }
 
-/* Scales (or zero points) of vector u in lanes. */
+static fg_t
+scale_type(fg_ll *g, const fg_qform *f)
+{
+    return f->scale == FG_f16 ? g->f16 : g->f32;
+}
+
+/* Where in its line the first scale (of type `of`) of vector u is. */
 static fg_v
-lane_scales(fg_ll *g, const fg_qform *f, fg_v row, fg_v u)
+scale_at(fg_ll *g, const fg_qform *f, fg_t of, fg_v line, fg_v u)
 {
     int lanes = (int)f->block / fg_q_each(f), W = g->W;
     fg_v at =
         lanes <= W ? ll_mul(g, u, ll_i(g, W / lanes)) : ll_udiv(g, u, ll_i(g, lanes / W));
-    return spread(g, ll_at(g, row, g->f32, at), lanes);
+    return ll_at(g, line, of, at);
+}
+
+/* Scales (or zero points) of vector u in lanes, of which `rest` are there, or NULL: all. */
+static fg_v
+lane_scales(fg_ll *g, const fg_qform *f, fg_t of, fg_v line, fg_v u, fg_v rest)
+{
+    int lanes = (int)f->block / fg_q_each(f);
+    if (rest)
+        rest = ll_udiv(g, ll_add(g, rest, ll_i(g, lanes - 1)), ll_i(g, lanes));
+    return spread(g, of, scale_at(g, f, of, line, u), lanes, rest);
 }
 
 typedef struct columns {
     fg_v w[COLUMNS], scale[COLUMNS], zero[COLUMNS]; /* rows */
     fg_v acc;                                       /* [m][COLUMNS] vectors, or NULL */
-    fg_v ahead; /* bytes from a row to the one that is fetched meanwhile */
+    fg_v ahead, scales_ahead; /* bytes to what is fetched meanwhile */
     step s;
 } columns;
 
-/* Vector u of all columns against all rows of x; acc: registers when there is one row. */
+/* Vector u of all columns, `rest` of its lanes (NULL: all), against all rows of x; acc:
+ * registers when there is one row. */
 static void
-columns_step(fg_ll *g, columns *q, fg_v u, fg_v mask, fg_v *acc)
+columns_step(fg_ll *g, columns *q, fg_v u, fg_v rest, fg_v *acc)
 {
     const fg_qform *f = q->s.f;
-    fg_t lanes = ll_vec(g->i32, g->W), vec = ll_vec(g->f32, g->W);
+    fg_v mask = rest ? ll_first(g, rest, g->W) : NULL;
+    fg_t lanes = ll_vec(g->i32, g->W), vec = ll_vec(g->f32, g->W), of = scale_type(g, f);
     fg_v at = ll_mul(g, u, ll_i(g, vector_bytes(g)));
     fg_v x = at_bytes(g, ll_param(g, X), ll_mul(g, u, ll_i(g, fg_q_unit_bytes(g, f))));
     for (int c = 0; c < COLUMNS; c++) {
@@ -300,9 +324,12 @@ columns_step(fg_ll *g, columns *q, fg_v u, fg_v mask, fg_v *acc)
             ll_prefetch_second(g, at_bytes(g, p, q->ahead));
         if (f->sign)
             q->s.w[c] = ll_xor(g, q->s.w[c], ll_ci(lanes, flip_mask(f)));
-        q->s.scale[c] = f->block ? lane_scales(g, f, q->scale[c], u) : NULL;
+        if (!rest && f->block)
+            ll_prefetch_second(
+                g, at_bytes(g, scale_at(g, f, of, q->scale[c], u), q->scales_ahead));
+        q->s.scale[c] = f->block ? lane_scales(g, f, of, q->scale[c], u, rest) : NULL;
         q->s.zero[c] = !f->zeros  ? NULL
-                       : f->block ? lane_scales(g, f, q->zero[c], u)
+                       : f->block ? lane_scales(g, f, g->f32, q->zero[c], u, rest)
                                   : ll_splat(g, ll_load(g, g->f32, q->zero[c]), g->W);
     }
     if (!q->acc) {
@@ -324,14 +351,16 @@ columns_step(fg_ll *g, columns *q, fg_v u, fg_v mask, fg_v *acc)
 
 /* y[c] += the sum across lanes. */
 static void
-columns_sum(fg_ll *g, columns *q, const fg_v *acc, fg_v y)
+columns_sum(fg_ll *g, columns *q, fg_v *acc, fg_v y)
 {
-    for (int c = 0; c < COLUMNS; c++) {
-        fg_v p = ll_atc(g, y, g->f32, c), sum = ll_hsum(g, acc[c]);
-        if (!q->s.f->block && q->s.f->bits < 16)
-            sum = ll_mul(g, sum, ll_load(g, g->f32, q->scale[c]));
-        ll_store(g, ll_add(g, ll_load(g, g->f32, p), sum), p);
+    fg_t four = ll_vec(g->f32, COLUMNS);
+    fg_v sum = ll_hsums(g, COLUMNS, acc), scale = ll_undef(four);
+    if (!q->s.f->block && q->s.f->bits < 16) {
+        for (int c = 0; c < COLUMNS; c++)
+            scale = ll_insert(g, scale, ll_load(g, g->f32, q->scale[c]), c);
+        sum = ll_mul(g, sum, scale);
     }
+    ll_store(g, ll_add(g, ll_load(g, four, y), sum), y);
 }
 
 /* COLUMNS rows of w from column j on: past the last, that one again, and what comes out
@@ -344,10 +373,11 @@ columns_group(fg_ll *g, columns *q, fg_v j)
     fg_v last = ll_sub(g, ll_param(g, N), ll_i(g, 1));
     for (int c = 0; c < COLUMNS; c++) {
         fg_v at = ll_min(g, ll_add(g, j, ll_i(g, c)), last);
-        fg_v line = ll_mul(g, at, ll_param(g, LDS));
+        fg_v line = ll_mul(g, at, ll_param(g, LDS)),
+             zero = ll_mul(g, at, ll_param(g, LDZ));
         q->w[c] = at_bytes(g, ll_param(g, WEIGHTS), ll_mul(g, at, ll_param(g, LDW)));
         q->scale[c] = at_bytes(g, ll_param(g, SCALE), line);
-        q->zero[c] = at_bytes(g, ll_param(g, SCALED_ZERO), line);
+        q->zero[c] = at_bytes(g, ll_param(g, ZEROS), zero);
     }
     fg_v lanes = ll_param(g, LANES), units = ll_udiv(g, lanes, ll_i(g, W)), acc[COLUMNS];
     fg_v rest = ll_sub(g, lanes, ll_mul(g, units, ll_i(g, W)));
@@ -362,7 +392,7 @@ columns_group(fg_ll *g, columns *q, fg_v j)
     ll_branch ragged;
     ll_if(g, &ragged, ll_cmp(g, LL_GT, rest, ll_i(g, 0)));
     memcpy(acc, u.phi, sizeof acc);
-    columns_step(g, q, units, ll_first(g, rest, W), acc);
+    columns_step(g, q, units, rest, acc);
     ll_else(g, &ragged, carried, acc);
     ll_end(g, &ragged, u.phi, acc);
     fg_v y = ll_at(g, ll_param(g, Y), g->f32, j);
@@ -393,6 +423,8 @@ few_body(fg_ll *g, const fg_qform *f)
     fg_v group = ll_mul(g, ll_param(g, LDW), ll_i(g, COLUMNS));
     fg_v groups = ll_udiv(g, ll_add(g, group, ll_i(g, AHEAD)), group);
     q.ahead = ll_mul(g, groups, group);
+    groups = ll_mul(g, groups, ll_i(g, COLUMNS));
+    q.scales_ahead = ll_mul(g, groups, ll_param(g, LDS));
     fg_v slot = ll_slot(g, vec, FG_FEW_ROWS * COLUMNS);
     ll_loop j;
     ll_branch one;
@@ -414,7 +446,7 @@ void
 fg_q_few_columns(fg_ll *g, const fg_qform *f, const fg_q_few *p)
 {
     fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->ptr, g->i64, g->i64, g->ptr,
-                        g->ptr, g->i64, g->ptr, g->i64, g->i64, g->i64};
+                        g->i64, g->ptr, g->i64, g->ptr, g->i64, g->i64, g->i64};
     ll_place back;
     fg_v fn;
     if (fg_q_helper(g, f, "few", NARG, param, &back, &fn)) {
@@ -422,6 +454,6 @@ fg_q_few_columns(fg_ll *g, const fg_qform *f, const fg_q_few *p)
         fg_helper_end(g, back);
     }
     ll_call(g, fn, NARG,
-            (fg_v[]){p->x, p->ldx, p->m, p->w, p->ldw, p->lanes, p->scale, p->scaled_zero,
-                     p->lds, p->y, p->ldy, p->n, p->zero});
+            (fg_v[]){p->x, p->ldx, p->m, p->w, p->ldw, p->lanes, p->scale, p->lds,
+                     p->scaled_zero, p->ldz, p->y, p->ldy, p->n, p->zero});
 }

@@ -16,11 +16,12 @@
 
 /* What a kernel has to know when it is emitted. A lane is 32 bits of weights. */
 typedef struct fg_qform {
-    int bits;      /* of a weight: 4 or 8; 16: bf16, which have no scales */
-    bool sign;     /* two's complement; the kernels flip the top bit */
-    bool zeros;    /* zero points differ, beside the one number that serves all */
-    int64_t block; /* weights under one scale; 0: a whole row */
-    int64_t round; /* x is bytes, so many of them under one scale; 0: x is f32 */
+    int bits;       /* of a weight: 4 or 8; 16: bf16, which have no scales */
+    bool sign;      /* two's complement; the kernels flip the top bit */
+    bool zeros;     /* zero points differ, beside the one number that serves all */
+    int64_t block;  /* weights under one scale; 0: a whole row */
+    int64_t round;  /* x is bytes, so many of them under one scale; 0: x is f32 */
+    fg_dtype scale; /* of blocks, as few rows read them: f16 or f32 */
 } fg_qform;
 
 static inline int
@@ -40,11 +41,11 @@ typedef struct fg_q_prepare {
 } fg_q_prepare;
 void fg_q_prepare_rows(fg_ll *g, const fg_qform *f, const fg_q_prepare *p);
 
-/* y[m][n] += x w[n]: rows of w ldw bytes apart, `lanes` long; scale[n][lds] and, when
- * zero points differ, scaled_zero[n][lds] (scale times zero point) as f32, with room for
- * whole vectors. y has room for whole vectors. */
+/* y[m][n] += x w[n]: rows of w ldw bytes apart, `lanes` long; lines of scales lds bytes
+ * apart and, when zero points differ, of scales times zero points, f32, ldz apart. y has
+ * room for whole vectors. */
 typedef struct fg_q_few {
-    fg_v x, ldx, m, w, ldw, lanes, scale, scaled_zero, lds, y, ldy, n, zero;
+    fg_v x, ldx, m, w, ldw, lanes, scale, lds, scaled_zero, ldz, y, ldy, n, zero;
 } fg_q_few;
 void fg_q_few_columns(fg_ll *g, const fg_qform *f, const fg_q_few *p);
 
@@ -92,6 +93,8 @@ typedef struct fg_quant {
     fg_expr first; /* column of the weights that is the product's first */
     fg_expr k, lanes, units, blocks;
     fg_strided left, steps_of; /* with `round`: x and its scales, axes [rows, k] */
+    bool lie; /* scales of blocks are read where they lie: at `lines`, axes [n, block] */
+    fg_strided lines;
     bool tiles; /* of bytes (see fg_q_pack_panel), or of pairs of bf16, for many rows */
     fg_tile tile;
     fg_v x, bytes, steps, scales, zeros;         /* scratch */
