@@ -458,8 +458,27 @@ dearest_first(const void *a, const void *b)
                                         : x->code.fn - y->code.fn;
 }
 
-/* The dearest first, each into the module that is smaller so far: helper functions go
- * with the first kernel that calls them. */
+/* Helper functions go with the first kernel that calls them. What the dearest kernel calls
+ * and others call too should not be beside it: the next in price goes before it. */
+static void
+order_functions(compile *c, function **order)
+{
+    int next = 0;
+    for (int k = 0; k < c->nfn; k++) {
+        c->fn[k].code.fn = k;
+        order[k] = &c->fn[k];
+    }
+    qsort(order, (size_t)c->nfn, sizeof *order, dearest_first);
+    while (next < c->nfn && order[next]->plan.cost == order[0]->plan.cost)
+        next++;
+    if (next < c->nfn) {
+        function *f = order[next];
+        memmove(order + 1, order, (size_t)next * sizeof *order);
+        order[0] = f;
+    }
+}
+
+/* Each into the module that is smaller so far. */
 static bool
 emit_all(compile *c)
 {
@@ -474,11 +493,7 @@ emit_all(compile *c)
         c->part[0]->peer = c->part[1];
         c->part[1]->peer = c->part[0];
     }
-    for (int k = 0; k < c->nfn; k++) {
-        c->fn[k].code.fn = k;
-        order[k] = &c->fn[k];
-    }
-    qsort(order, (size_t)c->nfn, sizeof *order, dearest_first);
+    order_functions(c, order);
     for (int k = 0; k < c->nfn; k++) {
         order[k]->part = c->nparts > 1 && c->part[1]->size < c->part[0]->size;
         if (!emit(c, &e, order[k]->code.fn))
