@@ -539,8 +539,14 @@ lower_states(lower *l, fg_bits found)
     for (int k = 0; k < m->nstate; k++) {
         const fg_state *s = &m->state[k];
         fg_sym capacity;
-        d[k] = (fg_statedef){
-            (uint32_t)s->input, (uint32_t)s->output, s->axis, FG_NONE, FG_NONE, FG_NONE};
+        d[k] = (fg_statedef){.input = (uint32_t)s->input,
+                             .output = (uint32_t)s->output,
+                             .axis = s->axis,
+                             .tensor = FG_NONE,
+                             .capacity = FG_NONE,
+                             .next = FG_NONE,
+                             .at = FG_NONE,
+                             .more = FG_NONE};
         if (s->length == FG_E_BAD)
             continue;
         d[k].tensor = tensor(l, m->input[s->input].reg);
@@ -551,6 +557,13 @@ lower_states(lower *l, fg_bits found)
         d[k].capacity = capacity;
         d[k].anywhere = writes_anywhere(m, s);
         fg_bits_add(found, capacity);
+        if (s->at == FG_E_BAD)
+            continue;
+        if (!fg_e_single(m->ex, s->at, &d[k].at))
+            FG_BUG(m->cx, "the row of a window is not a symbol");
+        d[k].more = value(l, fg_state_more(m, s));
+        d[k].keep = s->keep;
+        fg_bits_add(found, d[k].at);
     }
     return d;
 }

@@ -227,9 +227,11 @@ bind_inputs(const env *v, const fg_tensor *in)
     solve_shapes(v, m->ninput, in, type);
     for (int k = 0; k < m->nstate; k++) { /* storage as large as what comes out of it */
         const fg_state *s = &m->state[k];
-        int64_t next;
-        if (s->length != FG_E_BAD && value_of(v, s->next, &next))
-            solve(v, fg_state_capacity(m, s), next);
+        int64_t length, rows;
+        if (s->at != FG_E_BAD && value_of(v, s->length, &length))
+            solve(v, s->at, length);
+        if (s->length != FG_E_BAD && value_of(v, fg_state_rows(m, s), &rows))
+            solve(v, fg_state_capacity(m, s), rows);
     }
     for (int p = 0; p < m->ninput; p++) {
         const char *name = m->input[p].name;

@@ -484,6 +484,7 @@ renew(fg_module *m)
     for (int k = 0; k < m->nstate; k++) {
         m->state[k].length = fg_e_renew(m->ex, m->state[k].length);
         m->state[k].next = fg_e_renew(m->ex, m->state[k].next);
+        m->state[k].at = fg_e_renew(m->ex, m->state[k].at);
     }
 }
 

@@ -115,6 +115,8 @@ typedef struct fg_state {
     int axis;             /* along which it grows; -1: its size never changes */
     fg_expr length, next; /* in place: what is valid along the axis before and after the
                              run; FG_E_BAD: two tensors that change places */
+    fg_expr at;   /* of a window, a symbol: the row behind the past; else FG_E_BAD */
+    int64_t keep; /* of a window: rows of the past that are read, at most */
 } fg_state;
 
 struct fg_module {
@@ -346,6 +348,9 @@ const fg_state *fg_state_of_output(const fg_module *m, int output);
 /* The type under which the host binds an input: of a state in place, what is valid. */
 fg_type fg_input_type(const fg_module *m, int input);
 fg_expr fg_state_capacity(const fg_module *m, const fg_state *s); /* of one in place */
+/* Rows of its storage that are in use after the run; of a window, rows that it appends. */
+fg_expr fg_state_rows(const fg_module *m, const fg_state *s);
+fg_expr fg_state_more(const fg_module *m, const fg_state *s);
 /* The append, in a kernel or not, that makes r; *x: the register it appends
  * to. NULL when something else makes r. */
 const fg_inst *fg_append_of(const fg_module *m, fg_reg r, fg_reg *x);

@@ -323,7 +323,7 @@ output_line(fg_parser *p)
     return true;
 }
 
-/* `{axis=2}`, or `{axis=2, length=P, next=P+S}` */
+/* `{axis=2}`, `{axis=2, length=P, next=P+S}`, or `{.., at=R, keep=511}` */
 static bool
 state_attrs(fg_parser *p, struct statepair *s)
 {
@@ -335,6 +335,11 @@ state_attrs(fg_parser *p, struct statepair *s)
         !fg_lex_expr(p, &s->length) || !fg_lex_expect(p, ',') ||
         !fg_lex_word(p, "next") || !fg_lex_expect(p, '=') || !fg_lex_expr(p, &s->next))
         return fg_lex_fail(p, p->s, "expected length= and next=");
+    if (fg_lex_take(p, ',') &&
+        (!fg_lex_word(p, "at") || !fg_lex_expect(p, '=') || !fg_lex_expr(p, &s->row) ||
+         !fg_lex_expect(p, ',') || !fg_lex_word(p, "keep") || !fg_lex_expect(p, '=') ||
+         !fg_lex_int(p, &s->keep)))
+        return fg_lex_fail(p, p->s, "expected at= and keep=");
     return fg_lex_expect(p, '}');
 }
 
@@ -373,9 +378,14 @@ set_states(fg_parser *p)
         if (in == m->ninput || out == m->noutput ||
             s->axis >= fg_rt(m, m->input[in].reg)->rank || s->axis < (s->length ? 0 : -1))
             return fg_lex_fail(p, s->at, "no such input, output or axis");
-        m->state[m->nstate++] = (fg_state){
-            in, out, (int)s->axis, s->length ? fg_e_renew(m->ex, s->length) : FG_E_BAD,
-            s->next ? fg_e_renew(m->ex, s->next) : FG_E_BAD};
+        m->state[m->nstate++] =
+            (fg_state){in,
+                       out,
+                       (int)s->axis,
+                       s->length ? fg_e_renew(m->ex, s->length) : FG_E_BAD,
+                       s->next ? fg_e_renew(m->ex, s->next) : FG_E_BAD,
+                       s->row ? fg_e_renew(m->ex, s->row) : FG_E_BAD,
+                       s->keep};
     }
     return true;
 }

@@ -31,8 +31,8 @@ typedef struct fg_parser {
     size_t ninput, capinput, noutput, capoutput;
     struct statepair { /* ports are found when all are known */
         const char *input, *output, *at;
-        int64_t axis;
-        fg_expr length, next;
+        int64_t axis, keep;
+        fg_expr length, next, row;
     } *state;
     size_t nstate, capstate;
 } fg_parser;

@@ -432,6 +432,11 @@ put_states(printer *p)
             fg_puts(p->o, ", next=");
             fg_put_expr(p->o, m->ex, s->next);
         }
+        if (s->at != FG_E_BAD) {
+            fg_puts(p->o, ", at=");
+            fg_put_expr(p->o, m->ex, s->at);
+            fg_putf(p->o, ", keep=%" PRId64, s->keep);
+        }
         fg_puts(p->o, s->axis >= 0 ? "}\n" : "\n");
     }
 }

@@ -11,6 +11,12 @@
  * host still binds [B,4,P,64] and reads [B,4,P+S,64] when it keeps no state: then C is
  * P+S, and storage and present are one and the same. Without a length input and
  * output are two tensors that change places between runs.
+ *
+ *     state "past" -> "present" {axis=2, length=P, next=P+S, at=R, keep=511}
+ *
+ * A window: whoever reads the storage reads no more than the last 511 rows of the past, and
+ * what is appended. Then the past ends at row R, where the state says, and what was
+ * further back need not be there any more. Without a state R is P.
  */
 #include "ir/ir.h"
 
@@ -47,6 +53,21 @@ fg_expr
 fg_state_capacity(const fg_module *m, const fg_state *s)
 {
     return fg_rt(m, m->input[s->input].reg)->dim[s->axis];
+}
+
+fg_expr
+fg_state_more(const fg_module *m, const fg_state *s)
+{
+    fg_reg x;
+    const fg_inst *i = fg_append_of(m, m->output[s->output].reg, &x);
+
+    return i ? fg_rt(m, i->in[1])->dim[s->axis] : FG_E_BAD;
+}
+
+fg_expr
+fg_state_rows(const fg_module *m, const fg_state *s)
+{
+    return s->at == FG_E_BAD ? s->next : fg_eadd(m->ex, s->at, fg_state_more(m, s));
 }
 
 const fg_inst *

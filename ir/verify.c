@@ -494,13 +494,66 @@ appends_only(fg_module *m, const fg_state *s)
         if (FG_GET(i, append, axis).i != s->axis || grown)
             return false;
         grown = at != FG_E_BAD;
-        if (grown && (at != s->length ||
-                      fg_eadd(m->ex, at, fg_rt(m, i->in[1])->dim[s->axis]) != s->next))
+        fg_expr end = fg_eadd(m->ex, at, fg_rt(m, i->in[1])->dim[s->axis]);
+        if (grown &&
+            (at != (s->at == FG_E_BAD ? s->length : s->at) || end != fg_state_rows(m, s)))
             return false;
         r = x;
     }
     return r == m->input[s->input].reg && r != m->output[s->output].reg &&
            (grown || s->length == s->next);
+}
+
+/* Rows of a window that are read are among the last `keep` of the past, or appended: r is its
+ * storage, or what a region calls it. */
+static bool
+reads_window(fg_module *m, const fg_state *s, const fg_block *b, fg_reg r)
+{
+    fg_each_inst(b, i) {
+        for (int k = 0; k < i->nin; k++) {
+            if (i->in[k] != r)
+                continue;
+            if (i->op == FG_OP_kernel) {
+                if (!reads_window(m, s, i->region[0], i->region[0]->param[k]))
+                    return false;
+            } else if (i->op == FG_OP_slice) {
+                fg_expr back = fg_esub(m->ex, s->at, FG_GET(i, slice, start).es[s->axis]);
+                int64_t most = fg_e_hi(m->ex, back);
+                if (FG_GET(i, slice, step).is[s->axis] != 1 || most > s->keep ||
+                    back != fg_emin(m->ex, s->length, fg_ec(m->ex, most)))
+                    return false;
+            } else if (i != b->last && !(i->op == FG_OP_append && k == 0)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* What says where a window's past ends is a symbol that no input tells, and the same for all
+ * that share a capacity. */
+static bool
+check_window(verifier *v, const fg_state *s, const char *name)
+{
+    fg_module *m = v->m;
+    fg_sym at;
+    if (!check_expr(v, NULL, s->at, "a state's row"))
+        return false;
+    if (!fg_e_single(m->ex, s->at, &at) || fg_sym_info(m->ex, at)->kind != FG_SYM_INPUT ||
+        fg_sym_info(m->ex, at)->lo < 0 || s->keep < 0)
+        return fault(v, NULL, "state \"%s\": its row is not a symbol", name);
+    for (int k = 0; k < m->nstate; k++) {
+        const fg_state *o = &m->state[k];
+        bool apart = fg_state_capacity(m, o) != fg_state_capacity(m, s);
+        if (o->length != FG_E_BAD && (o->at == s->at) == apart)
+            return fault(v, NULL, "state \"%s\": another one has its row", name);
+        if (o->length != FG_E_BAD && !apart && o->keep != s->keep)
+            return fault(v, NULL, "state \"%s\": another one keeps other rows", name);
+    }
+    if (!reads_window(m, s, m->body, m->output[s->output].reg) ||
+        fg_state_rows(m, s) == FG_E_BAD)
+        return fault(v, NULL, "state \"%s\": more is read of it than it keeps", name);
+    return true;
 }
 
 /* In place: nothing but appending changes it, and the capacity is a symbol of its own, so
@@ -519,12 +572,15 @@ check_in_place(verifier *v, const fg_state *s, const char *name)
         return fault(v, NULL, "state \"%s\": its length is found while running", name);
     if (!fg_e_single(m->ex, t->dim[s->axis], &capacity))
         return fault(v, NULL, "state \"%s\": its capacity is not a symbol", name);
+    fg_sym at = capacity;
+    if (s->at != FG_E_BAD)
+        fg_e_single(m->ex, s->at, &at);
     for (int k = 0; k < m->ninput; k++) {
         fg_type host = fg_input_type(m, k);
         fg_bits in = fg_bits_new(v->a, fg_sym_count(m->ex) + 1);
         for (int d = 0; d < host.rank; d++)
             fg_e_symbols(m->ex, host.dim[d], in);
-        if (fg_bits_has(in, capacity))
+        if (fg_bits_has(in, capacity) || fg_bits_has(in, at))
             return fault(v, NULL, "state \"%s\": an input has its capacity", name);
     }
     for (int k = 0; k < m->nstate; k++)
@@ -534,7 +590,7 @@ check_in_place(verifier *v, const fg_state *s, const char *name)
     if (fg_e_lo(m->ex, s->length) < 0 || !appends_only(m, s))
         return fault(v, NULL, "state \"%s\": the output is not the input, appended to",
                      name);
-    return true;
+    return s->at == FG_E_BAD || check_window(v, s, name);
 }
 
 static bool

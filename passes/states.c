@@ -22,7 +22,7 @@
  * since states are used only by hosts that ask for them.
  */
 #include "passes/algebra.h"
-#include "passes/pass.h"
+#include "passes/states.h"
 
 enum {
     MAXWRITE = 4,
@@ -52,16 +52,15 @@ can_be_state(const fg_module *m, int input)
            (fg_is_float(d) || fg_dtypes[d].bits == 8);
 }
 
-/* Whether the instruction, or one in its regions, reads r. */
-static bool
-reads(const fg_inst *i, fg_reg r)
+bool
+fg_reads(const fg_inst *i, fg_reg r)
 {
     for (int k = 0; k < i->nin; k++)
         if (i->in[k] == r)
             return true;
     for (int k = 0; k < i->nregion; k++)
         fg_each_inst(i->region[k], j)
-            if (reads(j, r))
+            if (fg_reads(j, r))
                 return true;
     return false;
 }
@@ -70,7 +69,7 @@ static bool
 read_before(const fg_inst *at, fg_reg r)
 {
     for (const fg_inst *i = at->prev; i; i = i->prev)
-        if (reads(i, r))
+        if (fg_reads(i, r))
             return true;
     return false;
 }
@@ -225,7 +224,7 @@ make_state(fg_module *m, int output, const cache *c)
     fg_replace_uses(m->body, was, all);
     fg_inst *first = c->nwrite ? NULL : fg_def(m, now);
     fg_each_inst(m->body, j) /* what was valid before, made only for those who read it */
-        if (first && j != first && reads(j, past) && !old) {
+        if (first && j != first && fg_reads(j, past) && !old) {
             b = fg_build_before(j);
             if (!(old = fg_emit_slice(&b, now, zero, one, before.dim)))
                 return false;
@@ -326,9 +325,8 @@ respell(fg_module *m, fg_inst *i)
     return true;
 }
 
-/* What was only read by what is spelled anew: it would count as a reader. */
-static void
-drop_unread(fg_module *m, fg_arena *a)
+void
+fg_drop_unread(fg_module *m, fg_arena *a)
 {
     uint32_t *uses = fg_count_uses(m, a);
 
@@ -374,7 +372,7 @@ respell_output(fg_module *m, fg_arena *a, int k)
         any |= more;
     }
     if (any)
-        drop_unread(m, a);
+        fg_drop_unread(m, a);
     return any;
 }
 
@@ -402,5 +400,6 @@ fg_pass_states(fg_module *m, fg_passctx *cx)
     for (int k = 0; k < m->noutput; k++)
         if (!fg_state_of_output(m, k))
             pair_by_name(m, cx->scratch, k);
-    return m->nstate != before || respelled ? FG_CHANGED : FG_SAME;
+    bool narrowed = fg_state_windows(m, cx);
+    return m->nstate != before || respelled || narrowed ? FG_CHANGED : FG_SAME;
 }

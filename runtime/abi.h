@@ -123,7 +123,8 @@ typedef struct fg_portdef {
  * is valid of `tensor`, whose size there is the capacity; the program writes what is new behind
  * it, and the present is `tensor` itself. The capacity is a symbol that no row of solve finds:
  * it is the state's own, or `next` when the host binds past and present itself; then the past
- * is first copied into `tensor`. Not in place: past and present are plain ports. */
+ * is first copied into `tensor`. A window: the past ends at row `at` of the storage, a symbol
+ * too; what is further back than `keep` rows need not be there. Not in place: past and present are plain ports. */
 typedef struct fg_statedef {
     uint32_t input, output;         /* ports */
     int32_t  axis;                  /* that grows; -1: none */
@@ -131,6 +132,9 @@ typedef struct fg_statedef {
     uint32_t capacity;              /* in place: the symbol */
     uint32_t next;                  /* in place: value: valid length after the run */
     uint8_t  anywhere;              /* in place: also rows that were valid may be written */
+    uint32_t at;                    /* window: the symbol; else NONE */
+    uint32_t more;                  /* window: value: rows that a run appends */
+    int64_t  keep;                  /* window: rows of the past that a run reads, at most */
 } fg_statedef;
 
 enum { FG_MAXSHARES = 64 }; /* of a kernel for each thread */

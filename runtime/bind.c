@@ -65,10 +65,8 @@ bad_dim(forge_run *r, uint32_t input, int axis, int64_t got, const char *fmt, in
 static int64_t
 input_dim(const forge_run *r, uint32_t i, int axis)
 {
-    const int64_t *dim = fg_state_dims(r, i);
-
-    if (dim)
-        return dim[axis];
+    if (fg_state_of(r, i))
+        return fg_state_dim(r, i, axis);
     return r->in[i].bound ? r->in[i].dim[axis] : r->p->input[i].dflt_dim[axis];
 }
 
@@ -89,8 +87,7 @@ set_capacities(forge_run *r)
                            p->output[s->output].name);
         if (r->state && (e = fg_state_room(r, s, next)))
             return e;
-        if (s->tensor != FG_NONE)
-            r->sym[s->capacity] = r->state ? r->state->capacity : next;
+        fg_state_symbols(r, k);
     }
     fg_values(p, r->sym, r->value, 0, p->nvalue);
     return FORGE_OK;
@@ -315,7 +312,7 @@ fg_prepare(forge_run *r)
     forge_status s;
 
     for (uint32_t i = 0; i < p->ninput; i++)
-        if (!r->in[i].bound && !p->input[i].dflt && !fg_state_dims(r, i))
+        if (!r->in[i].bound && !p->input[i].dflt && !fg_state_of(r, i))
             return fg_fail(r->cx, FORGE_USAGE, "input \"%s\" is not bound",
                            p->input[i].name);
     if ((s = solve(r)) || (s = check_inputs(r)))

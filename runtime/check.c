@@ -202,6 +202,10 @@ check_state(checker *c, uint32_t k)
             p->tensor[s->tensor].rank != a->rank || p->value[s->next].run ||
             p->tensor[s->tensor].dtype != a->dtype || p->symbol[s->capacity].run)
             return bad(c, "a state's storage is not like its past");
+        if (s->at != FG_NONE &&
+            (!symbol_ok(c, s->at) || !value_ok(c, s->more) || p->symbol[s->at].run ||
+             p->value[s->more].run || s->keep < 0))
+            return bad(c, "a window has no rows");
         b = &p->tensor[s->tensor];
     }
     for (int d = 0; d < a->rank; d++)

@@ -270,6 +270,10 @@ FORGE_API const void *forge_output(const forge_run *r, const char *name, forge_d
  * without: a mask over past and new tokens has the length of both. A successful execute
  * appends; a failed one changes no length. A state belongs to one thread at a time.
  *
+ * A window, a cache of which attention reads only the last W positions, keeps W of them and a
+ * quarter more, or as many as one run appends at once, however long the sequence: once in
+ * W / 4 steps (at least 16) the last W move to the front of its memory.
+ *
  * A cache of one size, which the model writes at rows that its inputs name, has that size, or if
  * that is a symbol `capacity` rows, and no length: to go back is to name those rows again. A
  * host that keeps such a cache itself, and binds one buffer as past and as present, has it
@@ -286,7 +290,9 @@ FORGE_API void forge_state_free(forge_state *s); /* detached, or after the run *
 FORGE_API int64_t forge_state_length(const forge_state *s);
 FORGE_API int64_t forge_state_capacity(const forge_state *s);
 /* Forgets all positions from `length` on. States without history, such as a convolution's
- * last inputs, can only go back to 0. */
+ * last inputs, can only go back to 0. What the last run appended can always be taken back;
+ * further back, a window may be without the positions that are read there: that is
+ * FORGE_UNSUPPORTED, and nothing changed. */
 FORGE_API forge_status forge_state_truncate(forge_state *s, int64_t length);
 /* As good as a copy, without copying: the two share memory, and of those that share some and go
  * on all but the first copy what they need, when they do. Forks may go to other threads, and
@@ -314,8 +320,8 @@ FORGE_API int64_t forge_state_sequence(const forge_state *s, int64_t sequence);
  * elements. The `more` new ones count. */
 FORGE_API forge_status forge_state_mask(const forge_state *s, int64_t more, int64_t *mask,
                                         size_t n);
-/* What a past or present holds, packed; dims and data may be NULL. dims: valid until the
- * state changes. */
+/* What a past or present holds, packed, of a window its last positions; dims and data may be NULL.
+ * dims: valid until the state changes. */
 FORGE_API forge_status forge_state_read(const forge_state *s, const char *name,
                                         const int64_t **dims, void *data,
                                         size_t capacity);

@@ -8,7 +8,7 @@
  *     output 0 3 1 9 128 4608 6 logits
  *     end 0                    how it ended: a forge_status
  *
- * Pasts of an attached state are inputs. A step's digest is of all it read and wrote, constants and
+ * Pasts and presents of an attached state are inputs and outputs. A step's digest is of all it read and wrote, constants and
  * states apart, so that the first that differs is where two runs part.
  */
 #include <errno.h>
@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "runtime/digest.h"
-#include "runtime/rt.h"
+#include "runtime/state.h"
 
 typedef struct recorder {
     forge_run *r;
@@ -83,26 +83,30 @@ put_tensor(FILE *f, const char *kind, const char *name, int dtype, int rank,
     fputc('\n', f);
 }
 
+/* What state k holds; zeros for what a window has no longer, which nobody reads. */
 static forge_status
-put_past(forge_run *r, FILE *f, const fg_portdef *port)
+put_cache(forge_run *r, FILE *f, const char *kind, const char *name, uint32_t k)
 {
-    const fg_tensordef *t = &r->p->tensor[port->tensor];
-    const int64_t *dims;
-    int64_t count = 1;
-    forge_status s = forge_state_read(r->state, port->name, &dims, NULL, 0);
+    const fg_statedef *d = &r->p->state[k];
+    const fg_statebuf *b = &r->state->buf[k];
+    int64_t n = d->axis < 0 ? 1 : b->dim[d->axis], all = n + b->gone, dims[12];
+    int dtype = r->p->tensor[r->p->input[d->input].tensor].dtype;
+    int rank = r->p->tensor[r->p->input[d->input].tensor].rank;
+    int64_t bytes = fg_state_bytes(r->p, d, b->dim, all);
+    char *data = bytes < 0 ? NULL : r->cx->alloc(r->cx->user, (size_t)bytes + 1);
 
-    for (int k = 0; !s && k < t->rank; k++)
-        count *= dims[k];
-    if (s)
-        return s;
-    size_t bytes = (size_t)fg_packed_bytes(t->dtype, count);
-    void *data = r->cx->alloc(r->cx->user, bytes + 1);
     if (!data)
         return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory");
-    if (!(s = forge_state_read(r->state, port->name, &dims, data, bytes)))
-        put_tensor(f, "input", port->name, t->dtype, t->rank, dims, data);
+    fg_rows rows = fg_rows_of(r->p, d, b->dim);
+    memset(data, 0, (size_t)bytes);
+    fg_copy_rows(rows, data + b->gone * rows.bytes, all, b->mem[b->now]->mem.p,
+                 fg_is_in_place(d) ? b->room : n, n);
+    memcpy(dims, b->dim, sizeof dims);
+    if (d->axis >= 0)
+        dims[d->axis] = all;
+    put_tensor(f, kind, name, dtype, rank, dims, data);
     r->cx->release(r->cx->user, data);
-    return s;
+    return FORGE_OK;
 }
 
 static forge_status
@@ -113,7 +117,7 @@ put_inputs(forge_run *r, FILE *f)
         const fg_tensordef *t = &r->p->tensor[port->tensor];
         forge_status s;
         if (r->state && port->state != FG_NONE) {
-            if ((s = put_past(r, f, port)))
+            if ((s = put_cache(r, f, "input", port->name, port->state)))
                 return s;
         } else if (r->in[i].bound) {
             put_tensor(f, "input", port->name, t->dtype, t->rank, r->in[i].dim,
@@ -131,8 +135,11 @@ put_run(forge_run *r, FILE *f)
 
     fprintf(f, "forge record 1\nreport %zu\n%s\nthreads %d\n", strlen(report), report,
             r->threads);
-    forge_status s = put_inputs(r, f);
-    if (s)
+    forge_status s = r->threads ? FORGE_OK : forge_run_threads(r, 0);
+    if (!s && r->state)
+        s = fg_prepare(
+            r); /* windows move before, so that their presents are what they were */
+    if (s || (s = put_inputs(r, f)))
         return s;
     r->hook = on_step;
     r->hook_user = &x;
@@ -143,9 +150,12 @@ put_run(forge_run *r, FILE *f)
         forge_dtype t;
         int rank;
         const int64_t *dims;
-        const void *data = forge_output(r, r->p->output[i].name, &t, &rank, &dims);
+        const fg_portdef *port = &r->p->output[i];
+        const void *data = forge_output(r, port->name, &t, &rank, &dims);
         if (data)
-            put_tensor(f, "output", r->p->output[i].name, (int)t, rank, dims, data);
+            put_tensor(f, "output", port->name, (int)t, rank, dims, data);
+        else if (r->state && port->state != FG_NONE)
+            s = put_cache(r, f, "output", port->name, port->state);
     }
     fprintf(f, "end %d\n", (int)s);
     return s;

@@ -59,13 +59,15 @@ typedef struct fg_store { /* memory of a tensor of a state, and of its forks (st
     _Atomic int64_t used; /* rows that are somebody's, at most */
 } fg_store;
 
-/* One tensor of a state: the past as the host would bind it is dim, its axis the length.
- * In place: mem[0], with room for the capacity along the axis. Else mem[now] is the past
- * and mem[!now] becomes the present. */
+/* One tensor of a state: what is valid is dim, which but for a window is the past as the host
+ * would bind it, its axis the length. In place: mem[0], with `room` rows along the axis.
+ * Else mem[now] is the past and mem[!now] becomes the present. */
 typedef struct fg_statebuf {
     fg_store *mem[2];
     int now;
     int64_t dim[12];
+    int64_t room;
+    int64_t gone; /* of a window: positions in front of those that are valid */
 } fg_statebuf;
 
 struct forge_state {
@@ -150,12 +152,15 @@ forge_status fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep
 /* async.c */
 typedef struct fg_async fg_async;
 void fg_async_free(forge_run *r); /* waits */
-/* state.c: dims of a past that the attached state holds; its memory. */
-const int64_t *fg_state_dims(const forge_run *r, uint32_t input);
+/* state.c: the attached state of an input, or NULL; a dim of that past. */
+const fg_statebuf *fg_state_of(const forge_run *r, uint32_t input);
+int64_t fg_state_dim(const forge_run *r, uint32_t input, int axis);
 /* Size of the present along the axis that grows; 0 when none does. */
 int64_t fg_state_next(const forge_run *r, const fg_statedef *s);
 /* Sizes are known: makes room in the attached state for what the run appends. */
 forge_status fg_state_room(forge_run *r, const fg_statedef *s, int64_t next);
+/* Where storage ends, and where the past does in a window: the symbols that say so. */
+void fg_state_symbols(forge_run *r, uint32_t state);
 /* Values as they will be when the attached state is full. */
 void fg_state_stretch(forge_run *r);
 /* Addresses of the states' tensors; pasts that the host bound go to where they grow. */

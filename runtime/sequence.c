@@ -100,15 +100,15 @@ forge_state_rewind(forge_state *s, int64_t sequence, int64_t length)
                        (long long)length);
     if (length == had)
         return FORGE_OK;
-    if ((e = fg_state_can_go_back(s)) ||
+    for (int64_t b = 0; b < s->batch; b++) {
+        int64_t ends = end_of(s, b, b == sequence ? length : s->length);
+        last = ends > last ? ends : last;
+    }
+    if ((e = fg_state_has_history(s)) || (last && (e = fg_state_holds(s, last))) ||
         (!s->counts && (e = fg_sequences_grow(s, fg_state_context(s), s->capacity))))
         return e;
     int64_t end = end_of(s, sequence, length);
     memset(counted(s, sequence) + end, 0, (size_t)(s->length - end));
-    for (int64_t b = 0; b < s->batch; b++) {
-        int64_t ends = end_of(s, b, s->length);
-        last = ends > last ? ends : last;
-    }
     return last < s->length ? forge_state_truncate(s, last) : FORGE_OK;
 }
 

@@ -5,9 +5,10 @@
  *     the run appends 1           x x x y . . . .     length 4; nothing else moved
  *
  * A tensor that grows in place has room for the capacity along its axis; the runs write
- * behind what is valid. (store.c has the memory, and what forks share of it.) What does not grow, or is made anew by the model (a window of a
- * convolution), has two places: the run reads one and writes the other, then they
- * change. Lengths advance only when a run succeeded, so a failed one leaves no trace.
+ * behind what is valid. (store.c has the memory, and what forks share of it.) Where only the
+ * last rows are ever read, a window, those before them may be gone. What does not grow, or is
+ * made anew by the model (the last inputs of a convolution), has two places: the run reads
+ * one and writes the other, then they change. Lengths advance only when a run succeeded, so a failed one leaves no trace.
  *
  * Without an attached state the host binds pasts and reads presents. A tensor that
  * grows in place then is the present, and the past is copied into it first.
@@ -141,6 +142,7 @@ widen(forge_state *t, const forge_state *s, int64_t batch)
     for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *d = &p->state[k];
         memcpy(t->buf[k].dim, s->buf[k].dim, sizeof t->buf[k].dim);
+        t->buf[k].gone = s->buf[k].gone;
         int axis = batch_axis(p, d, s->buf[k].dim);
         if (axis < 0 || s->buf[k].dim[axis] != 1)
             return fg_fail(
@@ -180,10 +182,11 @@ forge_state_repeat(const forge_state *s, int64_t batch, forge_state **out)
         const fg_statebuf *b = &s->buf[k];
         fg_rows r = fg_rows_of(p, d, b->dim);
         int64_t n = d->axis < 0 ? 1 : b->dim[d->axis],
-                room = fg_is_in_place(d) ? s->capacity : n;
+                have = fg_is_in_place(d) ? b->room : n,
+                room = fg_is_in_place(d) ? t->buf[k].room : n;
         char *to = t->buf[k].mem[0]->mem.p;
         for (int64_t i = 0; i < batch; i++, to += r.outer * room * r.bytes)
-            fg_copy_rows(r, to, room, b->mem[b->now]->mem.p, room, n);
+            fg_copy_rows(r, to, room, b->mem[b->now]->mem.p, have, n);
     }
     *out = t;
     return FORGE_OK;
@@ -230,13 +233,29 @@ forge_state_capacity(const forge_state *s)
 }
 
 forge_status
-fg_state_can_go_back(const forge_state *s)
+fg_state_has_history(const forge_state *s)
 {
     for (uint32_t k = 0; k < s->p->nstate; k++)
         if (s->p->state[k].axis < 0)
             return fg_fail(fg_state_context(s), FORGE_UNSUPPORTED,
                            "input \"%s\" has no history: its state is only cut to 0",
                            s->p->input[s->p->state[k].input].name);
+    return FORGE_OK;
+}
+
+forge_status
+fg_state_holds(const forge_state *s, int64_t length)
+{
+    for (uint32_t k = 0; k < s->p->nstate; k++) {
+        const fg_statedef *d = &s->p->state[k];
+        const fg_statebuf *b = &s->buf[k];
+        if (fg_is_window(d) && length - fg_window_rows(d, length) < b->gone)
+            return fg_fail(fg_state_context(s), FORGE_UNSUPPORTED,
+                           "input \"%s\" is a window of %lld positions: those before "
+                           "%lld are gone, and with them the way back to %lld",
+                           s->p->input[d->input].name, (long long)d->keep,
+                           (long long)b->gone, (long long)length);
+    }
     return FORGE_OK;
 }
 
@@ -261,6 +280,10 @@ cut(forge_state *s, uint32_t k, int64_t length)
         return;
     }
     int64_t had = b->dim[d->axis], n = had < length ? had : length;
+    if (fg_is_window(d)) {
+        b->gone = length ? b->gone : 0;
+        n = length - b->gone;
+    }
     if (!fg_is_in_place(d))
         fg_copy_rows(fg_rows_of(p, d, b->dim), now, n, now, had, n);
     b->dim[d->axis] = n;
@@ -277,7 +300,8 @@ forge_state_truncate(forge_state *s, int64_t length)
                        "a state of length %lld cut to %lld", (long long)s->length,
                        (long long)length);
     forge_status e;
-    if (length && length < s->length && (e = fg_state_can_go_back(s)))
+    if (length && length < s->length &&
+        ((e = fg_state_has_history(s)) || (e = fg_state_holds(s, length))))
         return e;
     for (uint32_t k = 0; k < p->nstate; k++) { /* before anything is cut */
         const fg_statedef *d = &p->state[k];
@@ -319,7 +343,7 @@ forge_state_read(const forge_state *s, const char *name, const int64_t **dims, v
                        "\"%.200s\": %lld bytes do not fit into %zu", name,
                        (long long)bytes, capacity);
     fg_copy_rows(fg_rows_of(p, d, b->dim), data, n, b->mem[b->now]->mem.p,
-                 fg_is_in_place(d) ? s->capacity : n, n);
+                 fg_is_in_place(d) ? b->room : n, n);
     return FORGE_OK;
 }
 
@@ -359,12 +383,33 @@ forge_run_attach(forge_run *r, forge_state *s)
     return FORGE_OK;
 }
 
-const int64_t *
-fg_state_dims(const forge_run *r, uint32_t input)
+const fg_statebuf *
+fg_state_of(const forge_run *r, uint32_t input)
 {
     uint32_t k = r->p->input[input].state;
 
-    return r->state && k != FG_NONE ? r->state->buf[k].dim : NULL;
+    return r->state && k != FG_NONE ? &r->state->buf[k] : NULL;
+}
+
+int64_t
+fg_state_dim(const forge_run *r, uint32_t input, int axis)
+{
+    const fg_statebuf *b = fg_state_of(r, input);
+    int along = r->p->state[r->p->input[input].state].axis;
+
+    return b->dim[axis] + (axis == along ? b->gone : 0);
+}
+
+void
+fg_state_symbols(forge_run *r, uint32_t state)
+{
+    const fg_statedef *s = &r->p->state[state];
+    const fg_statebuf *b = r->state ? &r->state->buf[state] : NULL;
+
+    if (fg_is_window(s))
+        r->sym[s->at] = b ? b->dim[s->axis] : r->in[s->input].dim[s->axis];
+    if (fg_is_in_place(s))
+        r->sym[s->capacity] = b ? b->room : r->value[s->next];
 }
 
 int64_t
@@ -389,10 +434,13 @@ fg_state_room(forge_run *r, const fg_statedef *d, int64_t next)
         return fg_fail(r->cx, FORGE_USAGE,
                        "the state holds at most %lld positions, this run needs %lld",
                        (long long)s->limit, (long long)next);
-    if (next <= capacity)
-        return FORGE_OK;
-    capacity = capacity > s->limit / 2 ? s->limit : capacity * 2;
-    return fg_state_grow(s, r->cx, next > capacity ? next : capacity);
+    if (next > capacity) {
+        capacity = capacity > s->limit / 2 ? s->limit : capacity * 2;
+        forge_status e = fg_state_grow(s, r->cx, next > capacity ? next : capacity);
+        if (e)
+            return e;
+    }
+    return fg_is_window(d) ? fg_state_slide(r) : FORGE_OK;
 }
 
 /* Of max(past, total) the total grows as well. */
@@ -423,7 +471,8 @@ fg_state_stretch(forge_run *r)
             continue;
         if (fg_keeps_size(p, s))
             continue;
-        int64_t next = fg_state_next(r, s), more = next - r->state->buf[k].dim[s->axis];
+        int64_t next = fg_state_next(r, s),
+                more = next - fg_state_dim(r, s->input, s->axis);
         int64_t full = r->state->capacity - more, hi = p->symbol[v->a].hi;
         r->sym[v->a] = full < hi ? full : hi;
         if (fg_is_in_place(s) && p->value[s->next].op == FG_V_MAX)
@@ -443,7 +492,8 @@ fg_state_place(forge_run *r)
                  out = r->root[p->output[s->output].tensor];
         if (r->state) {
             const fg_statebuf *b = &r->state->buf[k];
-            forge_status e = fg_store_claim(r->state, r->cx, k, fg_state_next(r, s));
+            forge_status e =
+                fg_store_claim(r->state, r->cx, k, fg_state_next(r, s) - b->gone);
             if (e)
                 return e;
             r->addr[in] = b->mem[b->now]->mem.p;
@@ -474,7 +524,7 @@ fg_state_advance(forge_run *r)
         const fg_statedef *s = &p->state[k];
         fg_statebuf *b = &r->state->buf[k];
         if (s->axis >= 0 && !fg_keeps_size(p, s))
-            length = b->dim[s->axis] = fg_state_next(r, s);
+            b->dim[s->axis] = (length = fg_state_next(r, s)) - b->gone;
         if (!fg_is_in_place(s))
             b->now = !b->now;
     }

@@ -61,6 +61,12 @@ fg_is_in_place(const fg_statedef *s)
 }
 
 int
+fg_is_window(const fg_statedef *s)
+{
+    return s->at != FG_NONE;
+}
+
+int
 fg_keeps_size(const fg_program *p, const fg_statedef *s)
 {
     return fg_is_in_place(s) &&
@@ -114,9 +120,9 @@ rows_valid(const fg_statedef *d, const fg_statebuf *b)
 }
 
 static int64_t
-rows_apart(const forge_state *s, const fg_statedef *d, const fg_statebuf *b)
+rows_apart(const fg_statedef *d, const fg_statebuf *b)
 {
-    return fg_is_in_place(d) ? s->capacity : rows_valid(d, b);
+    return fg_is_in_place(d) ? b->room : rows_valid(d, b);
 }
 
 static forge_status
@@ -134,50 +140,148 @@ drop_fresh(forge_state *s)
             fg_store_drop(s->cx, &s->fresh[k][j]);
 }
 
+static int
+make_fresh(forge_state *s, uint32_t k, int64_t room)
+{
+    const fg_statedef *d = &s->p->state[k];
+    int64_t bytes = fg_state_bytes(s->p, d, s->buf[k].dim, room);
+
+    for (int j = 0; j < (fg_is_in_place(d) ? 1 : 2); j++)
+        if (!(s->fresh[k][j] = store_new(s->cx, bytes)))
+            return 0;
+    if (d->axis < 0 || fg_keeps_size(s->p, d))
+        memset(s->fresh[k][0]->mem.p, 0, (size_t)bytes);
+    return 1;
+}
+
+/* The last n rows go to fresh memory, if there is any, and to its beginning. */
+static void
+move_in(forge_state *s, uint32_t k, int64_t room, int64_t n)
+{
+    const fg_statedef *d = &s->p->state[k];
+    fg_statebuf *b = &s->buf[k];
+    fg_rows r = fg_rows_of(s->p, d, b->dim);
+    int64_t had = rows_valid(d, b);
+    fg_store *from = b->mem[b->now], *to = s->fresh[k][0] ? s->fresh[k][0] : from;
+
+    if (from)
+        fg_copy_rows(r, to->mem.p, fg_is_in_place(d) ? room : n,
+                     (char *)from->mem.p + (had - n) * r.bytes, rows_apart(d, b), n);
+    for (int j = 0; s->fresh[k][0] && j < 2; j++) {
+        fg_store_drop(s->cx, &b->mem[j]);
+        b->mem[j] = s->fresh[k][j];
+        s->fresh[k][j] = NULL;
+        b->now = 0;
+    }
+    atomic_store(&b->mem[b->now]->used, n);
+    b->room = room;
+}
+
+/* A window has some rows more than it needs, so that it begins anew, at the cost of moving what
+ * it keeps, only once in a quarter of its length. */
+static int64_t
+window_room(const fg_statedef *d, int64_t rows)
+{
+    enum { LEAST = 16 };
+    int64_t room, spare = d->keep / 4 > LEAST ? d->keep / 4 : LEAST;
+
+    return __builtin_add_overflow(rows, spare, &room) ? FG_UNKNOWN : room;
+}
+
+/* Rows that storage made for `capacity` positions has. */
+static int64_t
+first_room(const fg_statedef *d, const fg_statebuf *b, int64_t capacity)
+{
+    int64_t most = fg_is_window(d) ? window_room(d, d->keep) : capacity;
+    int64_t room = most >= 0 && most < capacity ? most : capacity;
+
+    return fg_is_window(d) && rows_valid(d, b) > room ? rows_valid(d, b) : room;
+}
+
 /* Moves everything to memory with room for `capacity`; as it was when there is none. cx
  * gets the message: a run in the background has one of its own. */
 forge_status
 fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity)
 {
     const fg_program *p = s->p;
-    forge_status e;
+    forge_status e = FORGE_OK;
 
-    for (uint32_t k = 0; k < p->nstate; k++) {
+    for (uint32_t k = 0; k < p->nstate && !e; k++) {
         const fg_statedef *d = &p->state[k];
-        int64_t bytes = fg_state_bytes(p, d, s->buf[k].dim, capacity);
-        if (d->axis < 0 && s->buf[k].mem[0])
-            continue;
-        for (int j = 0; j < (fg_is_in_place(d) ? 1 : 2); j++)
-            if (!(s->fresh[k][j] = store_new(s->cx, bytes))) {
-                drop_fresh(s);
-                return no_memory(cx, capacity);
-            }
-        if (d->axis < 0 || fg_keeps_size(p, d))
-            memset(s->fresh[k][0]->mem.p, 0, (size_t)bytes);
+        if (!((d->axis < 0 || fg_is_window(d)) && s->buf[k].mem[0]) &&
+            !make_fresh(s, k, first_room(d, &s->buf[k], capacity)))
+            e = no_memory(cx, capacity);
     }
-    if (s->counts && (e = fg_sequences_grow(s, cx, capacity))) {
+    if (!e && s->counts)
+        e = fg_sequences_grow(s, cx, capacity);
+    if (e) {
         drop_fresh(s);
         return e;
     }
-    for (uint32_t k = 0; k < p->nstate; k++) {
-        const fg_statedef *d = &p->state[k];
-        fg_statebuf *b = &s->buf[k];
-        if (!s->fresh[k][0])
-            continue;
-        int64_t n = rows_valid(d, b);
-        if (b->mem[b->now])
-            fg_copy_rows(fg_rows_of(p, d, b->dim), s->fresh[k][0]->mem.p,
-                         fg_is_in_place(d) ? capacity : n, b->mem[b->now]->mem.p,
-                         rows_apart(s, d, b), n);
-        for (int j = 0; j < 2; j++) {
-            fg_store_drop(s->cx, &b->mem[j]);
-            b->mem[j] = s->fresh[k][j];
-            s->fresh[k][j] = NULL;
-        }
-        b->now = 0;
-        atomic_store(&b->mem[0]->used, n);
-    }
+    for (uint32_t k = 0; k < p->nstate; k++)
+        if (s->fresh[k][0])
+            move_in(s, k, first_room(&p->state[k], &s->buf[k], capacity),
+                    rows_valid(&p->state[k], &s->buf[k]));
     s->capacity = capacity;
+    return FORGE_OK;
+}
+
+/* ---- windows ------------------------------------------------------------------------- */
+
+int64_t
+fg_window_rows(const fg_statedef *d, int64_t length)
+{
+    return length < d->keep ? length : d->keep;
+}
+
+/* Rows of storage that the run needs: those kept and those that it appends. */
+static int64_t
+rows_needed(const forge_run *r, uint32_t k)
+{
+    const fg_statedef *d = &r->p->state[k];
+    const fg_statebuf *b = &r->state->buf[k];
+    int64_t more = fg_val(r, d->more), rows;
+    int64_t n = fg_window_rows(d, b->gone + b->dim[d->axis]);
+
+    return more < 0 || __builtin_add_overflow(n, more, &rows) ? FG_UNKNOWN : rows;
+}
+
+/* Storage is moved inside when it is nobody else's, suffices, and is not left from a run that
+ * needed much more. */
+static int
+stays(const fg_statebuf *b, int64_t rows, int64_t room)
+{
+    return !is_shared(b->mem[0]) && rows <= b->room && b->room / 2 <= room;
+}
+
+forge_status
+fg_state_slide(forge_run *r)
+{
+    forge_state *s = r->state;
+
+    for (uint32_t k = 0; k < s->p->nstate; k++) {
+        const fg_statedef *d = &s->p->state[k];
+        if (!fg_is_window(d) ||
+            s->buf[k].dim[d->axis] + fg_val(r, d->more) <= s->buf[k].room)
+            continue;
+        int64_t rows = rows_needed(r, k), room = window_room(d, rows);
+        if (rows < 0 || room < 0 ||
+            (!stays(&s->buf[k], rows, room) && !make_fresh(s, k, room))) {
+            drop_fresh(s);
+            return no_memory(r->cx, rows);
+        }
+    }
+    for (uint32_t k = 0; k < s->p->nstate; k++) {
+        const fg_statedef *d = &s->p->state[k];
+        fg_statebuf *b = &s->buf[k];
+        int64_t had = fg_is_window(d) ? b->dim[d->axis] : 0, more = fg_val(r, d->more);
+        if (!fg_is_window(d) || had + more <= b->room)
+            continue;
+        int64_t rows = rows_needed(r, k);
+        move_in(s, k, s->fresh[k][0] ? window_room(d, rows) : b->room, rows - more);
+        b->dim[d->axis] = rows - more;
+        b->gone += had - b->dim[d->axis];
+    }
     return FORGE_OK;
 }
 
@@ -192,6 +296,8 @@ fg_store_share(forge_state *t, const forge_state *s)
         atomic_fetch_add(&now->refs, 1);
         t->buf[k].mem[0] = now;
         memcpy(t->buf[k].dim, b->dim, sizeof b->dim);
+        t->buf[k].room = b->room;
+        t->buf[k].gone = b->gone;
     }
     t->capacity = s->capacity;
 }
@@ -205,12 +311,12 @@ make_own(forge_state *s, forge_ctx *cx, uint32_t k, int j, int64_t n)
 
     if (b->mem[j] && !is_shared(b->mem[j]))
         return FORGE_OK;
-    fg_store *own = store_new(s->cx, fg_state_bytes(s->p, d, b->dim, s->capacity));
+    fg_store *own = store_new(s->cx, fg_state_bytes(s->p, d, b->dim, b->room));
     if (!own)
         return no_memory(cx, s->capacity);
     if (b->mem[j])
-        fg_copy_rows(fg_rows_of(s->p, d, b->dim), own->mem.p, rows_apart(s, d, b),
-                     b->mem[j]->mem.p, rows_apart(s, d, b), n);
+        fg_copy_rows(fg_rows_of(s->p, d, b->dim), own->mem.p, rows_apart(d, b),
+                     b->mem[j]->mem.p, rows_apart(d, b), n);
     fg_store_drop(s->cx, &b->mem[j]);
     b->mem[j] = own;
     return FORGE_OK;
@@ -223,7 +329,7 @@ fg_store_own(forge_state *s, uint32_t k, int64_t n)
 }
 
 forge_status
-fg_store_claim(forge_state *s, forge_ctx *cx, uint32_t k, int64_t next)
+fg_store_claim(forge_state *s, forge_ctx *cx, uint32_t k, int64_t rows)
 {
     const fg_statedef *d = &s->p->state[k];
     fg_statebuf *b = &s->buf[k];
@@ -232,10 +338,10 @@ fg_store_claim(forge_state *s, forge_ctx *cx, uint32_t k, int64_t next)
         return make_own(s, cx, k, !b->now, 0);
     int64_t n = rows_valid(d, b), end = n;
     if (!d->anywhere && is_shared(b->mem[0]) &&
-        atomic_compare_exchange_strong(&b->mem[0]->used, &end, next))
+        atomic_compare_exchange_strong(&b->mem[0]->used, &end, rows))
         return FORGE_OK;
     forge_status e = make_own(s, cx, k, 0, n);
     if (!e)
-        atomic_store(&b->mem[0]->used, next);
+        atomic_store(&b->mem[0]->used, rows);
     return e;
 }

@@ -397,6 +397,9 @@ fg_io_program(fg_tables *x, fg_program *p)
         fg_io_u32(x, &c->capacity);
         fg_io_u32(x, &c->next);
         fg_io_u8(x, &c->anywhere);
+        fg_io_u32(x, &c->at);
+        fg_io_u32(x, &c->more);
+        io_i64(x, &c->keep);
     }
     if (!x->writing && x->state == FG_TABLES_OK && x->at != x->end)
         fail(x, FG_TABLES_BROKEN);

@@ -59,7 +59,7 @@ stage build-gcc build build
 stage includes sh tests/check_includes.sh
 stage readme sh tests/check_readme.sh build/forge
 stage text build/forge-test --run $texts
-for program in core plan runtime api artifact differ state state_rows decode text rules kernels; do
+for program in core plan runtime api artifact differ state state_rows state_window decode text rules kernels; do
     stage "$program" "build/test-$program"
 done
 stage fuzz build/test-fuzz --seconds=15 --seed=1
@@ -102,7 +102,7 @@ if [ "$fast" != fast ]; then
     # The sanitizer mistakes the thread-local storage of a library that is opened late, as LLVM is.
     export ASAN_OPTIONS=intercept_tls_get_addr=0
     stage text-asan build-asan/forge-test $texts
-    for program in core plan runtime api artifact differ state state_rows decode text rules; do
+    for program in core plan runtime api artifact differ state state_rows state_window decode text rules; do
         stage "$program-asan" "build-asan/test-$program"
     done
     stage fuzz-asan build-asan/test-fuzz --seconds=20 --seed=500000
