@@ -26,7 +26,7 @@ def main():
         with open(page, "w") as f:
             f.write(PAGE)
         tiny = ["--models=" + folder, "--only=tiny"]
-        p = run(forge, *tiny, "--tables=speed,precision,gemm", "--write=" + page, "--json=" + record)
+        p = run(forge, *tiny, "--tables=speed,precision,steady,gemm", "--write=" + page, "--json=" + record)
         c.expect(p.returncode == 0, "all tables: " + p.stderr[-500:])
         with open(page) as f:
             text = f.read()
@@ -34,12 +34,17 @@ def main():
                "\nbetween\n" in text and "stale" not in text, "what is around the marks stays")
         c.expect(re.search(r"\| tiny \| prefill, ms \| [0-9.]+ ", text) and re.search(r"\| tiny \| a token, ms \| [0-9.]+ ", text) and
                re.search(r"\| tiny \| file to ready, s \| [0-9.]+ ", text), "forge is in the table of speed")
-        c.expect(re.search(r"\| model \| threads 1 \| forge [0-9.]+ ", text), "versions are named")
+        c.expect(re.search(r"\| model \| threads 1 / 2 \| forge [0-9.]+ ", text), "versions are named")
         c.expect(re.search(r"\| 768 \| 3072 \|( \**[0-9]+\** \|| refused \|){5}", text), "percent of the bound at five heights")
-        c.expect(len(re.findall(r"\| tiny \| forge (?:f32|bf16|int8|int4) \| [0-9.]+ \| [0-9.]+ ", p.stdout)) == 4,
+        c.expect(len(re.findall(r"\| tiny \| forge \| (?:f32|bf16|int8|int4) \| [0-9.]+ / - \| [0-9.]+ ", p.stdout)) == 4,
                "a table without marks is printed")
+        c.expect(all(f"| tiny, {what}, x1 | 3 | " in p.stdout for what in ("prefill", "a token")), "and one of how even runs are")
         with open(record) as f:
-            c.expect({"machine", "speed tiny", "precision tiny", "gemm 1 768 768"} <= set(json.load(f)), "what was measured is kept")
+            kept = json.load(f)
+        c.expect({"forge prefill 1", "forge decode 1"} <= set(kept["speed"]["tiny"]) and "1 768 768" in kept["gemm"],
+                 "what was measured is kept")
+        p = run(forge, "--models=" + folder, "--only=", "--tables=speed", "--json=" + record)
+        c.expect(p.returncode == 0 and "| tiny | prefill, ms | " in p.stdout, "and shown again without measuring: " + p.stderr[-500:])
         p = run("/bin/false", *tiny, "--tables=precision")
         c.expect(p.returncode == 1 and "tables.py: tiny.onnx: forge-f32" in p.stderr, "a failure ends it: " + p.stderr[-500:])
         for options in ([*tiny, "--tables=none"], ["--models=" + folder]):

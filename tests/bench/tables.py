@@ -1,26 +1,33 @@
 #!/usr/bin/env python3
 """Measures every speed table of the README again, and writes them there.
 
-    tables.py build/forge --models DIR [--write README.md] [--json OUT] [--only gpt2,smollm2-135m]
-              [--tables speed,start,precision,gemm,alpha] [--threads 1,2] [--rounds 3] [--budget 20] [--quick]
+    tables.py build/forge --models DIR [--write README.md] [--json RECORDS] [--only gpt2,smollm2-135m]
+              [--tables speed,precision,perplexity,steady,start,gemm,alpha] [--tasks compile,prefill,decode]
+              [--threads 1,2] [--rounds 3] [--budget 20] [--quick]
 
-DIR holds NAME.onnx, NAME-kv.onnx with a cache, perhaps NAME-f32.gguf for llama.cpp (tests/fullsize makes them).
+DIR holds NAME.onnx, NAME-kv.onnx with a cache, perhaps NAME-int4.onnx and NAME-int4-kv.onnx (MatMulNBits), NAME-f32.gguf and
+NAME.gguf (4 bits) for llama.cpp, NAME.tokenizer.json; tests/fullsize makes them. What was measured is kept in RECORDS, so that
+models, tasks and threads can be measured one by one; a table shows all that is kept.
 
-  speed      peers.py: forge beside the engines that are installed, versions named, one interleaved run per model
-  start      bench-start: a .forge file from opening it to its first output, its memory, and two processes that share it
-  precision  peers.py: forge with f32, bf16, int8 and int4 weights, OpenVINO in bf16, its default
-  gemm       one product alone, M rows, [K,N] weights: percent of the machine's measured bound, one thread
-  alpha      attention_gain.py: what fusing attention is worth
+  speed       peers.py: forge beside the engines that are installed, versions named, one interleaved run per model
+  precision   the same with packed weights: forge's own, the same 4-bit file for all, OpenVINO in bf16, its default here, and
+              llama.cpp on its 4 bits
+  perplexity  perplexity.py
+  steady      bench-steady: p99 / p50, beside a busy process, and what an idle host takes
+  start       bench-start: a .forge file from opening it to its first output, its memory, and two processes that share it
+  gemm        one product alone, M rows, [K,N] weights: percent of the machine's measured bound, one thread
+  alpha       attention_gain.py: what fusing attention is worth
 
 A table stands between `<!-- NAME table -->` and `<!-- NAME table end -->`; --write replaces what is between the marks
 that the file has, and prints the others. --quick runs everything once or twice: it shows that all works, not how fast.
 """
-import argparse, datetime, importlib.util, json, math, os, platform, re, shlex, shutil, statistics, subprocess, sys, tempfile
+import argparse, datetime, importlib.util, json, os, platform, re, shlex, shutil, statistics, subprocess, sys, tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = os.path.join(HERE, "..", "fullsize", "peers.py")
 ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "llama.cpp": "llama_cpp"}
-NAMES = ("gpt2", "smollm2-135m", "granite-350m", "qwen2-0.5b", "llama-3.2-1b", "all-minilm-l6-v2")
+NAMES = ("gpt2", "smollm2-135m", "granite-350m", "qwen2-0.5b", "llama-3.2-1b", "all-minilm-l6-v2", "vit-base", "t5-small-encoder",
+         "whisper-base-encoder")
 PRECISIONS = ("f32", "bf16", "int8", "int4")
 ROWS = (1, 8, 32, 128, 512)
 WEIGHTS = ((768, 768), (768, 3072), (3072, 768), (2048, 8192), (4096, 4096), (4096, 14336), (14336, 4096))
@@ -33,8 +40,7 @@ def installed():
 def machine():
     with open("/proc/cpuinfo") as f:
         cpu = re.search(r"model name\s*:\s*(.*)", f.read())
-    return (f"{cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, "
-            f"{datetime.date.today()}")
+    return f"{cpu.group(1) if cpu else platform.machine()}, {os.cpu_count()} CPUs, {datetime.date.today()}"
 
 
 def adapter(a, *options):
@@ -44,49 +50,45 @@ def adapter(a, *options):
             "--warmup {warmup} --iterations {iterations} --cache {cache} --inputs {inputs} --out {out}")
 
 
-def peers(a, model, engines, commands, tasks, threads, extra=()):
-    """The record of one interleaved run."""
+def peers(a, kept, model, engines, commands, extra=()):
+    """One interleaved run; its results go into `kept`, by engine, task and threads."""
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "out.json")
-        argv = [sys.executable, PEERS, model, "--engines=" + ",".join(engines), "--tasks=" + tasks, "--threads=" + threads,
+        argv = [sys.executable, PEERS, model, "--engines=" + ",".join(engines), "--tasks=" + a.tasks, "--threads=" + a.threads,
                 f"--rounds={a.rounds}", f"--budget-seconds={a.budget}", f"--warmup={a.warmup}",
                 f"--iterations={a.iterations}", f"--seq={a.seq}", f"--past={a.past}", "--json", out, *extra]
-        gguf = model.removesuffix(".onnx") + "-f32.gguf"
-        if "llama.cpp" in engines and os.path.exists(gguf):
-            argv.append("--gguf=" + gguf)
         for name, command in commands.items():
             argv.append(f"--command={name}={command}")
         subprocess.run(argv, check=True, stdout=subprocess.DEVNULL)
         with open(out) as f:
-            return json.load(f)
+            record = json.load(f)
+    for r in record["results"]:
+        for timed in ("compile", "latency"):
+            r.get(timed, {}).pop("samples", None)
+        key = f"{r['engine']} {r['task']} {r['threads']}"
+        if "error" not in r:
+            kept[key] = r
+        elif r["engine"].startswith("forge"):  # a peer may lack something; forge may not
+            sys.exit(f"tables.py: {record['model']}: {key}: {r['error']}")
+        else:
+            print(f"{record['model']}: {key}: {r['error']}", file=sys.stderr)
 
 
-class Record:
-    """What peers.py measured, by engine, task and threads."""
-    def __init__(self, record):
-        self.by = {(r["engine"], r["task"], r["threads"]): r for r in record["results"]}
-        self.engines = list(dict.fromkeys(r["engine"] for r in record["results"]))
-        for (engine, task, threads), r in self.by.items():  # a peer may lack something; forge may not
-            if "error" in r:
-                line = f"{record['model']}: {engine}, {task}, {threads} threads: {r['error']}"
-                if engine.startswith("forge"):
-                    sys.exit("tables.py: " + line)
-                print(line, file=sys.stderr)
+def gguf(model, engines, suffix):
+    """The option that lets llama.cpp take part, when it is there and has that model."""
+    path = model.removesuffix(".onnx") + suffix
+    return ["--gguf=" + path] if "llama.cpp" in engines and os.path.exists(path) else []
 
-    def version(self, engine):
-        return next((r["version"] for (e, _, _), r in self.by.items() if e == engine and "version" in r), None)
 
-    def value(self, engine, task, threads, *keys):
-        v = self.by.get((engine, task, threads))
-        for k in keys:
-            v = v.get(k) if v else None
-        return v
+def value(kept, engine, task, n, keys):
+    v = kept.get(f"{engine} {task} {n}")
+    for k in keys:
+        v = v.get(k) if v else None
+    return v
 
-    def cell(self, engine, task, threads, keys, scale, digits):
-        values = [self.value(engine, task, n, *keys) for n in threads]
-        if not any(values):
-            return "-"
-        return " / ".join("-" if v is None else f"{v * scale:.{digits}f}" for v in values)
+
+def cell(values, scale, digits):
+    return "-" if not any(values) else " / ".join("-" if v is None else f"{v * scale:.{digits}f}" for v in values)
 
 
 def table(head, rows):
@@ -99,44 +101,96 @@ def models(a):
     return [(n, path) for n, path in found if os.path.exists(path)]
 
 
-def short(version):
-    """'onnxruntime 1.31.1' of what may have a build's name behind it."""
-    return re.sub(r"-\d+-[0-9a-f]+.*", "", version)
+def in_order(records):
+    return sorted(records, key=lambda n: (NAMES.index(n) if n in NAMES else len(NAMES), n))
+
+
+def version(records, engine):
+    """'onnxruntime 1.31.1': of what was measured last, without a build's name behind it."""
+    found = [r["version"] for kept in records.values() for r in kept.values() if r["engine"] == engine and "version" in r]
+    return re.sub(r"-\d+-[0-9a-f]+.*", "", found[-1]) if found else engine
 
 
 def speed(a, records):
-    threads = [int(n) for n in a.threads.split(",")]
+    for name, model in models(a):
+        engines = installed()
+        peers(a, records.setdefault(name, {}), model, engines, {"forge": adapter(a)}, gguf(model, engines, "-f32.gguf"))
     measures = (("file to ready, s", "compile", ("compile", "median"), 1, 2), ("prefill, ms", "prefill", ("latency", "p50"), 1e3, 1),
                 ("a token, ms", "decode", ("latency", "p50"), 1e3, 1), ("peak memory of the prefill, MiB", "prefill", ("run_peak_kb",), 1 / 1024, 0))
-    rows, versions = [], {}
-    engines = ["forge"] + installed()
-    for name, model in models(a):
-        r = Record(peers(a, model, installed(), {"forge": adapter(a)}, "compile,prefill,decode", a.threads))
-        records["speed " + name] = {" ".join(map(str, k)): v for k, v in r.by.items()}
-        versions.update((e, r.version(e)) for e in r.engines if r.version(e))
+    rows, seen = [], {r["engine"] for kept in records.values() for r in kept.values()}
+    engines = ["forge"] + [e for e in ENGINES if e in seen]
+    for name in in_order(records):
         for label, task, keys, scale, digits in measures:
-            cells = [r.cell(e, task, threads, keys, scale, digits) for e in engines]
-            if any(c != "-" for c in cells):
-                rows.append([name, label, *cells])
-    head = ["model", f"threads {' / '.join(map(str, threads))}", *(short(versions.get(e, e)) for e in engines)]
-    return [f"Prefill of {a.seq} tokens, a token at {a.past} past; medians, f32, caches off ({machine()}).", "", *table(head, rows)]
+            values = {e: [value(records[name], e, task, n, keys) for n in (1, 2)] for e in engines}
+            if not any(values["forge"]):
+                continue
+            best = [min((values[e][k] for e in engines[1:] if values[e][k]), default=None) for k in (0, 1)]
+            times = [b / v if b and v else None for b, v in zip(best, values["forge"])]
+            rows.append([name, label, *(cell(values[e], scale, digits) for e in engines), cell(times, 1, 2)])
+    head = ["model", "threads 1 / 2", *(version(records, e) for e in engines), "best peer / forge"]
+    return [f"Prefill of {a.seq} tokens (or one image, or 30 s of sound), a token at {a.past} past; medians, f32, caches off "
+            f"({machine()}).", "", *table(head, rows)]
 
 
 def precision(a, records):
-    threads = a.threads.split(",")[0]
-    commands = {f"forge-{p}": adapter(a, "--precision=" + p) for p in PRECISIONS}
-    engines = [e for e in installed() if e == "openvino"]
-    rows = []
+    engines = [e for e in installed() if e != "onnxruntime"]
+    a.tasks = ",".join(t for t in a.tasks.split(",") if t != "compile")
     for name, model in models(a):
-        r = Record(peers(a, model, engines, commands, "prefill,decode", threads, ["--ov-precision=bf16"]))
-        records["precision " + name] = {" ".join(map(str, k)): v for k, v in r.by.items()}
-        for e in r.engines:
-            label = "forge " + e.removeprefix("forge-") if e.startswith("forge") else f"{short(r.version(e) or e)}, bf16"
-            n = [int(threads)]
-            rows.append([name, label, r.cell(e, "prefill", n, ("latency", "p50"), 1e3, 1), r.cell(e, "decode", n, ("latency", "p50"), 1e3, 1),
-                         r.cell(e, "prefill", n, ("run_peak_kb",), 1 / 1024, 0)])
-    head = ["model", "weights", f"prefill of {a.seq}, ms", f"a token at {a.past}, ms", "peak, MiB"]
-    return [f"{threads} thread(s), medians ({machine()}).", "", *table(head, rows)]
+        kept, packed = records.setdefault(name, {}), model.removesuffix(".onnx") + "-int4.onnx"
+        peers(a, kept, model, engines, {f"forge-{p}": adapter(a, "--precision=" + p) for p in PRECISIONS},
+              ["--ov-precision=bf16", *gguf(model, engines, ".gguf")])
+        if os.path.exists(packed):
+            same = {}
+            peers(a, same, packed, [e for e in installed() if e != "llama.cpp"], {"forge": adapter(a)}, ["--ov-precision=bf16"])
+            kept.update((f"{r['engine']} file {r['task']} {r['threads']}", dict(r, engine=r["engine"] + " file")) for r in same.values())
+    kinds = {"openvino": "bf16", "llama.cpp": "Q4_1"}
+    rows = []
+    for name in in_order(records):
+        for e in dict.fromkeys(r["engine"] for r in records[name].values()):
+            base = e.removesuffix(" file")
+            label = version({name: records[name]}, e) if base in ENGINES else base
+            kind = "4-bit MatMulNBits file" if base != e else kinds.get(e) or e.removeprefix("forge-")
+            label = "forge" if label.startswith("forge") else label
+            rows.append([name, label, kind, *(cell([value(records[name], e, t, n, ("latency", "p50")) for n in (1, 2)], 1e3, 1)
+                         for t in ("prefill", "decode")), cell([value(records[name], e, "prefill", 1, ("run_peak_kb",))], 1 / 1024, 0)])
+    head = ["model", "engine", "weights", f"prefill of {a.seq}, ms, threads 1 / 2", f"a token at {a.past}, ms", "peak, MiB"]
+    return [f"Medians ({machine()}). OpenVINO computes in bf16, its default on this machine.", "", *table(head, rows)]
+
+
+def perplexity(a, records):
+    for name, model in models(a):
+        tokenizer = model.removesuffix(".onnx") + ".tokenizer.json"
+        for accuracy in ("model", "strict") if os.path.exists(tokenizer) else ():
+            argv = [sys.executable, os.path.join(HERE, "perplexity.py"), a.forge, model, tokenizer, "--accuracy=" + accuracy]
+            text = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+            records.setdefault(name, {})[accuracy] = dict(line.split() for line in text.splitlines()[1:])
+    rows = [[name, "rounded" if accuracy == "model" else "f32 (`--accuracy=strict`)", *(f"{float(x):.2f}" for x in found.values())]
+            for name in in_order(records) for accuracy, found in records[name].items()]
+    kinds = next((list(found) for kept in records.values() for found in kept.values()), [])
+    return ["Of `tests/bench/perplexity.txt`, windows of 512 tokens.", "", *table(["model", "activations", *kinds], rows)]
+
+
+def steady(a, records):
+    program = os.path.join(os.path.dirname(os.path.abspath(a.forge)), "bench-steady")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, model in models(a):
+            cached = model.removesuffix(".onnx") + "-kv.onnx"
+            forms = [("prefill", model)] if "prefill" in a.tasks else []
+            if "decode" in a.tasks and os.path.exists(cached):
+                forms.append(("a token", cached))
+            for what, path in forms:
+                artifact = os.path.join(folder, "model.forge")
+                subprocess.run([a.forge, "compile", path, "-o", artifact, "--cpu=native"], check=True)
+                for n in a.threads.split(","):
+                    busy, idle = max(a.iterations // 10, 3), 1 if a.quick else 10
+                    line = subprocess.run([program, artifact, str(a.seq), n, str(a.iterations), str(busy), str(idle)],
+                                          check=True, capture_output=True, text=True).stdout
+                    records[f"{name}, {what}, x{n}"] = json.loads(line)
+    rows = [[name, str(r["runs"]), *(f"{r[k]:.{d}f}" for k, d in (("p50_ms", 2), ("spread", 2), ("machine_spread", 2), ("busy_ms", 2),
+             ("busy_waited_ms", 2), ("excess_ms", 2))), f"{100 * r['idle_cpu']:.3f}"] for name, r in sorted(records.items())]
+    head = ["model", "runs", "p50, ms", "p99 / p50", "of threads that only read memory", "beside a busy process, mean, ms",
+            "threads waited for a CPU, ms", "slower beyond that, ms", "CPU while idle, %"]
+    return [f"`bench-steady` ({machine()}).", "", *table(head, rows)]
 
 
 def product(path, k, n):
@@ -152,15 +206,11 @@ def product(path, k, n):
 
 def bound(runs):
     """Of the median run, '91': percent of the FMA peak or (bold) of the bandwidth, whichever it runs into."""
-    flops = [r["pct_peak_flops"] for r in runs]
-    if None in flops:
+    shares = [[r[k] for r in runs] for k in ("pct_peak_flops", "pct_peak_bandwidth")]
+    if None in shares[0] + shares[1]:
         return "refused"
-    # A share of the bandwidth is refused where it is above all: the weights came out of a cache.
-    bandwidth = statistics.median(math.inf if r["pct_peak_bandwidth"] is None else r["pct_peak_bandwidth"] for r in runs)
-    flops = statistics.median(flops)
-    if flops >= min(bandwidth, 85):
-        return f"{flops:.0f}"
-    return "**above**" if bandwidth == math.inf else f"**{bandwidth:.0f}**"
+    flops, bandwidth = map(statistics.median, shares)
+    return f"{flops:.0f}" if flops >= min(bandwidth, 85) else f"**{bandwidth:.0f}**"
 
 
 def gemm(a, records):
@@ -177,12 +227,12 @@ def gemm(a, records):
                 for _ in range(a.rounds):
                     runs.append(json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout))
                     runs[-1].pop("lat_ms")
-                records[f"gemm {m} {k} {n}"] = runs
+                records[f"{m} {k} {n}"] = runs
                 cells.append(bound(runs))
             os.unlink(model)
             rows.append([str(k), str(n), *cells])
-    return [f"Percent of the FMA peak, or in bold of the bandwidth, measured in the same run (above: more than that, from a "
-            f"cache); one thread, f32, medians of {a.rounds} ({machine()}).", "",
+    return [f"Percent of the FMA peak, or in bold of the bandwidth of the memory or cache that holds the weights, measured in "
+            f"the same run; one thread, f32, medians of {a.rounds} ({machine()}).", "",
             *table(["K", "N", *(f"M = {m}" for m in ROWS)], rows)]
 
 
@@ -190,7 +240,7 @@ def alpha(a, records):
     argv = [sys.executable, os.path.join(HERE, "attention_gain.py"), a.forge, *(path for _, path in models(a)),
             "--lengths=" + ("128" if a.quick else "128,1024"), f"--iterations={a.iterations}", f"--warmup={a.warmup}"]
     lines = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.splitlines()
-    records["alpha"] = lines
+    records["lines"] = lines
     return [f"Everything equal but the fusion of attention ({machine()}).", "", *lines]
 
 
@@ -201,8 +251,7 @@ def memory(pid):
 
 def start(a, records):
     """bench-start in two processes: the first alone, then both, so that what they share shows."""
-    threads, rows = a.threads.split(",")[0], []
-    program = os.path.join(os.path.dirname(os.path.abspath(a.forge)), "bench-start")
+    threads, program = a.threads.split(",")[0], os.path.join(os.path.dirname(os.path.abspath(a.forge)), "bench-start")
     with tempfile.TemporaryDirectory() as folder:
         artifact = os.path.join(folder, "model.forge")
         for name, model in models(a):
@@ -220,16 +269,16 @@ def start(a, records):
                 r["beyond_ms"] = r["first_ms"] - r["run_ms"]
                 seen.append(r)
             shutil.rmtree(folder + "/w")
-            records["start " + name] = seen
-            r = sorted(seen, key=lambda x: x["beyond_ms"])[len(seen) // 2]
-            rows.append([name, *(f"{r[k]:.1f}" for k in ("open_ms", "first_ms", "run_ms", "beyond_ms")), f"{r['weights']:.0f}",
-                         *(f"{r['resident'][k]:.0f}" for k in ("Rss", "Pss_Anon")), f"{r['together']['Pss']:.0f}"])
+            records[name] = sorted(seen, key=lambda x: x["beyond_ms"])[len(seen) // 2]
+    rows = [[name, *(f"{r[k]:.1f}" for k in ("open_ms", "first_ms", "run_ms", "beyond_ms")), f"{r['weights']:.0f}",
+             *(f"{r['resident'][k]:.0f}" for k in ("Rss", "Pss_Anon")), f"{r['together']['Pss']:.0f}"]
+            for name, r in ((name, records[name]) for name in in_order(records))]
     head = ["model", "open, ms", "to the first output, ms", "a later run, ms", "first beyond later, ms", "weights in files, MiB", "resident, MiB",
             "of it not a file's, MiB", "share of one of two processes (Pss), MiB"]
     return [f".forge files, {a.seq} tokens, {threads} thread(s), files in the page cache ({machine()}).", "", *table(head, rows)]
 
 
-TABLES = {"speed": speed, "start": start, "precision": precision, "gemm": gemm, "alpha": alpha}
+TABLES = {f.__name__: f for f in (speed, precision, perplexity, steady, start, gemm, alpha)}
 
 
 def replace(text, name, lines):
@@ -261,6 +310,7 @@ def main():
     p.add_argument("--json")
     p.add_argument("--only", default=",".join(NAMES))
     p.add_argument("--tables", default=",".join(TABLES))
+    p.add_argument("--tasks", default="compile,prefill,decode")
     p.add_argument("--threads", default="1,2")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--budget", type=float, default=20, help="seconds per timed loop")
@@ -275,11 +325,14 @@ def main():
     unknown = [t for t in a.tables.split(",") if t not in TABLES]
     if unknown:
         p.error(f"no table is called {unknown[0]}: {', '.join(TABLES)}")
-    if not models(a) and a.tables != "gemm":
+    if not models(a) and a.only and a.tables != "gemm":
         p.error(f"{a.models} has none of the models {a.only}")
-    records = {"machine": machine()}
+    records = {}
+    if a.json and os.path.exists(a.json):
+        with open(a.json) as f:
+            records = json.load(f)
     for name in a.tables.split(","):
-        show(a, name, TABLES[name](a, records))
+        show(a, name, TABLES[name](a, records.setdefault(name, {})))
         if a.json:
             with open(a.json, "w") as f:
                 json.dump(records, f, indent=1)
