@@ -180,9 +180,10 @@ static bool
 all_merge(const space *s, int p, int q)
 {
     fg_em *e = s->e;
-    if (s->append) /* rows of the state are further apart than those appended */
-        return FG_GET(s->append, append, axis).i != q &&
-               merges(e, s->append->in[1], p, q);
+    if (s->append) { /* rows of the state are further apart than those appended */
+        int64_t axis = FG_GET(s->append, append, axis).i;
+        return (axis <= p || axis > q) && merges(e, s->append->in[1], p, q);
+    }
     for (int k = 0; k < fg_em_nresult(e); k++)
         if (!merges(e, fg_em_result(e, k), p, q))
             return false;
