@@ -85,23 +85,16 @@ key_of(const fg_cache *c)
     } plain = {FG_ARTIFACT_VERSION, (uint64_t)o->opt, (uint64_t)o->rounds,
                o->cpu ? 0 : fg_isa_host(), o->alpha};
     /* An option that is added must be added here. */
-    _Static_assert(sizeof(forge_options) == 112, "the key covers every option");
+    _Static_assert(sizeof(forge_options) == 120, "the key covers every option");
     self s = {{{0}}, false};
     const char *slash = strrchr(c->model, '/');
 
     dl_iterate_phdr(digest_self, &s);
     fg_digest d = fg_digest_join(s.digest, &plain, sizeof plain);
-    const char *const texts[] = {FORGE_VERSION,
-                                 o->target,
-                                 o->cpu,
-                                 o->passes,
-                                 o->skip,
-                                 o->dims,
-                                 o->precision,
-                                 o->accuracy,
-                                 o->codegen,
-                                 c->beside,
-                                 slash ? slash + 1 : c->model};
+    const char *const texts[] = {
+        FORGE_VERSION, o->target,  o->cpu,      o->passes,
+        o->skip,       o->dims,    o->variants, o->precision,
+        o->accuracy,   o->codegen, c->beside,   slash ? slash + 1 : c->model};
     for (size_t k = 0; k < sizeof texts / sizeof *texts; k++)
         join_text(&d, texts[k]);
     d = fg_digest_join(d, &c->identity.size, sizeof c->identity.size);

@@ -8,6 +8,7 @@
 #include "codegen/cache.h"
 #include "codegen/knobs.h"
 #include "codegen/program.h"
+#include "codegen/special.h"
 #include "passes/place.h"
 #include "runtime/names.h"
 #include "runtime/rt.h"
@@ -27,6 +28,8 @@ check_options(fg_ctx *cx, const forge_options *o)
     fg_pipeline p;
     int knob[FG_NKNOBS];
     const char *why = fg_parse_precision(o, &p);
+    if (!why)
+        why = fg_specials_wrong(o->variants);
     if (why)
         return fg_error(cx, "%s", why);
     return fg_knobs_read(cx, "codegen", o->codegen, knob);
@@ -87,6 +90,8 @@ knobs(const fg_compiled *c, const forge_options *o)
         fg_putf(&t, " --codegen=%s", o->codegen);
     if (o->dims && *o->dims)
         fg_putf(&t, " --dim=%s", o->dims);
+    if (o->variants && *o->variants)
+        fg_putf(&t, " --variants=%s", o->variants);
     fg_putf(&t, " --cpu=%s", o->cpu ? o->cpu : "native");
     return t.s;
 }
@@ -113,6 +118,8 @@ fg_compile_passes(fg_compiled *c, const forge_options *o)
     p.skip = NULL;
     if (c->m->stage == FG_STAGE_TENSOR && !fg_run_passes(c->m, &p, &c->report))
         return false;
+    if (!fg_specials_read(c->m, c->a, o->variants, &c->specials))
+        return false;
     c->report.instructions = fg_inst_count(c->m->body);
     c->report.knobs = knobs(c, o);
     fg_report_phase(&c->report, "passes");
@@ -123,7 +130,8 @@ bool
 fg_compile_code(fg_compiled *c, const forge_options *o, bool keep_text)
 {
     /* Text is one module, so that other tools can read it. */
-    fg_cpu_options cpu = {.knobs = o->codegen,
+    fg_cpu_options cpu = {.specials = c->specials,
+                          .knobs = o->codegen,
                           .cpu = o->cpu,
                           .threads = keep_text,
                           .keep_text = keep_text,
@@ -162,7 +170,8 @@ fg_compile_place(fg_compiled *c, const forge_options *o)
 bool
 fg_compile_program(fg_compiled *c)
 {
-    c->program = fg_program_make(c->m, c->a, c->kc, c->nkc, lookup, c->code);
+    c->program =
+        fg_program_make(c->m, c->a, c->kc, c->nkc, &c->specials, lookup, c->code);
     if (c->program)
         c->program->shares = fg_cpu_shares(c->code);
     fg_report_phase(&c->report, "lower");

@@ -19,7 +19,8 @@ typedef struct fg_compiled {
     fg_onnx_file *file; /* weights point into it */
     fg_module *m;       /* PLACED */
     fg_cpu_code *code;
-    fg_kcode *kc;
+    fg_specials specials;
+    fg_kcode *kc; /* of nkc kernels, and again for each of `specials` */
     int nkc;
     fg_program *program;
     fg_report report;

@@ -21,6 +21,7 @@ typedef struct lower {
     fg_vtab *values;
     fg_kcode *kc;
     int nkc, next_kc;
+    const fg_specials *specials;
     fg_kernel_fn *(*fn)(const void *code, int fn);
     const void *code;
     fg_liverange *live;
@@ -155,8 +156,6 @@ static fg_step *
 new_step(lower *l, steps *list, fg_stepkind kind, const fg_inst *i)
 {
     fg_step s = {.kind = (uint8_t)kind,
-                 .chunks = FG_NONE,
-                 .scratch = FG_NONE,
                  .flops = FG_NONE,
                  .bytes = FG_NONE,
                  .sym = FG_NONE,
@@ -177,6 +176,28 @@ set_buffers(lower *l, fg_step *s, uint32_t n, const uint32_t *buf)
     s->buf = fg_dup(l->a, buf, n * sizeof *buf);
 }
 
+/* Kernel k for any sizes, and for those that it has code of its own for. */
+static const fg_form *
+lower_forms(lower *l, int k)
+{
+    uint32_t n = l->specials->n + 1;
+    fg_form *f = FG_NEWN(l->a, fg_form, n);
+
+    for (uint32_t v = 0; v < n; v++) {
+        const fg_kcode *kc = &l->kc[v * (uint32_t)l->nkc + (uint32_t)k];
+        uint32_t *arg = FG_NEWN(l->a, uint32_t, (size_t)kc->narg + 1);
+        for (int x = 0; x < kc->narg; x++)
+            arg[x] = value(l, kc->arg[x]);
+        f[v] = (fg_form){.fn = l->fn(l->code, kc->fn),
+                         .code = (uint32_t)kc->fn,
+                         .narg = (uint32_t)kc->narg,
+                         .arg = arg,
+                         .chunks = value(l, kc->chunks),
+                         .scratch = value(l, kc->scratch)};
+    }
+    return f;
+}
+
 static void
 lower_kernel(lower *l, steps *list, fg_inst *i)
 {
@@ -184,7 +205,6 @@ lower_kernel(lower *l, steps *list, fg_inst *i)
         FG_BUG(l->m->cx, "%s has no machine code", fg_inst_where(l->m, i));
     const fg_kcode *kc = &l->kc[l->next_kc++];
     uint32_t *buf = FG_NEWN(l->a, uint32_t, (size_t)(i->nin + i->nout) + 1);
-    uint32_t *arg = FG_NEWN(l->a, uint32_t, (size_t)kc->narg + 1);
 
     for (int k = 0; k < i->nin; k++)
         buf[k] = tensor(l, i->in[k]);
@@ -193,17 +213,10 @@ lower_kernel(lower *l, steps *list, fg_inst *i)
     if (i->nout == 1 && fg_ri(l->m, i->out[0])->mem == FG_MEM_ALIAS &&
         fg_kernel_alias(l->m, i))
         return;
-    for (int k = 0; k < kc->narg; k++)
-        arg[k] = value(l, kc->arg[k]);
     fg_step *s = new_step(l, list, FG_STEP_KERNEL, i);
-    s->fn = l->fn(l->code, kc->fn);
-    s->code = (uint32_t)kc->fn;
+    s->form = lower_forms(l, (int)(kc - l->kc));
     s->nbuf = (uint32_t)(i->nin + i->nout);
     s->buf = buf;
-    s->narg = (uint32_t)kc->narg;
-    s->arg = arg;
-    s->chunks = value(l, kc->chunks);
-    s->scratch = value(l, kc->scratch);
     s->flops = fg_vtab_expr(l->values, kc->flops);
     s->bytes = fg_vtab_expr(l->values, kc->bytes);
     s->name = *FG_GET(i, kernel, name).s ? FG_GET(i, kernel, name).s : "kernel";
@@ -379,10 +392,9 @@ static void
 new_require(lower *l, steps *list, fg_inst *i, uint32_t a, uint32_t b)
 {
     fg_step *s = new_step(l, list, FG_STEP_REQUIRE, i);
-    uint32_t pair[2] = {a, b};
 
-    s->narg = 2;
-    s->arg = fg_dup(l->a, pair, sizeof pair);
+    s->equal[0] = a;
+    s->equal[1] = b;
 }
 
 static void
@@ -595,6 +607,7 @@ all_found(fg_module *m, const fg_program *p, fg_bits found)
 
 fg_program *
 fg_program_make(fg_module *m, fg_arena *a, fg_kcode *kc, int nkc,
+                const fg_specials *specials,
                 fg_kernel_fn *(*fn)(const void *code, int fn), const void *code)
 {
     lower l = {.m = m,
@@ -602,6 +615,7 @@ fg_program_make(fg_module *m, fg_arena *a, fg_kcode *kc, int nkc,
                .values = fg_vtab_new(a, m->ex),
                .kc = kc,
                .nkc = nkc,
+               .specials = specials,
                .fn = fn,
                .code = code,
                .live = fg_liveness(m, a),
@@ -629,6 +643,8 @@ fg_program_make(fg_module *m, fg_arena *a, fg_kcode *kc, int nkc,
     p->value = fg_vtab_values(l.values, &p->nvalue);
     p->tensor = l.tensor;
     p->ntensor = l.ntensor;
+    p->special = specials->list;
+    p->nspecial = specials->n;
     p->step = l.step;
     p->nstep = l.nstep;
     p->block = l.block;

@@ -7,6 +7,7 @@
 /* In arena a. kc[i].fn is looked up with `fn`. NULL with a diagnostic when a size
  * cannot be found from the shapes of the inputs. */
 fg_program *fg_program_make(fg_module *m, fg_arena *a, fg_kcode *kc, int nkc,
+                            const fg_specials *specials,
                             fg_kernel_fn *(*fn)(const void *code, int fn),
                             const void *code);
 

@@ -1,5 +1,5 @@
 /* report.c - what a compilation learned, as JSON: phases, passes, nodes, fusions, memory,
- * weights, cost and kernels.
+ * weights, cost, kernels, and sizes that those have code of their own for.
  *
  * Sizes and costs are those of nominal shapes (batch 1, length 128, within the
  * bounds); costs are those of passes/cost.c.
@@ -173,6 +173,25 @@ add_kernels(cJSON *top, const fg_compiled *c)
     }
 }
 
+/* Which sizes have code of their own, and how many kernels. */
+static void
+add_specials(cJSON *top, const fg_compiled *c)
+{
+    cJSON *list = cJSON_AddArrayToObject(top, "variants");
+
+    for (uint32_t s = 0; s < c->specials.n; s++) {
+        cJSON *o = row(list), *sizes = object(o, "sizes");
+        const fg_special *z = &c->specials.list[s];
+        int own = 0;
+        for (uint32_t k = 0; k < z->n; k++)
+            number(sizes, fg_sym_info(c->m->ex, z->fixed[k].sym)->name,
+                   (double)z->fixed[k].size);
+        for (int k = 0; k < c->nkc; k++)
+            own += c->kc[(int)(s + 1) * c->nkc + k].fn != c->kc[k].fn;
+        number(o, "kernels", own);
+    }
+}
+
 cJSON *
 fg_report_tree(fg_compiled *c)
 {
@@ -197,6 +216,7 @@ fg_report_tree(fg_compiled *c)
     number(top, "cost_alpha0", c->report.cost_alpha0);
     number(top, "cost_alpha1", c->report.cost_alpha1);
     add_kernels(top, c);
+    add_specials(top, c);
     return top;
 }
 

@@ -18,6 +18,12 @@ typedef struct fg_kcode {
     fg_expr flops, bytes; /* FG_E_BAD when unknown */
 } fg_kcode;
 
+/* Sizes that kernels have code of their own for. */
+typedef struct fg_specials {
+    uint32_t n;
+    const fg_special *list;
+} fg_specials;
+
 /* Columns of the panels that weights are cut into: the widest register tile. */
 enum { FG_PANEL = 64 };
 
@@ -26,8 +32,9 @@ typedef struct fg_cpu_options {
     const char *knobs; /* of knobs.def, "rows=5,few=4"; NULL: the usual ones */
     const char *cpu; /* NULL or "native": this machine; "aarch64"; else LLVM's name of an
                           x86-64 CPU */
-    int threads;     /* compile threads; 0: up to 2 */
-    int keep_text;   /* keep IR and assembly text for forge dump --stage=ll,asm */
+    fg_specials specials;
+    int threads;       /* compile threads; 0: up to 2 */
+    int keep_text;     /* keep IR and assembly text for forge dump --stage=ll,asm */
     bool keep_objects; /* for a file: see fg_cpu_object */
     bool no_link;      /* for a file only: fg_cpu_fn gives NULL */
 } fg_cpu_options;
@@ -38,7 +45,8 @@ typedef struct fg_cpu_code fg_cpu_code; /* machine code; owns its mapping until 
 void fg_cpu_open(const char *cpu);
 
 /* Compiles every kernel instruction of m (in nested regions too, in walk order). kc[i]
- * describes the i-th. NULL with a diagnostic when a kernel cannot be expressed. */
+ * describes the i-th of nkc, kc[nkc * (1 + s) + i] what it is for sizes s. NULL with a
+ * diagnostic when a kernel cannot be expressed. */
 fg_cpu_code *fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o,
                             fg_kcode **kc, int *nkc);
 fg_kernel_fn *fg_cpu_fn(const fg_cpu_code *c, int fn);

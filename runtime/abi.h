@@ -66,11 +66,25 @@ typedef enum {
     FG_STEP_KERNEL,
     FG_STEP_COPY,               /* tensor[0] to tensor[1], of equal size */
     FG_STEP_READSYM,            /* symbol sym = element `at` of tensor[0] */
-    FG_STEP_REQUIRE,            /* arg[0] and arg[1] must be equal */
+    FG_STEP_REQUIRE,            /* equal[0] and equal[1] must be */
     FG_STEP_IF,                 /* tensor[0] = condition; block[0], block[1] */
     FG_STEP_LOOP                /* tensor: trip or NONE, cond or NONE; see fg_step */
 } fg_stepkind;
 #define FG_NONE UINT32_MAX
+
+/* Sizes that kernels may have code of their own for: it runs when all of them are so. */
+typedef struct fg_fixed { uint32_t sym; int64_t size; } fg_fixed;
+typedef struct fg_special { uint32_t n; const fg_fixed *fixed; } fg_special;
+
+/* How a kernel is run. */
+typedef struct fg_form {
+    fg_kernel_fn   *fn;
+    uint32_t        code;       /* number of fn among the program's functions */
+    uint32_t        narg;
+    const uint32_t *arg;        /* values */
+    uint32_t        chunks;     /* value: how many independent chunks */
+    uint32_t        scratch;    /* value: bytes per worker */
+} fg_form;
 
 /* Copy tensor src to dst when control flows; symbols whose value is the shape that flows
  * are set first: symbol sym[i] = value dim[i]. `stack`: append to dst along axis 0 (scan
@@ -84,13 +98,10 @@ typedef struct fg_flow {
 
 typedef struct fg_step {
     uint8_t         kind;
-    fg_kernel_fn   *fn;
-    uint32_t        code;       /* KERNEL: number of fn among the program's functions */
-    uint32_t        nbuf, narg;
+    const fg_form  *form;       /* KERNEL: [1 + nspecial]: for any sizes, for each special */
+    uint32_t        nbuf;
     const uint32_t *buf;        /* tensors */
-    const uint32_t *arg;        /* values */
-    uint32_t        chunks;     /* value: how many independent chunks */
-    uint32_t        scratch;    /* value: bytes per worker */
+    uint32_t        equal[2];   /* REQUIRE: values */
     uint32_t        flops, bytes;       /* values, for reports; FG_NONE unknown */
     uint32_t        sym;        /* READSYM; LOOP: gets the number of iterations, or NONE */
     int64_t         at;
@@ -140,12 +151,13 @@ typedef struct fg_statedef {
 enum { FG_MAXSHARES = 64 }; /* of a kernel for each thread */
 
 typedef struct fg_program {
-    uint32_t nsymbol, nvalue, nsolve, ntensor, nstep, nblock, ninput, noutput,
+    uint32_t nsymbol, nvalue, nsolve, ntensor, nspecial, nstep, nblock, ninput, noutput,
              nstate;
     const fg_symbol    *symbol;
     const fg_value     *value;
     const fg_solve     *solve;
     const fg_tensordef *tensor;
+    const fg_special   *special; /* the first that fits is taken */
     const fg_step      *step;
     const fg_blockdef  *block;  /* [0]: the main program */
     uint32_t            once;   /* block of kernels that make ONCE tensors from constants,

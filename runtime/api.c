@@ -240,7 +240,8 @@ carve(forge_run *r, const fg_program *p, char *base)
     for (uint32_t i = 0; i < p->nstep; i++) {
         const fg_step *s = &p->step[i];
         nbuf = s->nbuf > nbuf ? s->nbuf : nbuf;
-        narg = s->narg > narg ? s->narg : narg;
+        for (uint32_t k = 0; s->kind == FG_STEP_KERNEL && k <= p->nspecial; k++)
+            narg = s->form[k].narg > narg ? s->form[k].narg : narg;
         const struct {
             uint32_t n;
             const fg_flow *f;

@@ -239,7 +239,8 @@ plan_memory(forge_run *r, int64_t *scratch)
                        "out of memory: intermediate tensors of that size");
     *scratch = 0;
     for (uint32_t i = 0; i < p->nstep; i++) {
-        int64_t n = fg_val(r, p->step[i].scratch);
+        const fg_step *s = &p->step[i];
+        int64_t n = s->kind == FG_STEP_KERNEL ? fg_val(r, fg_form_of(r, s)->scratch) : 0;
         *scratch = n > *scratch ? n : *scratch;
     }
     if (*scratch > INT64_MAX - FG_ALIGN)
@@ -305,6 +306,22 @@ place(forge_run *r)
     return FORGE_OK;
 }
 
+static void
+choose_special(forge_run *r)
+{
+    const fg_program *p = r->p;
+
+    r->special = 0;
+    for (uint32_t i = 0; i < p->nspecial && !r->special; i++) {
+        const fg_special *s = &p->special[i];
+        uint32_t k = 0;
+        while (k < s->n && r->sym[s->fixed[k].sym] == s->fixed[k].size)
+            k++;
+        if (k == s->n)
+            r->special = i + 1;
+    }
+}
+
 forge_status
 fg_prepare(forge_run *r)
 {
@@ -317,6 +334,7 @@ fg_prepare(forge_run *r)
                            p->input[i].name);
     if ((s = solve(r)) || (s = check_inputs(r)))
         return s;
+    choose_special(r);
     for (uint32_t t = 0; t < p->ntensor; t++)
         if (known_before(p, t) && (s = check_tensor(r, t)))
             return s;

@@ -273,6 +273,34 @@ check_loop(checker *c, const fg_step *s)
 }
 
 static bool
+check_forms(checker *c, const fg_step *s)
+{
+    for (uint32_t v = 0; v <= c->p->nspecial; v++) {
+        const fg_form *f = &s->form[v];
+        for (uint32_t k = 0; k < f->narg; k++)
+            if (!value_ok(c, f->arg[k]))
+                return false;
+        if (f->code >= c->nfn)
+            return bad(c, "a step's function is not there");
+        if (!value_ok(c, f->chunks) || !value_or_none(c, f->scratch))
+            return false;
+    }
+    return true;
+}
+
+static bool
+check_special(checker *c)
+{
+    const fg_program *p = c->p;
+
+    for (uint32_t i = 0; i < p->nspecial; i++)
+        for (uint32_t k = 0; k < p->special[i].n; k++)
+            if (!symbol_ok(c, p->special[i].fixed[k].sym))
+                return false;
+    return true;
+}
+
+static bool
 check_step(checker *c, const fg_step *s)
 {
     static const uint8_t buffers[] = {
@@ -283,11 +311,7 @@ check_step(checker *c, const fg_step *s)
     for (uint32_t k = 0; k < s->nbuf; k++)
         if (s->buf[k] != FG_NONE && !tensor_ok(c, s->buf[k]))
             return false;
-    for (uint32_t k = 0; k < s->narg; k++)
-        if (!value_ok(c, s->arg[k]))
-            return false;
-    if (!value_or_none(c, s->chunks) || !value_or_none(c, s->scratch) ||
-        !value_or_none(c, s->flops) || !value_or_none(c, s->bytes))
+    if (!value_or_none(c, s->flops) || !value_or_none(c, s->bytes))
         return false;
     if (s->kind != FG_STEP_KERNEL && s->kind != FG_STEP_REQUIRE) {
         if (s->nbuf != buffers[s->kind])
@@ -298,14 +322,13 @@ check_step(checker *c, const fg_step *s)
     }
     switch ((fg_stepkind)s->kind) {
     case FG_STEP_KERNEL:
-        return (s->code < c->nfn || bad(c, "a step's function is not there")) &&
-               value_ok(c, s->chunks);
+        return check_forms(c, s);
     case FG_STEP_COPY:
         return target_ok(c, s->buf[1], false);
     case FG_STEP_READSYM:
         return symbol_ok(c, s->sym);
     case FG_STEP_REQUIRE:
-        return s->narg == 2 || bad(c, "a comparison needs two sizes");
+        return value_ok(c, s->equal[0]) && value_ok(c, s->equal[1]);
     case FG_STEP_IF:
         return typed(c, s->buf[0], FORGE_BOOL) &&
                check_flows(c, s->flow_out[0], s->nflow_out[0]) &&
@@ -385,7 +408,7 @@ fg_program_check(const fg_program *p, uint32_t nfn, const fg_blob *weight,
     for (uint32_t k = 0; k < p->ntensor; k++)
         if (!check_tensor(&c, k, value))
             return c.why;
-    if (!check_ports(&c) || !check_states(&c))
+    if (!check_ports(&c) || !check_states(&c) || !check_special(&c))
         return c.why;
     for (uint32_t k = 0; k < p->nstep; k++)
         if (!check_step(&c, &p->step[k]))

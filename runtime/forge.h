@@ -120,6 +120,10 @@ typedef struct forge_options {
     const char *precision, *accuracy;
     const char
         *codegen; /* numbers of code generation, "rows=5,few=4"; NULL: the usual ones */
+    /* Sizes that kernels get code of their own for, beside that for all sizes: "sequence=1,128",
+     * "batch=1+sequence=1,8" (+: both at once). What fits the bound shapes is chosen when a
+     * model runs; memory, weights and states are the same. NULL: none. */
+    const char *variants;
 } forge_options;
 
 typedef struct forge_save_options {

@@ -437,13 +437,15 @@ link_code(loaded *l, uint32_t variant)
     if (n && !fg_link(&l->image, object, n, found, l, &why))
         return fail_file(a, FORGE_INVALID, why);
     for (uint32_t k = 0; k < l->program.nstep; k++) {
-        /* Read from the file into the pile: ours to change. */
-        fg_step *step = (fg_step *)(uintptr_t)&l->program.step[k];
-        if (step->kind != FG_STEP_KERNEL)
-            continue;
-        step->fn = l->fn[step->code];
-        if (!step->fn)
-            return fail_file(a, FORGE_INVALID, "damaged: a function is missing");
+        const fg_step *step = &l->program.step[k];
+        for (uint32_t v = 0; step->kind == FG_STEP_KERNEL && v <= l->program.nspecial;
+             v++) {
+            /* Read from the file into the pile: ours to change. */
+            fg_form *form = (fg_form *)(uintptr_t)&step->form[v];
+            form->fn = l->fn[form->code];
+            if (!form->fn)
+                return fail_file(a, FORGE_INVALID, "damaged: a function is missing");
+        }
     }
     return FORGE_OK;
 }

@@ -37,16 +37,29 @@ fg_names_read(const char *list, bool *unknown)
 
 /* ---- names ------------------------------------------------------------------------------- */
 
+/* Whether step s runs function `code`; *sizes: only for those of a special. */
+static bool
+runs(const fg_program *p, const fg_step *s, uint32_t code, const fg_special **sizes)
+{
+    for (uint32_t v = 0; s->kind == FG_STEP_KERNEL && v <= p->nspecial; v++)
+        if (s->form[v].code == code) {
+            *sizes = v ? &p->special[v - 1] : NULL;
+            return true;
+        }
+    return false;
+}
+
 /* One line, whatever the model calls its nodes. */
 static void
 put_label(char out[LABEL], const fg_program *p, const fg_function *f)
 {
     const fg_step *first = NULL;
+    const fg_special *sizes = NULL, *ignored;
     int others = 0;
 
     for (uint32_t k = 0; k < p->nstep && f->number >= 0; k++) {
         const fg_step *s = &p->step[k];
-        if (s->kind != FG_STEP_KERNEL || s->code != (uint32_t)f->number)
+        if (!runs(p, s, (uint32_t)f->number, first ? &ignored : &sizes))
             continue;
         others += first != NULL;
         first = first ? first : s;
@@ -59,7 +72,11 @@ put_label(char out[LABEL], const fg_program *p, const fg_function *f)
     int at =
         snprintf(out, LABEL, "%.60s %.*s", first->name, n > 150 ? 150 : n, first->nodes);
     if (others)
-        snprintf(out + at, (size_t)(LABEL - at), " +%d", others);
+        at += snprintf(out + at, (size_t)(LABEL - at), " +%d", others);
+    for (uint32_t k = 0; sizes && k < sizes->n && at < LABEL; k++)
+        at += snprintf(out + at, (size_t)(LABEL - at), " %.40s=%lld",
+                       p->symbol[sizes->fixed[k].sym].name,
+                       (long long)sizes->fixed[k].size);
     for (char *c = out; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f)
             *c = '?';

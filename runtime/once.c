@@ -98,7 +98,7 @@ give_back(const forge_run *r, uint32_t t)
 static forge_status
 make(forge_run *r, const fg_step *s)
 {
-    int64_t chunks = r->value[s->chunks];
+    int64_t chunks = r->value[fg_form_of(r, s)->chunks];
     int64_t bytes = r->value[r->p->tensor[s->buf[s->nbuf - 1]].bytes];
     int64_t bands = bytes / BAND < 1 ? 1 : bytes / BAND;
     int64_t each = chunks / bands < 1 ? 1 : chunks / bands;

@@ -106,8 +106,9 @@ struct forge_run {
     size_t scratch_each;
     void **buf; /* of the step that runs */
     int64_t *arg;
-    int64_t *flow; /* bytes and symbol values of the flows that run */
-    uint8_t stale; /* a bound shape changed: values and plan are to be made again */
+    int64_t *flow;    /* bytes and symbol values of the flows that run */
+    uint32_t special; /* which form of the kernels these sizes have */
+    uint8_t stale;    /* a bound shape changed: values and plan are to be made again */
     uint8_t ran;
     uint8_t parallel; /* some kernel is worth waking workers for */
     int threads;
@@ -141,6 +142,12 @@ static inline int64_t
 fg_val(const forge_run *r, uint32_t v)
 {
     return v == FG_NONE ? 0 : r->value[v];
+}
+
+static inline const fg_form *
+fg_form_of(const forge_run *r, const fg_step *s)
+{
+    return &s->form[r->special];
 }
 
 /* bind.c: after the bound shapes changed, everything that follows from them. */

@@ -21,7 +21,7 @@ static forge_status run_block(forge_run *r, uint32_t block);
 int
 fg_step_small(const forge_run *r, const fg_step *s)
 {
-    if (fg_val(r, s->chunks) == 1)
+    if (fg_val(r, fg_form_of(r, s)->chunks) == 1)
         return 1;
     if (s->flops == FG_NONE && s->bytes == FG_NONE)
         return 0;
@@ -69,7 +69,7 @@ fill_buffers(forge_run *r, const fg_step *s)
 static forge_status
 more_scratch(forge_run *r, const fg_step *s)
 {
-    int64_t each = fg_val(r, s->scratch), bytes;
+    int64_t each = fg_val(r, fg_form_of(r, s)->scratch), bytes;
 
     if (each <= (int64_t)r->scratch_each && each >= 0)
         return FORGE_OK;
@@ -87,19 +87,20 @@ more_scratch(forge_run *r, const fg_step *s)
 forge_status
 fg_kernel_run(forge_run *r, const fg_step *s, int64_t begin, int64_t end)
 {
+    const fg_form *f = fg_form_of(r, s);
     forge_status e = fill_buffers(r, s);
 
     if (e || (e = more_scratch(r, s)))
         return e;
-    for (uint32_t k = 0; k < s->narg; k++) {
-        r->arg[k] = r->value[s->arg[k]];
+    for (uint32_t k = 0; k < f->narg; k++) {
+        r->arg[k] = r->value[f->arg[k]];
         if (r->arg[k] == FG_UNKNOWN)
             return overflowed(r, s);
     }
     if (!r->pool || fg_step_small(r, s))
-        s->fn(r->buf, r->arg, begin, end, r->scratch.p);
+        f->fn(r->buf, r->arg, begin, end, r->scratch.p);
     else
-        fg_pool_kernel(r->pool, s->fn, r->buf, r->arg, begin, end, r->scratch.p,
+        fg_pool_kernel(r->pool, f->fn, r->buf, r->arg, begin, end, r->scratch.p,
                        r->scratch_each);
     return FORGE_OK;
 }
@@ -107,7 +108,7 @@ fg_kernel_run(forge_run *r, const fg_step *s, int64_t begin, int64_t end)
 static forge_status
 run_kernel(forge_run *r, const fg_step *s)
 {
-    int64_t chunks = r->value[s->chunks];
+    int64_t chunks = r->value[fg_form_of(r, s)->chunks];
 
     if (chunks == FG_UNKNOWN)
         return overflowed(r, s);
@@ -179,7 +180,7 @@ run_readsym(forge_run *r, const fg_step *s)
 static forge_status
 run_require(forge_run *r, const fg_step *s)
 {
-    long long a = r->value[s->arg[0]], b = r->value[s->arg[1]];
+    long long a = r->value[s->equal[0]], b = r->value[s->equal[1]];
 
     if (a == b)
         return FORGE_OK;

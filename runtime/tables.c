@@ -219,18 +219,34 @@ io_flows(fg_tables *x, const fg_flow **list, uint32_t *n)
 }
 
 static void
-io_step(fg_tables *x, fg_step *s)
+io_forms(fg_tables *x, const fg_form **list, uint32_t n)
+{
+    fg_form *f = (fg_form *)(uintptr_t)*list;
+
+    if (!x->writing && x->state == FG_TABLES_OK &&
+        !(*list = f = fg_pile_get(x->pile, n, sizeof *f)))
+        fail(x, FG_TABLES_MEMORY);
+    for (; f && n; n--, f++) {
+        fg_io_u32(x, &f->code);
+        f->arg = fg_io_list(x, f->arg, &f->narg, sizeof *f->arg);
+        for (uint32_t k = 0; k < f->narg; k++)
+            fg_io_u32(x, (uint32_t *)(uintptr_t)&f->arg[k]);
+        fg_io_u32(x, &f->chunks);
+        fg_io_u32(x, &f->scratch);
+    }
+}
+
+static void
+io_step(fg_tables *x, fg_step *s, uint32_t nform)
 {
     fg_io_u8(x, &s->kind);
-    fg_io_u32(x, &s->code);
+    if (s->kind == FG_STEP_KERNEL)
+        io_forms(x, &s->form, nform);
     s->buf = fg_io_list(x, s->buf, &s->nbuf, sizeof *s->buf);
     for (uint32_t k = 0; k < s->nbuf; k++)
         fg_io_u32(x, (uint32_t *)(uintptr_t)&s->buf[k]);
-    s->arg = fg_io_list(x, s->arg, &s->narg, sizeof *s->arg);
-    for (uint32_t k = 0; k < s->narg; k++)
-        fg_io_u32(x, (uint32_t *)(uintptr_t)&s->arg[k]);
-    fg_io_u32(x, &s->chunks);
-    fg_io_u32(x, &s->scratch);
+    fg_io_u32(x, &s->equal[0]);
+    fg_io_u32(x, &s->equal[1]);
     fg_io_u32(x, &s->flops);
     fg_io_u32(x, &s->bytes);
     fg_io_u32(x, &s->sym);
@@ -361,9 +377,17 @@ fg_io_program(fg_tables *x, fg_program *p)
     {
         io_tensor(x, t, (uint32_t)(t - p->tensor));
     }
+    EACH(p->special, p->nspecial, fg_special, z)
+    {
+        EACH(z->fixed, z->n, fg_fixed, d)
+        {
+            fg_io_u32(x, &d->sym);
+            io_i64(x, &d->size);
+        }
+    }
     EACH(p->step, p->nstep, fg_step, s)
     {
-        io_step(x, s);
+        io_step(x, s, p->nspecial + 1);
     }
     EACH(p->block, p->nblock, fg_blockdef, b)
     {

@@ -52,7 +52,7 @@ void fg_io_text(fg_tables *x, const char **s);        /* NULL is written as "" *
 /* The length of a list; the list to go on with: `have` when writing, fresh when reading. */
 void *fg_io_list(fg_tables *x, const void *have, uint32_t *n, size_t each);
 
-/* Functions of steps are left NULL when reading; step.code says which. */
+/* Functions of kernels are left NULL when reading; form.code says which. */
 void fg_io_program(fg_tables *x, fg_program *p);
 
 /* check.c: NULL, or what is wrong: an index out of its table, a cycle, sizes that cannot

@@ -26,7 +26,7 @@ on_step(void *user, uint32_t step, int64_t ns)
         .end = end,
         .flops = number(r, s->flops),
         .bytes = number(r, s->bytes),
-        .chunks = r->value[s->chunks],
+        .chunks = r->value[fg_form_of(r, s)->chunks],
         .threads = shared ? r->threads : 1,
         .once = r->p->once && step - once->first < once->count,
     };

@@ -169,6 +169,31 @@ def choices(args, folder, scratch):
     assert "sequence" in forge(args, "run", out, *ids(9), code=1)
 
 
+def specialised(args, folder, scratch):
+    """Code of its own for some sizes: beside the code for all, with the same weights, found when it runs."""
+    model, data = os.path.join(folder, "model.onnx"), os.path.join(folder, "test_data_set_0")
+    plain, out, again = (os.path.join(scratch, n) for n in ("a.forge", "b.forge", "c.forge"))
+    forge(args, "compile", model, "-o", plain, "--cpu=native")
+    for name, own in (("batch=2+sequence=10,9", True), ("batch=3,sequence=11", False)):
+        for path in (out, again):
+            forge(args, "compile", model, "-o", path, "--cpu=native", "--variants=" + name, "--report=" + path + ".json")
+        assert content(out) == content(again), "compiled twice, the files differ"
+        with open(out + ".json") as f:
+            variants = json.load(f)["variants"]
+        assert len(variants) == 2 and all(v["kernels"] > 3 for v in variants), variants
+        dump = forge(args, "dump", out).splitlines()
+        weights = [l for l in dump if l.startswith("weights")]
+        assert weights and weights == [l for l in forge(args, "dump", plain).splitlines() if l.startswith("weights")], "other weights"
+        assert sum(l.startswith("variant  ") for l in dump) == 2, dump
+        forge(args, "run", out, "--test-data=" + data, "--atol=1e-5", "--rtol=1e-5")
+        if not own:
+            assert digests(args, out, data) == digests(args, plain, data), "other sizes run other code"
+        p = subprocess.run([args.forge, "run", out, "--test-data=" + data], capture_output=True, env=dict(os.environ, FORGE_CODE_NAMES="gdb"))
+        assert p.returncode == 0, p.stderr
+    assert variants[0]["sizes"] == {"batch": 3}, variants
+    forge(args, "run", out, "--variants=batch=1", code=2)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("forge")
@@ -185,7 +210,7 @@ def main():
             passed += not one
             bad += one
     bert = os.path.join(args.models, "bert-ts17")
-    for test in (damaged, borrowed, shared, atomic, choices):
+    for test in (damaged, borrowed, shared, atomic, choices, specialised):
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 test(args, bert, scratch)

@@ -172,7 +172,7 @@ as_c_run(fg_compiled *c, const fg_tensor *in, fg_tensor *got, char *why, size_t 
     fg_source_text text;
     char folder[] = "/tmp/as-c-XXXXXX";
 
-    if (!fg_source_make(c->m, c->a, "m", &text) || !mkdtemp(folder))
+    if (!fg_source_make(c->m, c->a, "m", &c->specials, &text) || !mkdtemp(folder))
         return false;
     for (fg_sym s = 0; s < fg_sym_count(c->m->ex); s++) {
         const fg_syminfo *i = fg_sym_info(c->m->ex, s);

@@ -44,7 +44,7 @@ def hits(s):
     want = s.run("--cache-dir=none")
     assert not os.path.exists(s.cache)
     assert s.run() == want and s.hit() == want, "other bits from the cache"
-    for other in ("-O0", "--dim=batch=1", "--alpha=0", "--skip=cse", "--cpu=x86-64-v3"):
+    for other in ("-O0", "--dim=batch=1", "--variants=batch=1", "--alpha=0", "--skip=cse", "--cpu=x86-64-v3"):
         s.miss(other)
     s.run("-O0")
     assert len(s.entries()) == 2

@@ -106,6 +106,12 @@ def faults(c, model, data, folder):
     c.run(1, "run", model, "--dim=sequence=1..9..4", message="MIN..USUAL..MAX")
     plans = [c.run(0, "dump", model, "--plan", f"--dim=sequence=1..{n}..64") for n in (2, 60)]
     c.expect(plans[0] != plans[1], "the usual size is what is planned for")
+    for wrong in ("sequence", "sequence=", "1", "batch=1+2", "batch=1,", "batch=1+", "=1", "batch=1+,sequence=2",
+                  ",".join(["batch=1"] * 17)):
+        c.run(2, "run", model, "--variants=" + wrong, message="variants")
+    c.run(1, "run", model, "--variants=length=1", message="there is: batch, sequence")
+    c.run(1, "run", model, "--variants=sequence=65", message="out of its bounds")
+    c.run(1, "run", model, "--variants=batch=1", "--dim=batch=1", message="already")
     c.run(3, "run", model, "--atol=0", "--rtol=0", "--test-data=" + data, message="differ")
 
 

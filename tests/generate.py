@@ -17,7 +17,7 @@ DECODERS = ["gpt2-kv-ts17", "gpt2-optimum-kv", "llama-genai-gqa", "llama-genai-r
             "qwen2-kv-dy18", "llama32-kv-ts17", "lfm2-kv-ts17", "gpt2-ts17", "llama32-fp16-ts17", "llama-op23"]
 # Caches that grow, a buffer, states without history, none; and one sequence at a time.
 TOGETHER = [("gpt2-kv-ts17",), ("llama-optimum-kv",), ("llama-genai-gqa",), ("lfm2-kv-ts17",), ("gpt2-ts17",),
-            ("gpt2-kv-ts17", "--dim=batch=1")]
+            ("gpt2-kv-ts17", "--dim=batch=1"), ("gpt2-kv-ts17", "--variants=sequence=1,batch=2+sequence=1")]
 
 
 class Texts(Checks):

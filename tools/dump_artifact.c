@@ -96,6 +96,25 @@ put_ports(fg_text *o, const fg_program *p, bool input)
                     p->symbol[k].lo, p->symbol[k].hi);
 }
 
+static void
+put_specials(fg_text *o, const fg_program *p)
+{
+    for (uint32_t v = 0; v < p->nspecial; v++) {
+        const fg_special *s = &p->special[v];
+        int own = 0, all = 0;
+        for (uint32_t k = 0; k < p->nstep; k++) {
+            const fg_form *f = p->step[k].form;
+            all += f != NULL;
+            own += f && f[v + 1].code != f->code;
+        }
+        fg_puts(o, "variant  ");
+        for (uint32_t k = 0; k < s->n; k++)
+            fg_putf(o, "%s%s=%" PRId64, k ? "+" : "", p->symbol[s->fixed[k].sym].name,
+                    s->fixed[k].size);
+        fg_putf(o, ": %d of %d kernels have code of their own\n", own, all);
+    }
+}
+
 /* The variant that would run here, and what all have in common. */
 static forge_status
 put_model(fg_text *o, fg_artifact *a)
@@ -107,6 +126,7 @@ put_model(fg_text *o, fg_artifact *a)
         return s;
     put_ports(o, m->program, true);
     put_ports(o, m->program, false);
+    put_specials(o, m->program);
     fg_putf(o, "program  %u steps, %u tensors, %u values\n", m->program->nstep,
             m->program->ntensor, m->program->nvalue);
     forge_model_free(m);

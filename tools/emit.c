@@ -151,7 +151,7 @@ make_c(void *arg)
              o.skip ? o.skip : "");
     o.skip = skip;
     if (!fg_compile_load(&t->c, j->c->model, &o) || !fg_compile_passes(&t->c, &o) ||
-        !fg_source_make(t->c.m, t->c.a, j->symbol, &text) ||
+        !fg_source_make(t->c.m, t->c.a, j->symbol, &t->c.specials, &text) ||
         !write_weights(t->c.cx, j, &text))
         return;
     t->done = !tool_write(beside(j, ".h", path, sizeof path), text.header,

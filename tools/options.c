@@ -3,6 +3,7 @@
 
 #include "codegen/compile.h"
 #include "codegen/knobs.h"
+#include "codegen/special.h"
 #include "passes/pass.h"
 #include "tools/knobs.h"
 #include "tools/progress.h"
@@ -187,6 +188,8 @@ check_common(tool_common *c)
         return TOOL_USAGE;
     fg_pipeline ignored;
     const char *why = fg_parse_precision(&c->o, &ignored);
+    if (!why)
+        why = fg_specials_wrong(c->o.variants);
     if (why)
         return tool_fail(TOOL_USAGE, "--%s", why);
     if (c->o.target && strcmp(c->o.target, "cpu"))
@@ -254,6 +257,8 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
         {"--dim", TOOL_TEXT, &c->o.dims, "D=N,..",
          "fix a symbolic size, or bound it: seq=1..512, seq=1..128..512 with the usual "
          "one"},
+        {"--variants", TOOL_TEXT, &c->o.variants, "D=N,..",
+         "code of its own for sizes, beside that for all: seq=1,128, batch=1+seq=1"},
         {"--passes", TOOL_TEXT, &c->o.passes, "P,..",
          "passes to run instead of the level's; P{name=value}: with a parameter"},
         {"--rounds", TOOL_INT, &c->o.rounds, "N",
@@ -412,6 +417,7 @@ fixed_options(const tool_common *c)
                {"--passes", c->o.passes},
                {"--skip", c->o.skip},
                {"--dim", c->o.dims},
+               {"--variants", c->o.variants},
                {"--check", c->o.check},
                {"--alpha", c->o.alpha < d.alpha},
                {"--rounds", c->o.rounds},

@@ -172,25 +172,35 @@ keep_defaults(cc_module *x)
 
 /* ---- parameters ---------------------------------------------------------------------------- */
 
+/* A size, as a number where it is fixed. */
+static const char *
+size_text(cc_module *x, fg_sym s, const fg_special *fixed)
+{
+    for (uint32_t k = 0; fixed && k < fixed->n; k++)
+        if (fixed->fixed[k].sym == s)
+            return fg_format(x->c.a, "%lld", (long long)fixed->fixed[k].size);
+    return x->c.symbol[s];
+}
+
 /* Parameters, or with `types` false the same as arguments. */
 static const char *
-sizes(cc_module *x, bool types)
+sizes(cc_module *x, bool types, const fg_special *fixed)
 {
     fg_text o = fg_text_new(x->c.a);
 
     for (uint32_t s = 0; s < fg_sym_count(x->c.m->ex); s++)
         if (is_argument(x, s))
             fg_putf(&o, "%s%s%s", o.n ? ", " : "", types ? "int64_t " : "",
-                    x->c.symbol[s]);
+                    size_text(x, s, fixed));
     return o.n ? o.s : "";
 }
 
 static const char *
-parameters(cc_module *x, const char *const *output, bool types)
+parameters(cc_module *x, const char *const *output, bool types, const fg_special *fixed)
 {
     fg_module *m = x->c.m;
     fg_text o = fg_text_new(x->c.a);
-    const char *n = sizes(x, types);
+    const char *n = sizes(x, types, fixed);
 
     fg_putf(&o, "%s%s%sweights, %swork", n, *n ? ", " : "", types ? "const void *" : "",
             types ? "void *" : "");
@@ -235,7 +245,7 @@ header(cc_module *x, const char *const *output)
 {
     fg_module *m = x->c.m;
     fg_text o = fg_text_new(x->c.a);
-    const char *n = sizes(x, true);
+    const char *n = sizes(x, true, NULL);
 
     fg_putf(&o,
             "/* %s - a model as C.\n *\n"
@@ -265,7 +275,7 @@ header(cc_module *x, const char *const *output)
             "size_t %s_work_bytes(%s);\nint %s_run(%s);\n\n"
             "#ifdef __cplusplus\n}\n#endif\n\n#endif\n",
             x->name, x->name, x->name, *n ? n : "void", x->name,
-            parameters(x, output, true));
+            parameters(x, output, true, NULL));
     return o.s;
 }
 
@@ -327,7 +337,7 @@ put_found(cc_module *x, fg_text *o)
 static void
 put_work_bytes(cc_module *x, fg_text *o)
 {
-    const char *n = sizes(x, true);
+    const char *n = sizes(x, true, NULL);
 
     fg_putf(o, "size_t\n%s_work_bytes(%s)\n{\n    size_t n = 0;\n\n%s", x->name,
             *n ? n : "void", x->bytes.n ? x->bytes.s : "");
@@ -337,13 +347,34 @@ put_work_bytes(cc_module *x, fg_text *o)
     fg_puts(o, "    return n;\n}\n\n");
 }
 
+/* One call for each special and one for other sizes: a C compiler that is told to makes a copy of
+ * what it calls for the constants. */
+static void
+put_calls(cc_module *x, fg_text *o, const char *const *output)
+{
+    const char *more = x->nopen ? ", open" : "";
+
+    for (uint32_t k = 0; k < x->specials->n; k++) {
+        const fg_special *s = &x->specials->list[k];
+        fg_putf(o, "    %sif (", k ? "else " : "");
+        for (uint32_t j = 0; j < s->n; j++)
+            fg_putf(o, "%s%s == %lld", j ? " && " : "", x->c.symbol[s->fixed[j].sym],
+                    (long long)s->fixed[j].size);
+        fg_putf(o, ")\n        answer = run(%s%s);\n", parameters(x, output, false, s),
+                more);
+    }
+    fg_putf(o, "%sanswer = run(%s%s);\n", x->specials->n ? "    else\n        " : "    ",
+            parameters(x, output, false, NULL), more);
+}
+
 static void
 put_run(cc_module *x, fg_text *o, const char *const *output)
 {
-    const char *given = parameters(x, output, true);
+    const char *given = parameters(x, output, true, NULL);
+    bool inner = x->nopen || x->specials->n;
 
-    if (x->nopen)
-        fg_putf(o, "static int\nrun(%s, block *open)\n", given);
+    if (inner)
+        fg_putf(o, "static int\nrun(%s%s)\n", given, x->nopen ? ", block *open" : "");
     else
         fg_putf(o, "int\n%s_run(%s)\n", x->name, given);
     fg_puts(o, "{\n    char *top = work;\n");
@@ -355,14 +386,19 @@ put_run(cc_module *x, fg_text *o, const char *const *output)
     put_unused(x, o);
     fg_puts(o, x->calls.n ? x->calls.s : "");
     fg_puts(o, "    return 0;\n}\n");
-    if (!x->nopen)
+    if (!inner)
         return;
-    fg_putf(o,
-            "\nint\n%s_run(%s)\n{\n    block open[%d] = {{NULL, 0}};\n"
-            "    const int answer = run(%s, open);\n\n"
-            "    for (int k = 0; k < (answer ? %d : %d); k++)\n"
-            "        free(open[k].p);\n    return answer;\n}\n",
-            x->name, given, x->nopen, parameters(x, output, false), x->nopen, x->nclosed);
+    fg_putf(o, "\nint\n%s_run(%s)\n{\n    int answer;\n", x->name, given);
+    if (x->nopen)
+        fg_putf(o, "    block open[%d] = {{NULL, 0}};\n", x->nopen);
+    fg_puts(o, "\n");
+    put_calls(x, o, output);
+    if (x->nopen)
+        fg_putf(o,
+                "    for (int k = 0; k < (answer ? %d : %d); k++)\n"
+                "        free(open[k].p);\n",
+                x->nopen, x->nclosed);
+    fg_puts(o, "    return answer;\n}\n");
 }
 
 static const char room_text[] =
@@ -408,11 +444,13 @@ source(cc_module *x, const char *const *output)
 }
 
 bool
-fg_source_make(fg_module *m, fg_arena *a, const char *name, fg_source_text *out)
+fg_source_make(fg_module *m, fg_arena *a, const char *name, const fg_specials *specials,
+               fg_source_text *out)
 {
     cc_module *x = FG_NEW(a, cc_module);
 
     x->name = name;
+    x->specials = specials;
     x->c.m = m;
     x->c.a = a;
     x->c.buffer = cc_new_buffer;

@@ -8,6 +8,7 @@
 typedef struct cc_module {
     cc c;
     const char *name;
+    const fg_specials *specials;
     const char **place;  /* by register outside of kernels: what it is called there */
     int *slot;           /* by register: 1 + its place in `open`; 0: of fixed size */
     const char **weight; /* by weight: its name, once it is used */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <llvm-c/Analysis.h>
 
+#include "codegen/special.h"
 #include "runtime/isa.h"
 #include "runtime/link.h"
 
@@ -302,10 +303,11 @@ typedef struct compile {
     fg_arena *a;
     const fg_cpu_options *o;
     fg_cpu_code *out;
-    fg_inst **kernel;
+    fg_inst *
+        *kernel; /* the module's; then all of them for the first special, and so on */
     size_t capkernel;
-    int nkernel;
-    int *fn_of; /* by kernel */
+    int nkernel, ninst; /* all; those of the module */
+    int *fn_of;         /* by kernel */
     function *fn;
     size_t capfn;
     int nfn;
@@ -325,6 +327,30 @@ collect(compile *c, fg_block *b)
             for (int k = 0; k < i->nregion; k++)
                 collect(c, i->region[k]);
     }
+}
+
+/* A region that was formed for any sizes need not be one that an emitter takes for these. */
+static fg_inst *
+specialise(compile *c, fg_inst *kernel, const fg_special *s)
+{
+    fg_inst *own = fg_special_kernel(c->m, kernel, s);
+    fg_diagmark mark = fg_diag_mark(c->m->cx);
+    plan p = choose(c->m, c->a, own->region[0]);
+    if (own == kernel || expressible(c->m, own, &p))
+        return own;
+    fg_diag_forget(c->m->cx, mark);
+    return kernel;
+}
+
+static void
+add_specials(compile *c)
+{
+    c->ninst = c->nkernel;
+    for (uint32_t s = 0; s < c->o->specials.n; s++)
+        for (int k = 0; k < c->ninst; k++) {
+            fg_inst *own = specialise(c, c->kernel[k], &c->o->specials.list[s]);
+            FG_PUSH(c->a, c->kernel, c->nkernel, c->capkernel) = own;
+        }
 }
 
 static int
@@ -636,10 +662,10 @@ static void
 describe_kernels(compile *c, fg_kcode **kc, int *nkc)
 {
     *kc = FG_NEWN(c->a, fg_kcode, (size_t)c->nkernel);
-    *nkc = c->nkernel;
+    *nkc = c->ninst;
     for (int k = 0; k < c->nkernel; k++) {
         (*kc)[k] = c->fn[c->fn_of[k]].code;
-        (*kc)[k].inst = c->kernel[k];
+        (*kc)[k].inst = c->kernel[k % c->ninst];
     }
 }
 
@@ -654,6 +680,7 @@ compile_all(void *arg)
     attempt *t = arg;
     compile *c = t->c;
     collect(c, c->m->body);
+    add_specials(c);
     share(c);
     c->out->nfn = c->nfn;
     c->out->fn = calloc((size_t)c->nfn + 1, sizeof *c->out->fn);
@@ -685,6 +712,7 @@ fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o, fg_kcode **kc
     const char *why = NULL;
     compile c = {.m = m, .a = a, .o = o, .out = out};
     attempt t = {.c = &c};
+    uint32_t nreg = m->nreg;
     if (!out)
         fg_raise_memory(m->cx);
     if (!(out->machine = ll_machine_new(o->cpu, &why))) {
@@ -701,6 +729,7 @@ fg_cpu_compile(fg_module *m, fg_arena *a, const fg_cpu_options *o, fg_kcode **kc
     for (int p = 0; p < c.nparts; p++)
         ll_free(c.part[p]);
     fg_cpu_trim();
+    m->nreg = nreg; /* nobody reads those of specialised kernels any more */
     if (how == FG_RAISE_NONE && t.ok) {
         describe_kernels(&c, kc, nkc);
         return out;

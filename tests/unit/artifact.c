@@ -328,6 +328,7 @@ main(int argc, char **argv)
         .size = sizeof c, .alloc = host_alloc, .release = host_release};
     const char *model = argc > 1 ? argv[1] : "tests/models/gpt2-kv-ts17/model.onnx";
     const forge_save_options lend = {.size = sizeof lend, .borrow = 1};
+    forge_options sized;
     char folder[] = "/tmp/forge-artifact-XXXXXX", text[2][60], path[60];
     forge_ctx *cx, *compiler;
 
@@ -341,10 +342,12 @@ main(int argc, char **argv)
     write_text(text[0], program);
     write_text(text[1], packed);
     const char *from[] = {model, text[0], text[1]};
+    forge_options_init(&sized);
+    sized.variants = "sequence=3,batch=1+sequence=1"; /* the first is what load() binds */
     for (int k = 0; k < 3; k++) {
-        expect(
-            !forge_compile_to_file(compiler, from[k], NULL, k == 2 ? &lend : NULL, path),
-            from[k], forge_message(compiler));
+        expect(!forge_compile_to_file(compiler, from[k], k ? NULL : &sized,
+                                      k == 2 ? &lend : NULL, path),
+               from[k], forge_message(compiler));
         file good = read_file(path);
         if (!good.n)
             continue;
