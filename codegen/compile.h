@@ -25,7 +25,7 @@ typedef struct fg_compiled {
     fg_program *program;
     fg_report report;
     bool keep_objects, no_link; /* see fg_cpu_options */
-    bool opens; /* a thread that loads the code generator, to be joined */
+    bool opens;                 /* a thread that loads the code generator, to be joined */
     pthread_t opening;
 } fg_compiled;
 
