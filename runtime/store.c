@@ -167,10 +167,12 @@ move_in(forge_state *s, uint32_t k, int64_t room, int64_t n)
     if (from)
         fg_copy_rows(r, to->mem.p, fg_is_in_place(d) ? room : n,
                      (char *)from->mem.p + (had - n) * r.bytes, rows_apart(d, b), n);
-    for (int j = 0; s->fresh[k][0] && j < 2; j++) {
-        fg_store_drop(s->cx, &b->mem[j]);
-        b->mem[j] = s->fresh[k][j];
-        s->fresh[k][j] = NULL;
+    if (to != from) {
+        for (int j = 0; j < 2; j++) {
+            fg_store_drop(s->cx, &b->mem[j]);
+            b->mem[j] = s->fresh[k][j];
+            s->fresh[k][j] = NULL;
+        }
         b->now = 0;
     }
     atomic_store(&b->mem[b->now]->used, n);
