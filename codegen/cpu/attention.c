@@ -4,8 +4,8 @@
  *
  * Both forms read q, k and v where they are: head splits, transposes and slices of a
  * projection are strides. Scores live in scratch and are exact f32; softmax subtracts
- * the true maximum (of what was seen so far, rescaling as it grows), so no score can
- * overflow. Weights that are rounded must be whole first, which only `few` knows: it has
+ * the maximum, or one not far below it (of what was seen so far, rescaling as it grows), so
+ * no weight can overflow. Weights that are rounded must be whole first, which only `few` knows: it has
  * all scores of a query before it reads the values.
  */
 #include <math.h>
@@ -34,18 +34,23 @@ side_setup(fg_att *a, fg_att_side *s, int k)
         s->ld = fg_em_expr(e, fg_emul(t, s->view.stride[2], fg_ec(t, 4)));
 }
 
-static void
-side_begin(fg_att *a, fg_att_side *s, fg_v head)
+fg_v
+fg_att_head(fg_att *a, const fg_att_side *s, fg_v b, fg_v head)
 {
     fg_em *e = a->e;
     fg_ll *g = a->g;
-    s->head = head;
-    if (!s->direct)
-        return;
     fg_v at = fg_em_expr(e, s->view.offset);
-    at = ll_add(g, at, ll_mul(g, a->b, fg_em_expr(e, s->view.stride[0])));
+    at = ll_add(g, at, ll_mul(g, b, fg_em_expr(e, s->view.stride[0])));
     at = ll_add(g, at, ll_mul(g, head, fg_em_expr(e, s->view.stride[1])));
-    s->base = ll_at(g, fg_em_buf(e, s->view.param), g->f32, at);
+    return ll_at(g, fg_em_buf(e, s->view.param), g->f32, at);
+}
+
+static void
+side_begin(fg_att *a, fg_att_side *s, fg_v head)
+{
+    s->head = head;
+    if (s->direct)
+        s->base = fg_att_head(a, s, a->b, head);
 }
 
 /* Bytes of a row of f32 with room for whole vectors. */
@@ -187,6 +192,13 @@ fg_att_round(fg_att *a, fg_roundat at, fg_v x)
     return x;
 }
 
+fg_v
+fg_att_key_head(fg_att *a, fg_v h)
+{
+    bool own = fg_e_is(a->e->m->ex, a->group, 1);
+    return own ? h : ll_udiv(a->g, h, fg_em_expr(a->e, a->group));
+}
+
 void
 fg_att_begin(fg_att *a, fg_v b, fg_v h)
 {
@@ -197,7 +209,7 @@ fg_att_begin(fg_att *a, fg_v b, fg_v h)
     a->b = b;
     a->h = h;
     load_grids(a);
-    fg_v kvh = fg_e_is(t, a->group, 1) ? h : ll_udiv(g, h, fg_em_expr(e, a->group));
+    fg_v kvh = fg_att_key_head(a, h);
     side_begin(a, &a->q, h);
     side_begin(a, &a->k, kvh);
     side_begin(a, &a->v, kvh);
@@ -238,13 +250,13 @@ fg_att_mask(fg_att *a, fg_v i, fg_v key)
 }
 
 fg_v
-fg_att_cap(fg_att *a, fg_v s)
+fg_att_cap(fg_att *a, fg_v s, double unit)
 {
     fg_t t = LLVMTypeOf(s);
     if (a->cap == 0)
         return s;
-    fg_v y = vm_tanh(a->g, ll_mul(a->g, s, ll_cf(t, 1 / a->cap)));
-    return ll_mul(a->g, y, ll_cf(t, a->cap));
+    fg_v y = vm_tanh(a->g, ll_mul(a->g, s, ll_cf(t, 1 / (a->cap * unit))));
+    return ll_mul(a->g, y, ll_cf(t, a->cap * unit));
 }
 
 fg_v

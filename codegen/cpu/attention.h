@@ -45,6 +45,10 @@ typedef struct fg_att {
     fg_v row, key, to;
 } fg_att;
 
+/* The key head of query head h. */
+fg_v fg_att_key_head(fg_att *a, fg_v h);
+/* Where row 0 of a head is, of a side that stays where it is. */
+fg_v fg_att_head(fg_att *a, const fg_att_side *s, fg_v b, fg_v head);
 /* A chunk of batch b and query head h starts: where its heads are, what exists. */
 void fg_att_begin(fg_att *a, fg_v b, fg_v h);
 /* Room for blocks of n rows of a side, if they do not stay where they are. */
@@ -60,7 +64,7 @@ fg_v fg_att_end(fg_att *a, fg_v i);
 bool fg_att_limited(const fg_att *a);
 /* What is added to the scores of query i and keys key.., e->lanes wide, under e->mask. */
 fg_v fg_att_mask(fg_att *a, fg_v i, fg_v key);
-fg_v fg_att_cap(fg_att *a, fg_v scores);
+fg_v fg_att_cap(fg_att *a, fg_v scores, double unit); /* scores are times `unit` */
 /* x through every quantize and dequantize that stands there. */
 fg_v fg_att_round(fg_att *a, fg_roundat at, fg_v x);
 bool fg_att_rounds(const fg_att *a, fg_roundat at); /* is there one? */

@@ -2,13 +2,16 @@
  *
  *     Q^T  [D][NR]          a panel of queries of one head, scaled, packed once
  *     S^T  [keys][NR]       = K Q^T          rows of K are broadcast operands
- *     P    = exp(S^T - max) down the columns: max and sum are plain vector operations
- *     O^T  [E][NR]          = O^T exp(old max - max) + V^T P       columns of V broadcast
+ *     P    = 2^(S^T - max)  down the columns: max and sum are plain vector operations
+ *     O^T  [E][NR]          += V^T P         columns of V are broadcast operands
  *
  * Vectors run along queries, so softmax needs no sums across lanes, and neither
  * K nor V is packed: both are the operand that the tile kernels broadcast, which may have
- * any strides. A chunk is QUERIES queries, in as many panels as that takes, which share
- * what is read of K and V.
+ * any strides. A chunk is a few panels of queries, which share what is read of K and V.
+ * Scores are powers of two: log2 e is in what scales the queries.
+ *
+ * The maximum only keeps powers in range, so it follows the true one when that is SLACK
+ * above: then O^T and the sums are rescaled, which seldom happens after the first block.
  *
  * Keys come in blocks. A block that no query of a panel sees is not computed: limits are
  * known by arithmetic, and what a mask says is read off the mask itself, block by block,
@@ -19,9 +22,9 @@
 #include "codegen/cpu/attention.h"
 
 enum {
-    ROOM_V = 8,    /* most vectors of a panel of queries */
     QUERIES = 128, /* of a chunk, at least */
     KEYS = 64,     /* of a block: with V it fits the first-level cache */
+    SLACK = 16,    /* what weights may be above 1, as a power of two */
     LINE = 64      /* bytes that memory delivers at a time */
 };
 
@@ -31,12 +34,18 @@ enum {
 #define BITS_FAR ((int32_t)0xf1800000)    /* -2^100 */
 static const double near = -0x1p99;       /* any score of a key that is seen */
 
+/* Rows that will be read soon. */
+typedef struct source {
+    fg_v base, ld;
+    fg_expr width;
+} source;
+
 typedef struct blocks {
     fg_att *a;
-    int panels;                     /* of a chunk, at most */
-    fg_v qs, os, ms, ls;            /* scratch, by panel: queries, results, max, sum */
-    fg_v q, o, m, l;                /* of the panel under way */
-    fg_v s, corr, out, mroom, mask; /* scratch: scores; mask by query, by key */
+    int panels;               /* of a chunk, at most */
+    fg_v qs, os, ms, ls;      /* scratch, by panel: queries, results, max, sum */
+    fg_v q, o, m, l;          /* of the panel under way */
+    fg_v s, out, mroom, mask; /* scratch: scores; mask by query, by key */
     fg_strided mview;
     bool mdirect;        /* the mask is an operand, its rows run along keys */
     fg_v mrows, mld;     /* rows of the mask in this block, bytes between them */
@@ -45,29 +54,54 @@ typedef struct blocks {
     fg_v t0, nk;         /* first key of the block and how many */
     fg_v mixed;          /* the mask of this block is not 0 everywhere */
     fg_v kbase, vbase, kld, vld;
+    source next[3]; /* what the next chunk reads of q, k and v */
 } blocks;
 
+/* Columns [col, col + W) of a row of a panel. */
 static fg_v
-vec_at(blocks *k, fg_v base, fg_v row, int j)
+vec_at(blocks *k, fg_v base, fg_v row, fg_v col)
 {
-    const fg_tile *t = &k->a->t;
     fg_ll *g = k->a->g;
-    return ll_atc(g, ll_at(g, base, g->f32, ll_mul(g, row, ll_i(g, t->NR))), g->f32,
-                  j * t->W);
+    fg_v at = ll_add(g, ll_mul(g, row, ll_i(g, k->a->t.NR)), col);
+    return ll_at(g, base, g->f32, at);
 }
 
 static fg_v
-get(blocks *k, fg_v base, fg_v row, int j)
+get(blocks *k, fg_v base, fg_v row, fg_v col)
 {
     const fg_tile *t = &k->a->t;
-    return ll_load_aligned(k->a->g, ll_vec(t->elem, t->W), vec_at(k, base, row, j),
+    return ll_load_aligned(k->a->g, ll_vec(t->elem, t->W), vec_at(k, base, row, col),
                            t->W * 4);
 }
 
 static void
-put(blocks *k, fg_v v, fg_v base, fg_v row, int j)
+put(blocks *k, fg_v v, fg_v base, fg_v row, fg_v col)
 {
-    ll_store_aligned(k->a->g, v, vec_at(k, base, row, j), k->a->t.W * 4);
+    ll_store_aligned(k->a->g, v, vec_at(k, base, row, col), k->a->t.W * 4);
+}
+
+/* for each vector of columns of the panel; ends with ll_next. Queries have nothing to do
+ * with each other, and one vector at a time is a quarter of the code. */
+static fg_v
+each_vector(blocks *k, ll_loop *j)
+{
+    const fg_tile *t = &k->a->t;
+    fg_ll *g = k->a->g;
+    ll_for1(g, j, ll_i(g, 0), ll_i(g, t->NR), ll_i(g, t->W), 0, NULL);
+    return j->i;
+}
+
+/* Columns col.. of `rows` rows become times `by`, or all zero. */
+static void
+scale(blocks *k, fg_v base, fg_v rows, fg_v col, fg_v by)
+{
+    fg_ll *g = k->a->g;
+    ll_loop r;
+    ll_for(g, &r, ll_i(g, 0), rows, ll_i(g, 1), 0, NULL);
+    put(k,
+        by ? ll_mul(g, get(k, base, r.i, col), by) : ll_zero(ll_vec(g->f32, k->a->t.W)),
+        base, r.i, col);
+    ll_next(g, &r, NULL);
 }
 
 /* ---- queries in ----------------------------------------------------------------- */
@@ -114,25 +148,19 @@ load_panel(blocks *k, fg_v src, fg_v ld)
     fg_att *a = k->a;
     fg_ll *g = a->g;
     const fg_tile *t = &a->t;
-    fg_v zero = ll_i(g, 0), D = fg_em_expr(a->e, a->D), E = fg_em_expr(a->e, a->E);
+    fg_v zero = ll_i(g, 0), D = fg_em_expr(a->e, a->D), sink = fg_att_sink(a, a->h);
+    fg_t vec = ll_vec(g->f32, t->W);
+    if (sink)
+        sink = ll_splat(g, ll_mul(g, sink, ll_cf(g->f32, FG_LOG2_E)), t->W);
     src = ll_at(g, src, g->i8, ll_mul(g, ll_sub(g, k->q0, k->chunk0), ld));
     fg_pack_columns(g, t, src, ld, D, k->nq, k->q);
-    fg_t vec = ll_vec(g->f32, t->W);
-    fg_v scale = ll_cf(vec, FG_GET(a->anchor, attention, scale).f);
-    ll_loop d;
-    ll_for(g, &d, zero, D, ll_i(g, 1), 0, NULL);
-    for (int j = 0; j < t->NV; j++)
-        put(k, ll_mul(g, get(k, k->q, d.i, j), scale), k->q, d.i, j);
-    ll_next(g, &d, NULL);
-    ll_for(g, &d, zero, E, ll_i(g, 1), 0, NULL);
-    for (int j = 0; j < t->NV; j++)
-        put(k, ll_zero(vec), k->o, d.i, j);
-    ll_next(g, &d, NULL);
-    fg_v sink = fg_att_sink(a, a->h);
-    for (int j = 0; j < t->NV; j++) {
-        put(k, sink ? ll_splat(g, sink, t->W) : ll_cf(vec, -INFINITY), k->m, zero, j);
-        put(k, ll_cf(vec, sink ? 1 : 0), k->l, zero, j);
-    }
+    ll_loop j;
+    fg_v col = each_vector(k, &j);
+    scale(k, k->q, D, col, ll_cf(vec, FG_GET(a->anchor, attention, scale).f * FG_LOG2_E));
+    scale(k, k->o, fg_em_expr(a->e, a->E), col, NULL);
+    put(k, sink ? sink : ll_cf(vec, -INFINITY), k->m, zero, col);
+    put(k, ll_cf(vec, sink ? 1 : 0), k->l, zero, col);
+    ll_next(g, &j, NULL);
 }
 
 static void
@@ -150,28 +178,61 @@ load_queries(blocks *k)
 
 /* ---- scores --------------------------------------------------------------------- */
 
-/* The next block of K and V, while the scores of this one are computed: rows lie so far
- * apart that the machine does not see them coming. In D turns a tile fetches the same
- * line of D rows. */
-static void
-fetch_next(void *user, fg_v tile, fg_v *p, fg_v *ld)
+/* Rows from `row` on of a side whose head is at `base`. */
+static source
+source_of(fg_att *a, const fg_att_side *s, fg_v base, fg_v row)
 {
-    blocks *k = user;
+    fg_ll *g = a->g;
+    return (source){ll_at(g, base, g->i8, ll_mul(g, row, s->ld)), s->ld, s->width};
+}
+
+/* What a tile fetches in its turns: a row each, or a piece of it that is as wide as the
+ * panel. Tiles take the pieces of all n sources in turn, then rows further on. Rows lie so
+ * far apart that the machine does not see them coming. */
+static void
+fetch(blocks *k, int n, const source *s, fg_v turns, fg_v tile, fg_v *p, fg_v *ld)
+{
     fg_att *a = k->a;
     fg_ll *g = a->g;
     fg_exprs *t = a->e->m->ex;
-    int line = LINE / 4;
-    fg_v nk = fg_em_expr(
-        a->e, fg_ediv(t, fg_eadd(t, a->D, fg_ec(t, line - 1)), fg_ec(t, line)));
-    fg_v nv = fg_em_expr(
-        a->e, fg_ediv(t, fg_eadd(t, a->E, fg_ec(t, line - 1)), fg_ec(t, line)));
-    fg_v both = ll_add(g, nk, nv), at = ll_urem(g, tile, both);
-    fg_v is_k = ll_cmp(g, LL_LT, at, nk), which = ll_sel(g, is_k, at, ll_sub(g, at, nk));
-    fg_v rows = ll_mul(g, ll_udiv(g, tile, both), fg_em_expr(a->e, a->D));
-    fg_v row = ll_add(g, ll_add(g, k->t0, ll_i(g, KEYS)), rows);
-    *ld = ll_sel(g, is_k, a->k.ld, a->v.ld);
-    *p = ll_at(g, ll_sel(g, is_k, a->k.base, a->v.base), g->i8,
-               ll_add(g, ll_mul(g, row, *ld), ll_mul(g, which, ll_i(g, LINE))));
+    fg_expr all = fg_ec(t, 0), first[3];
+    for (int i = 0; i < n; i++) {
+        first[i] = all;
+        all = fg_eadd(
+            t, all,
+            fg_ediv(t, fg_eadd(t, s[i].width, fg_ec(t, a->t.NR - 1)), fg_ec(t, a->t.NR)));
+    }
+    fg_v pieces = fg_em_expr(a->e, all), at = ll_urem(g, tile, pieces), piece = at;
+    fg_v row = ll_mul(g, ll_udiv(g, tile, pieces), turns), base = s[0].base;
+    *ld = s[0].ld;
+    for (int i = 1; i < n; i++) {
+        fg_v from = fg_em_expr(a->e, first[i]), mine = ll_cmp(g, LL_GE, at, from);
+        piece = ll_sel(g, mine, ll_sub(g, at, from), piece);
+        base = ll_sel(g, mine, s[i].base, base);
+        *ld = ll_sel(g, mine, s[i].ld, *ld);
+    }
+    *p = ll_at(g, ll_at(g, base, g->i8, ll_mul(g, row, *ld)), g->f32,
+               ll_mul(g, piece, ll_i(g, a->t.NR)));
+}
+
+/* The next block of K and V, while the scores of this one are computed. */
+static void
+fetch_block(void *user, fg_v tile, fg_v *p, fg_v *ld)
+{
+    blocks *k = user;
+    fg_att *a = k->a;
+    fg_v row = ll_add(a->g, k->t0, ll_i(a->g, KEYS));
+    source s[] = {source_of(a, &a->k, a->k.base, row),
+                  source_of(a, &a->v, a->v.base, row)};
+    fetch(k, 2, s, fg_em_expr(a->e, a->D), tile, p, ld);
+}
+
+/* What the next chunk starts with, while the values of a block are summed. */
+static void
+fetch_chunk(void *user, fg_v tile, fg_v *p, fg_v *ld)
+{
+    blocks *k = user;
+    fetch(k, 3, k->next, k->nk, tile, p, ld);
 }
 
 static void
@@ -193,7 +254,7 @@ scores(blocks *k)
                   .c = k->s,
                   .stack = true,
                   .at = k->kbase,
-                  .ahead = a->k.direct && a->v.direct ? fetch_next : NULL,
+                  .ahead = a->k.direct && a->v.direct ? fetch_block : NULL,
                   .user = k};
     fg_panel_rows(g, &p);
 }
@@ -291,24 +352,25 @@ load_mask(blocks *k)
 
     /* What is far below the scores seen so far adds exactly 0 as well. */
     fg_v seen = ll_cf(ll_vec(g->f32, W), INFINITY);
-    for (int j = 0; j < a->t.NV; j++)
-        seen = ll_min(g, get(k, k->m, ll_i(g, 0), j), seen);
-    seen = ll_hreduce(g, seen, ll_min);
+    ll_for1(g, &l, ll_i(g, 0), ll_i(g, a->t.NR), ll_i(g, W), 1, &seen);
+    seen = ll_min(g, get(k, k->m, ll_i(g, 0), l.i), l.phi[0]);
+    ll_next(g, &l, &seen);
+    seen = ll_hreduce(g, l.phi[0], ll_min);
     fg_v far = ll_cmp(g, LL_GE, least, ll_i32(g, BITS_FAR));
     far = ll_and(g, far, ll_cmp(g, LL_GT, seen, ll_cf(g->f32, near)));
     far = ll_or(g, far, ll_cmp(g, LL_EQ, least, hidden));
     return ll_and(g, far, ll_cmp(g, LL_LE, most, hidden));
 }
 
-/* Lanes of query vector j that see `key`. */
+/* Lanes of the query vector at `col` that see `key`. */
 static fg_v
-visible(blocks *k, fg_v key, int j)
+visible(blocks *k, fg_v key, fg_v col)
 {
     fg_att *a = k->a;
     fg_ll *g = a->g;
     int W = a->t.W;
-    fg_v lane = ll_add(g, ll_iota(g->i32, W), ll_ci(ll_vec(g->i32, W), j * W));
-    fg_v i = ll_add(g, k->q0, a->shift), ok = NULL;
+    fg_v lane = ll_iota(g->i32, W), ok = NULL;
+    fg_v i = ll_add(g, ll_add(g, k->q0, col), a->shift);
     if (a->right >= 0) {
         fg_v last = ll_sub(g, key, ll_add(g, i, ll_i(g, a->right)));
         ok = ll_cmp(g, LL_GE, lane, ll_splat(g, ll_sext(g, last, g->i32), W));
@@ -321,30 +383,38 @@ visible(blocks *k, fg_v key, int j)
     return ok;
 }
 
+/* What a mask adds, as a power of two; what only hides stays as it is. */
+static fg_v
+mask_power(fg_ll *g, fg_v m)
+{
+    fg_t t = LLVMTypeOf(m);
+    fg_v adds = ll_cmp(g, LL_LT, ll_abs(g, m), ll_cf(t, -near));
+    return ll_sel(g, adds, ll_mul(g, m, ll_cf(t, FG_LOG2_E)), m);
+}
+
 static void
 adjust_rows(blocks *k)
 {
     fg_att *a = k->a;
     fg_ll *g = a->g;
     const fg_tile *t = &a->t;
-    fg_t vec = ll_vec(g->f32, t->W);
-    ll_loop r;
+    ll_loop j, r;
     if (a->mask && !a->same_mask)
         fg_pack_columns(g, t, k->mrows, k->mld, k->nk, k->nq, k->mask);
+    fg_v col = each_vector(k, &j);
     ll_for1(g, &r, ll_i(g, 0), k->nk, ll_i(g, 1), 0, NULL);
-    for (int j = 0; j < t->NV; j++) {
-        fg_v s = fg_att_cap(a, get(k, k->s, r.i, j));
-        if (a->mask && a->same_mask)
-            s = ll_add(
-                g, s,
-                ll_splat(g, ll_load(g, g->f32, ll_at(g, k->mrows, g->f32, r.i)), t->W));
-        else if (a->mask)
-            s = ll_add(g, s, get(k, k->mask, r.i, j));
-        if (fg_att_limited(a))
-            s = ll_sel(g, visible(k, ll_add(g, k->t0, r.i), j), s, ll_cf(vec, -INFINITY));
-        put(k, s, k->s, r.i, j);
+    fg_v s = fg_att_cap(a, get(k, k->s, r.i, col), FG_LOG2_E);
+    if (a->mask) {
+        fg_v m = a->same_mask ? ll_load(g, g->f32, ll_at(g, k->mrows, g->f32, r.i))
+                              : get(k, k->mask, r.i, col);
+        s = ll_add(g, s, ll_splat(g, mask_power(g, m), t->W));
     }
+    if (fg_att_limited(a))
+        s = ll_sel(g, visible(k, ll_add(g, k->t0, r.i), col), s,
+                   ll_cf(LLVMTypeOf(s), -INFINITY));
+    put(k, s, k->s, r.i, col);
     ll_next(g, &r, NULL);
+    ll_next(g, &j, NULL);
 }
 
 /* Softcap, mask and limits, where they matter: limits do when the block lies across one. */
@@ -373,36 +443,46 @@ adjust(blocks *k)
 
 /* ---- softmax -------------------------------------------------------------------- */
 
+/* `top` is the maximum of these columns from now on: what was summed is rescaled. */
+static void
+rescale(blocks *k, fg_v col, fg_v top)
+{
+    fg_att *a = k->a;
+    fg_ll *g = a->g;
+    fg_v zero = ll_i(g, 0);
+    fg_v by = vm_exp2(g, ll_sub(g, get(k, k->m, zero, col), fg_att_floor(a, top)));
+    put(k, top, k->m, zero, col);
+    scale(k, k->l, ll_i(g, 1), col, by);
+    scale(k, k->o, fg_em_expr(a->e, a->E), col, by);
+}
+
 static void
 softmax(blocks *k)
 {
     fg_att *a = k->a;
     fg_ll *g = a->g;
-    const fg_tile *t = &a->t;
-    fg_v zero = ll_i(g, 0), one = ll_i(g, 1), old[ROOM_V], next[ROOM_V], floor[ROOM_V];
-    ll_loop r;
-    for (int j = 0; j < t->NV; j++)
-        old[j] = get(k, k->m, zero, j);
-    ll_for(g, &r, zero, k->nk, one, t->NV, old);
-    for (int j = 0; j < t->NV; j++)
-        next[j] = ll_max(g, get(k, k->s, r.i, j), r.phi[j]);
-    ll_next(g, &r, next);
-    for (int j = 0; j < t->NV; j++) {
-        floor[j] = fg_att_floor(a, r.phi[j]);
-        put(k, r.phi[j], k->m, zero, j);
-        fg_v corr = vm_weight(g, ll_sub(g, old[j], floor[j]));
-        put(k, corr, k->corr, zero, j);
-        next[j] = ll_mul(g, get(k, k->l, zero, j), corr);
-    }
-    ll_for(g, &r, zero, k->nk, one, t->NV, next);
-    for (int j = 0; j < t->NV; j++) {
-        fg_v p = vm_weight(g, ll_sub(g, get(k, k->s, r.i, j), floor[j]));
-        put(k, p, k->s, r.i, j);
-        next[j] = ll_add(g, r.phi[j], p);
-    }
-    ll_next(g, &r, next);
-    for (int j = 0; j < t->NV; j++)
-        put(k, r.phi[j], k->l, zero, j);
+    fg_v zero = ll_i(g, 0), one = ll_i(g, 1);
+    ll_loop j, r;
+    ll_branch s;
+    fg_v col = each_vector(k, &j), max = get(k, k->m, zero, col);
+    ll_for1(g, &r, zero, k->nk, one, 1, &max);
+    fg_v top = ll_max(g, get(k, k->s, r.i, col), r.phi[0]);
+    ll_next(g, &r, &top);
+    /* Each query by itself: those beyond the last one hold anything. */
+    fg_v above = ll_add(g, max, ll_cf(LLVMTypeOf(max), SLACK));
+    above = ll_cmp(g, LL_GT, r.phi[0], above);
+    top = ll_sel(g, above, r.phi[0], max);
+    ll_if(g, &s, ll_any(g, above));
+    rescale(k, col, top);
+    ll_end(g, &s, NULL, NULL);
+    max = fg_att_floor(a, top);
+    fg_v sum = get(k, k->l, zero, col);
+    ll_for1(g, &r, zero, k->nk, one, 1, &sum);
+    fg_v p = vm_exp2(g, ll_sub(g, get(k, k->s, r.i, col), max));
+    put(k, p, k->s, r.i, col);
+    ll_next(g, &r, (fg_v[]){ll_add(g, r.phi[0], p)});
+    put(k, r.phi[0], k->l, zero, col);
+    ll_next(g, &j, NULL);
 }
 
 /* ---- values --------------------------------------------------------------------- */
@@ -421,9 +501,11 @@ values(blocks *k)
                   .ska = k->vld,
                   .b = k->s,
                   .c = k->o,
+                  .start = ll_i(a->g, 0),
                   .stack = true,
-                  .rescale = k->corr,
-                  .at = k->vbase};
+                  .at = k->vbase,
+                  .ahead = k->next[0].base ? fetch_chunk : NULL,
+                  .user = k};
     fg_panel_rows(a->g, &p);
 }
 
@@ -446,13 +528,10 @@ store(blocks *k)
     fg_att *a = k->a;
     fg_ll *g = a->g;
     const fg_tile *t = &a->t;
-    fg_v zero = ll_i(g, 0), inv[ROOM_V], E = fg_em_expr(a->e, a->E), nr = ll_i(g, t->NR);
-    for (int j = 0; j < t->NV; j++)
-        inv[j] = fg_att_inverse(a, get(k, k->l, zero, j));
+    fg_v zero = ll_i(g, 0), E = fg_em_expr(a->e, a->E), nr = ll_i(g, t->NR);
     ll_loop l;
-    ll_for(g, &l, zero, E, ll_i(g, 1), 0, NULL);
-    for (int j = 0; j < t->NV; j++)
-        put(k, ll_mul(g, get(k, k->o, l.i, j), inv[j]), k->o, l.i, j);
+    fg_v col = each_vector(k, &l);
+    scale(k, k->o, E, col, fg_att_inverse(a, get(k, k->l, zero, col)));
     ll_next(g, &l, NULL);
     ll_for(g, &l, zero, E, nr, 0, NULL);
     fg_scopemark s = fg_scope(a->e);
@@ -502,7 +581,6 @@ reserve(blocks *k)
     k->ms = fg_em_scratch(e, fg_emul(t, per, all));
     k->ls = fg_em_scratch(e, fg_emul(t, per, all));
     k->s = fg_em_scratch(e, fg_ec(t, KEYS * row));
-    k->corr = fg_em_scratch(e, per);
     k->out = fg_em_scratch(e, fg_ec(t, (a->t.NR + W) * row));
     if (a->mask)
         k->mroom = fg_em_scratch(e, fg_ec(t, (a->same_mask ? 1 : a->t.NR) * KEYS * 4));
@@ -569,6 +647,19 @@ chunk(blocks *k)
     ll_next(g, &p, NULL);
 }
 
+/* Batch, head and first query of chunk i. */
+static fg_v
+chunk_at(blocks *k, fg_v i, fg_v *b, fg_v *h)
+{
+    fg_att *a = k->a;
+    fg_ll *g = a->g;
+    fg_v H = fg_em_expr(a->e, a->H), n = fg_em_expr(a->e, query_blocks(a));
+    fg_v head = ll_udiv(g, i, n);
+    *b = ll_udiv(g, head, H);
+    *h = ll_urem(g, head, H);
+    return ll_mul(g, ll_urem(g, i, n), ll_i(g, k->panels * a->t.NR));
+}
+
 void
 fg_att_blocks(fg_att *a)
 {
@@ -583,15 +674,20 @@ fg_att_blocks(fg_att *a)
                      fg_dtypes[k->mview.dtype].bits >= 8;
     }
     reserve(k);
-    fg_v H = fg_em_expr(e, a->H), nb = fg_em_expr(e, query_blocks(a)),
-         n = ll_i(g, k->panels * a->t.NR);
     ll_loop l;
     ll_for(g, &l, e->begin, e->end, ll_i(g, 1), 0, NULL);
     fg_scopemark s = fg_scope(e);
-    fg_v head = ll_udiv(g, l.i, nb);
-    fg_att_begin(a, ll_udiv(g, head, H), ll_urem(g, head, H));
-    k->chunk0 = ll_mul(g, ll_urem(g, l.i, nb), n);
-    k->nchunk = ll_min(g, ll_sub(g, fg_em_expr(e, a->S), k->chunk0), n);
+    fg_v batch, h, next = chunk_at(k, ll_add(g, l.i, ll_i(g, 1)), &batch, &h);
+    if (a->q.direct && a->k.direct && a->v.direct) {
+        fg_v kvh = fg_att_key_head(a, h);
+        k->next[0] = source_of(a, &a->q, fg_att_head(a, &a->q, batch, h), next);
+        k->next[1] = source_of(a, &a->k, fg_att_head(a, &a->k, batch, kvh), ll_i(g, 0));
+        k->next[2] = source_of(a, &a->v, fg_att_head(a, &a->v, batch, kvh), ll_i(g, 0));
+    }
+    k->chunk0 = chunk_at(k, l.i, &batch, &h);
+    k->nchunk = ll_min(g, ll_sub(g, fg_em_expr(e, a->S), k->chunk0),
+                       ll_i(g, k->panels * a->t.NR));
+    fg_att_begin(a, batch, h);
     chunk(k);
     fg_unscope(e, s);
     ll_next(g, &l, NULL);

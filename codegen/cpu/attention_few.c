@@ -117,7 +117,7 @@ score(few *f, fg_v y, fg_v i, fg_v at, fg_v first, fg_v end)
     if (a->left >= 0)
         in = ll_and(g, in, ll_not(g, ll_first(g, ll_sub(g, first, key), W)));
     fg_v s = fg_att_round(a, FG_ROUND_SCORES, ll_load(g, vec, ll_at(g, y, g->f32, at)));
-    s = fg_att_cap(a, s);
+    s = fg_att_cap(a, s, 1);
     if (a->mask) {
         e->lanes = W;
         e->mask = in;
@@ -142,6 +142,13 @@ round_weights(few *f, fg_v y, fg_v all, fg_v inv)
     fg_v w = ll_mul(g, ll_load(g, ll_vec(g->f32, W), p), by);
     ll_store(g, fg_att_round(a, FG_ROUND_WEIGHTS, w), p);
     ll_next(g, &l, NULL);
+}
+
+static fg_v
+weight(fg_ll *g, fg_v score, fg_v max)
+{
+    fg_t t = LLVMTypeOf(score);
+    return vm_exp2(g, ll_mul(g, ll_sub(g, score, max), ll_cf(t, FG_LOG2_E)));
 }
 
 /* Row r of the scores becomes weights; returns what the results are multiplied with. */
@@ -169,12 +176,12 @@ softmax(few *f, fg_v r)
     fg_v floor = fg_att_floor(a, top);
     ll_for(g, &l, zero, all, ll_i(g, W), 1, &sum);
     fg_v p = ll_at(g, y, g->f32, l.i);
-    fg_v w = vm_weight(g, ll_sub(g, ll_load(g, vec, p), ll_splat(g, floor, W)));
+    fg_v w = weight(g, ll_load(g, vec, p), ll_splat(g, floor, W));
     ll_store(g, w, p);
     ll_next(g, &l, (fg_v[]){ll_add(g, l.phi[0], w)});
     fg_v total = ll_hsum(g, l.phi[0]);
     if (sink)
-        total = ll_add(g, total, vm_weight(g, ll_sub(g, sink, floor)));
+        total = ll_add(g, total, weight(g, sink, floor));
     fg_v inv = fg_att_inverse(a, total);
     if (!fg_att_rounds(a, FG_ROUND_WEIGHTS))
         return inv;

@@ -207,7 +207,8 @@ bool fg_conv_takes(fg_module *m, const fg_inst *anchor);
 
 fg_v vm_exp(fg_ll *g, fg_v x);
 fg_v vm_exp_neg(fg_ll *g, fg_v x); /* x <= 0 or -inf: softmax */
-fg_v vm_weight(fg_ll *g, fg_v x);  /* the same within 1e-7 of 1: attention */
+#define FG_LOG2_E 1.4426950408889634
+fg_v vm_exp2(fg_ll *g, fg_v x); /* x < 127, also -inf, within 1e-7 of 1: attention */
 fg_v vm_log(fg_ll *g, fg_v x);
 fg_v vm_log1p(fg_ll *g, fg_v x);
 fg_v vm_sin(fg_ll *g, fg_v x);

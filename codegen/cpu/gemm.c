@@ -109,27 +109,17 @@ static void
 first_sums(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind, fg_v *sum)
 {
     fg_t vec = ll_vec(t->elem, t->W);
-    fg_v zero[LL_MAXMERGE], by[8], factors = ll_param(g, ARG_NEXT);
-    int bytes = t->W * t->size;
+    fg_v zero[LL_MAXMERGE];
+    ll_branch s;
     for (int i = 0; i < n * t->NV; i++)
         sum[i] = zero[i] = ll_zero(vec);
-    if (kind == FG_TILE_PACK || kind == FG_TILE_PAIRS)
+    if (kind != FG_TILE_PLAIN)
         return;
-    ll_branch s;
-    if (kind == FG_TILE_PLAIN) {
-        ll_if(g, &s, ll_cmp(g, LL_NE, ll_param(g, ARG_START), ll_i(g, 0)));
-        ll_else(g, &s, n * t->NV, zero);
-    }
+    ll_if(g, &s, ll_cmp(g, LL_NE, ll_param(g, ARG_START), ll_i(g, 0)));
+    ll_else(g, &s, n * t->NV, zero);
     for (int i = 0; i < n * t->NV; i++)
-        sum[i] = ll_load_aligned(g, vec, c_at(g, t, i), bytes);
-    if (kind == FG_TILE_PLAIN) {
-        ll_end(g, &s, sum, sum);
-        return;
-    }
-    for (int j = 0; j < t->NV; j++)
-        by[j] = ll_load_aligned(g, vec, ll_atc(g, factors, t->elem, j * t->W), bytes);
-    for (int i = 0; i < n * t->NV; i++)
-        sum[i] = ll_mul(g, sum[i], by[i % t->NV]);
+        sum[i] = ll_load_aligned(g, vec, c_at(g, t, i), t->W * t->size);
+    ll_end(g, &s, sum, sum);
 }
 
 static void
@@ -192,7 +182,7 @@ kernel_body(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 fg_v
 fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind)
 {
-    static const char *const what[] = {"", "_pack", "_rescale", "_pairs"};
+    static const char *const what[] = {"", "_pack", "_pairs"};
     fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr,
                         g->ptr, g->ptr, g->i64, g->i64, g->i64};
     char name[40];
@@ -249,12 +239,6 @@ tile_sizes(const fg_panel *p, bool first)
     return sizes ? sizes : 2;
 }
 
-static fg_tilekind
-kind_of(const fg_panel *p)
-{
-    return p->rescale ? FG_TILE_RESCALE : FG_TILE_PLAIN;
-}
-
 static fg_v
 tile_of(fg_ll *g, const fg_panel *p, int n, fg_tilekind kind)
 {
@@ -283,7 +267,7 @@ tile_call(fg_ll *g, const fg_panel *p, fg_v fn, const fg_v *given, fg_v row, fg_
 {
     const fg_tile *t = &p->t;
     fg_v col = ll_mul(g, j, ll_i(g, t->NR)), across = ll_i(g, t->ld / t->NR);
-    fg_v type = tile_of(g, p, __builtin_ctz(tile_sizes(p, false)), kind_of(p));
+    fg_v type = tile_of(g, p, __builtin_ctz(tile_sizes(p, false)), FG_TILE_PLAIN);
     fg_v arg[NARG + FG_MORE], done = ll_add(g, ll_mul(g, tile, across), j);
     unsigned n = NARG;
     memcpy(arg, given, NARG * sizeof *arg);
@@ -326,7 +310,7 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     fg_v row = l.i, n = next_tile_at_run(g, t, ll_sub(g, p->rows, row));
     if (!(any & (any - 1)))
         n = ll_i(g, __builtin_ctz(any));
-    fg_v arg[NARG], fn = choose(g, p, n, any, kind_of(p));
+    fg_v arg[NARG], fn = choose(g, p, n, any, FG_TILE_PLAIN);
     arg[ARG_A] =
         p->a ? p->a(p->user, row, n) : at_bytes(g, p->at, ll_mul(g, row, p->lda));
     arg[ARG_LDA] = p->lda;
@@ -334,12 +318,14 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     arg[ARG_K] = p->k;
     arg[ARG_C] =
         p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->ld))) : p->c;
-    arg[ARG_NEXT] = p->rescale ? p->rescale : arg[ARG_A];
+    arg[ARG_NEXT] = arg[ARG_A];
     arg[ARG_GAP] = p->next ? p->gap : zero;
     arg[ARG_LDNEXT] = ll_mul(g, arg[ARG_GAP], ll_i(g, lines_of(t)));
     arg[ARG_START] = p->start ? p->start : one;
-    if (p->ahead)
+    if (p->ahead) {
+        arg[ARG_GAP] = ll_i(g, LINE);
         p->ahead(p->user, l.phi[0], &arg[ARG_NEXT], &arg[ARG_LDNEXT]);
+    }
     if (p->src) { /* the first tile packs, the second fetches the next panel */
         fg_v packs = ll_and(g, ll_cmp(g, LL_EQ, row, zero), p->fuse);
         fg_v mine = ll_or(g, ll_cmp(g, LL_EQ, l.phi[0], one), packs);

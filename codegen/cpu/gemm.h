@@ -28,10 +28,9 @@ fg_tile fg_tile_of(fg_ll *g, fg_t elem);
  * Strides are in bytes. b is a packed panel. Meanwhile as many lines as it has in a row
  * are fetched per turn, the first at next + i ldnext, the others gap bytes apart. start 0:
  * what is in c is added to. PACK: the panel is read at next, rows ldnext apart, and packed
- * to b on the way. RESCALE: what is in c is multiplied by the NR factors at next first, and
- * nothing is fetched. PAIRS: elements of A and B are two bf16, neighbours along k; one line
- * is fetched per turn. */
-typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_RESCALE, FG_TILE_PAIRS } fg_tilekind;
+ * to b on the way. PAIRS: elements of A and B are two bf16, neighbours along k; one line is
+ * fetched per turn. */
+typedef enum { FG_TILE_PLAIN, FG_TILE_PACK, FG_TILE_PAIRS } fg_tilekind;
 fg_v fg_tile_kernel(fg_ll *g, const fg_tile *t, int n, fg_tilekind kind);
 
 enum { FG_MORE = 4 };
@@ -63,15 +62,13 @@ typedef struct fg_panel {
     fg_v start;          /* i64; 0: c is added to. NULL: it is not */
     fg_v c;              /* [MR][ld], the tile just computed, 64-byte aligned */
     bool stack;          /* c is [rows][ld]: tiles stay, one below the other */
-    /* NR factors of what stands in c, which is added to. NULL: see start. */
-    fg_v rescale;
-    fg_v at; /* where A is */
+    fg_v at;             /* where A is */
     /* NULL, or where the rows [row, row + n) of A are instead; NULL, or what to do with
      * those rows of C. */
     fg_v (*a)(void *user, fg_v row, fg_v n);
     void (*done)(void *user, fg_v row, fg_v n);
-    /* What tile number `tile` fetches: in turn i of its k the line at *p + i *ld. NULL:
-     * nothing but the above. */
+    /* What tile number `tile` fetches: in turn i of its k as many bytes as a row of the
+     * panel has, from *p + i *ld on. NULL: nothing but the above. */
     void (*ahead)(void *user, fg_v tile, fg_v *p, fg_v *ld);
     void *user;
 } fg_panel;

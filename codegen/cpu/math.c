@@ -68,7 +68,7 @@ static const double shifter = 12582912.0;
 static fg_v
 reduce_exp(fg_ll *g, fg_v x, fg_v *shifted)
 {
-    *shifted = ll_fma(g, x, k(x, 1.44269504088896341), k(x, shifter));
+    *shifted = ll_fma(g, x, k(x, FG_LOG2_E), k(x, shifter));
     fg_v n = ll_sub(g, *shifted, k(x, shifter));
     fg_v r = ll_fma(g, n, k(x, -0.693359375), x);
     return ll_fma(g, n, k(x, 2.12194440054690583e-4), r);
@@ -121,14 +121,12 @@ vm_exp_neg(fg_ll *g, fg_v x)
     return sel_lt(g, x, -87, k(x, 0), y);
 }
 
-/* e^x = 2^n 2^r, n + r = x log2 e as a rounded product: what that is off by grows with |x|,
- * but slower than e^x falls. Adding 127 to the shifter leaves the exponent's field in the
- * low bits: 0 for n = -127, and so is the power. */
+/* 2^x = 2^n 2^r. Adding 127 to the shifter leaves the exponent's field in the low bits: 0 for
+ * n = -127, and so is the power. */
 fg_v
-vm_weight(fg_ll *g, fg_v x)
+vm_exp2(fg_ll *g, fg_v x)
 {
-    fg_v bias = k(x, shifter + 127);
-    fg_v t = atleast(g, -127, ll_mul(g, x, k(x, 1.44269504088896341)));
+    fg_v bias = k(x, shifter + 127), t = atleast(g, -127, x);
     fg_v shifted = ll_add(g, t, bias), r = ll_sub(g, t, ll_sub(g, shifted, bias));
     fg_v p = POLY(g, r, 1, 0.6931469775987169, 0.24022242084635104, 0.0555073374357406,
                   0.009671512688152474, 0.001326472724719198);
@@ -460,7 +458,7 @@ exp_wide(fg_ll *g, fg_v x)
 {
     const double shift = 6755399441055744.0;
     x = atleast(g, -200, cap(g, 200, x));
-    fg_v shifted = ll_add(g, ll_mul(g, x, k(x, 1.44269504088896341)), k(x, shift));
+    fg_v shifted = ll_add(g, ll_mul(g, x, k(x, FG_LOG2_E)), k(x, shift));
     fg_v n = ll_sub(g, shifted, k(x, shift));
     fg_v r = ll_fma(g, n, k(x, -0.693147180369123816490), x);
     r = ll_fma(g, n, k(x, -1.90821492927058770002e-10), r);
