@@ -19,7 +19,8 @@
 
 enum {
     COLUMNS = 4, /* rows of w side by side: they share x, and hide each other's latency */
-    AHEAD = 16384 /* bytes at least that are fetched ahead of use, whole groups of rows */
+    AHEAD = 16384, /* bytes of rows that are fetched ahead of use */
+    LINE = 64
 };
 
 static fg_v
@@ -303,9 +304,27 @@ lane_scales(fg_ll *g, const fg_qform *f, fg_t of, fg_v line, fg_v u, fg_v rest)
 typedef struct columns {
     fg_v w[COLUMNS], scale[COLUMNS], zero[COLUMNS]; /* rows */
     fg_v acc;                                       /* [m][COLUMNS] vectors, or NULL */
-    fg_v ahead, scales_ahead; /* bytes to what is fetched meanwhile */
+    fg_v scales_ahead;     /* bytes of scales of the rows of AHEAD bytes */
+    fg_v soon, soon_scale; /* where what is fetched meanwhile begins */
     step s;
 } columns;
+
+/* Fetches as many lines as step u consumes, of rows and of scales that lie one after the
+ * other: however long rows are, every line is asked for once. */
+static void
+fetch_on(fg_ll *g, const columns *q, fg_v u)
+{
+    const fg_qform *f = q->s.f;
+    int64_t n = f->block ? (int64_t)g->W * fg_q_each(f) / f->block : 0;
+    int bytes = COLUMNS * vector_bytes(g);
+    fg_v p = at_bytes(g, q->soon, ll_mul(g, u, ll_i(g, bytes)));
+    for (int b = 0; b < bytes; b += LINE)
+        ll_prefetch_second(g, ll_atc(g, p, g->i8, b));
+    n = (n * COLUMNS * fg_dtypes[f->scale].bits / 8 + LINE - 1) / LINE;
+    p = at_bytes(g, q->soon_scale, ll_mul(g, u, ll_i(g, n * LINE)));
+    for (int64_t i = 0; i < n; i++)
+        ll_prefetch_second(g, ll_atc(g, p, g->i8, i * LINE));
+}
 
 /* Vector u of all columns, `rest` of its lanes (NULL: all), against all rows of x; acc:
  * registers when there is one row. */
@@ -317,16 +336,11 @@ columns_step(fg_ll *g, columns *q, fg_v u, fg_v rest, fg_v *acc)
     fg_t lanes = ll_vec(g->i32, g->W), vec = ll_vec(g->f32, g->W), of = scale_type(g, f);
     fg_v at = ll_mul(g, u, ll_i(g, vector_bytes(g)));
     fg_v x = at_bytes(g, ll_param(g, X), ll_mul(g, u, ll_i(g, fg_q_unit_bytes(g, f))));
+    fetch_on(g, q, u);
     for (int c = 0; c < COLUMNS; c++) {
-        fg_v p = at_bytes(g, q->w[c], at);
-        q->s.w[c] = ll_mload(g, lanes, p, mask);
-        if (!mask)
-            ll_prefetch_second(g, at_bytes(g, p, q->ahead));
+        q->s.w[c] = ll_mload(g, lanes, at_bytes(g, q->w[c], at), mask);
         if (f->sign)
             q->s.w[c] = ll_xor(g, q->s.w[c], ll_ci(lanes, flip_mask(f)));
-        if (!rest && f->block)
-            ll_prefetch_second(
-                g, at_bytes(g, scale_at(g, f, of, q->scale[c], u), q->scales_ahead));
         q->s.scale[c] = f->block ? lane_scales(g, f, of, q->scale[c], u, rest) : NULL;
         q->s.zero[c] = !f->zeros  ? NULL
                        : f->block ? lane_scales(g, f, g->f32, q->zero[c], u, rest)
@@ -379,6 +393,8 @@ columns_group(fg_ll *g, columns *q, fg_v j)
         q->scale[c] = at_bytes(g, ll_param(g, SCALE), line);
         q->zero[c] = at_bytes(g, ll_param(g, ZEROS), zero);
     }
+    q->soon = ll_atc(g, q->w[0], g->i8, AHEAD);
+    q->soon_scale = at_bytes(g, q->scale[0], q->scales_ahead);
     fg_v lanes = ll_param(g, LANES), units = ll_udiv(g, lanes, ll_i(g, W)), acc[COLUMNS];
     fg_v rest = ll_sub(g, lanes, ll_mul(g, units, ll_i(g, W)));
     int carried = q->acc ? 0 : COLUMNS;
@@ -420,11 +436,8 @@ few_body(fg_ll *g, const fg_qform *f)
     fg_v zero = ll_fromint(g, ll_param(g, ZERO), g->f32, true);
     columns q = {.s = {.f = f}};
     q.s.base = ll_splat(g, ll_add(g, zero, ll_cf(g->f32, 0x1p23)), g->W);
-    fg_v group = ll_mul(g, ll_param(g, LDW), ll_i(g, COLUMNS));
-    fg_v groups = ll_udiv(g, ll_add(g, group, ll_i(g, AHEAD)), group);
-    q.ahead = ll_mul(g, groups, group);
-    groups = ll_mul(g, groups, ll_i(g, COLUMNS));
-    q.scales_ahead = ll_mul(g, groups, ll_param(g, LDS));
+    fg_v row = ll_max(g, ll_param(g, LDW), ll_i(g, 1));
+    q.scales_ahead = ll_udiv(g, ll_mul(g, ll_param(g, LDS), ll_i(g, AHEAD)), row);
     fg_v slot = ll_slot(g, vec, FG_FEW_ROWS * COLUMNS);
     ll_loop j;
     ll_branch one;
