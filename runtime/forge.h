@@ -246,8 +246,8 @@ typedef void forge_watch(void *user, const forge_kernel *k);
  * nothing. */
 FORGE_API forge_status forge_run_watch(forge_run *r, forge_watch *watch, void *user);
 /* The next execute goes into a file: inputs and pasts, a digest of what each kernel read and wrote,
- * outputs, how the model was compiled. `forge run MODEL --replay=FILE` does it again and tells
- * where results part. NULL: not after all. */
+ * outputs and presents, how the model was compiled. `forge run MODEL --replay=FILE` compiles it
+ * so, does the run again and tells where results part. NULL: not after all. */
 FORGE_API forge_status forge_run_record(forge_run *r, const char *path);
 /* The same in the background. `done` (may be NULL) is called there when it is over; until forge_wait
  * returned, nothing else may be called for this run. The message of a failure is the

@@ -176,6 +176,15 @@ def replay(c, model, data, folder):
             f.write(whole[:cut])
         c.run(1, "run", model, "--replay=" + other, message="not a record of a run, or damaged")
     c.run(1, "run", model, "--replay=" + os.path.join(folder, "none"), message="No such file")
+    c.run(0, "run", model, "--test-data=" + data, "--record=" + path, "--skip=fuse_attention,pack")
+    c.expect("kernels: the same" in c.run(0, "run", model, "--replay=" + path), "compiled as it was recorded")
+    c.run(3, "run", model, "--replay=" + path, "--knobs=-O1", message="not the same")
+    with open(path, "rb") as f:
+        whole = f.read()
+    at = whole.index(b"--passes=")
+    with open(other, "wb") as f:
+        f.write(whole[:at] + b"--report=" + whole[at + 9:])
+    c.run(3, "run", model, "--replay=" + other, message="not the same")
     c.run(1, "run", model, "--test-data=" + data, "--record=" + os.path.join(folder, "none", "x"), message="No such file")
 
 

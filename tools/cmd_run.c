@@ -290,6 +290,25 @@ run_model(run *x, forge_ctx *cx)
         cJSON_Delete(x->list);
 }
 
+/* What the model of a record was compiled with, to come before the other options, which may say
+ * otherwise; NULL: nothing. A .forge file is compiled already. */
+static char *
+recorded_knobs(int argc, char **argv)
+{
+    static const char option[] = "--replay=";
+    const char *path = NULL;
+    bool given = false;
+
+    for (int k = 1; k < argc; k++) {
+        if (!strncmp(argv[k], option, sizeof option - 1))
+            path = argv[k] + sizeof option - 1;
+        else if (!strcmp(argv[k], "--replay") && k + 1 < argc)
+            path = argv[k + 1];
+        given |= !strncmp(argv[k], "--knobs", 7) || tool_is_artifact(argv[k]);
+    }
+    return path && !given ? replay_knobs(path) : NULL;
+}
+
 int
 cmd_run(int argc, char **argv)
 {
@@ -309,13 +328,22 @@ cmd_run(int argc, char **argv)
         {"--record", TOOL_TEXT, &x.record, "FILE",
          "inputs, what each kernel made of them, and outputs to a file"},
         {"--replay", TOOL_TEXT, &x.replay, "FILE",
-         "the run in such a file again; tells the first kernel that differs"},
+         "the run in such a file again, compiled as it was but for options given; tells "
+         "the "
+         "first kernel that differs"},
         {NULL, TOOL_FLAG, NULL, NULL, NULL}};
 
     tool_common_init(&x.c);
+    char *knobs = recorded_knobs(argc, argv), *all[64] = {argv[0], knobs};
+    if (knobs && argc < 62) {
+        memcpy(all + 2, argv + 1, (size_t)argc * sizeof *all);
+        argv = all;
+        argc++;
+    }
     int code = tool_parse(
         &x.c, own, "forge run MODEL.onnx: compile, run once, show or compare the outputs",
         argc, argv);
+    free(knobs); /* its words were copied */
     if (code)
         return code < 0 ? TOOL_OK : code;
     if (!(cx = tool_open()))

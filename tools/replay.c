@@ -6,6 +6,7 @@
  */
 #include "tools/replay.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -129,6 +130,46 @@ read_step(replay *x)
         (step){digest, fg_format(x->a, "%.*s", (int)n - 1, end + 1)};
     x->at = end + n + 1;
     return true;
+}
+
+/* The file may come from anywhere: options that say how code is made, and none that names a
+ * file. */
+static bool
+only_makes_code(const char *knobs)
+{
+    static const char *const known[] = {
+        "-O",     "--passes=", "--skip=",    "--codegen=",   "--rounds=",  "--alpha=",
+        "--dim=", "--cpu=",    "--threads=", "--precision=", "--accuracy="};
+    bool ok = true;
+
+    for (const char *s = knobs + strspn(knobs, " "); *s && ok; s += strspn(s, " ")) {
+        ok = false;
+        for (size_t k = 0; k < sizeof known / sizeof *known; k++)
+            ok |= !strncmp(s, known[k], strlen(known[k]));
+        s += strcspn(s, " ");
+    }
+    return ok;
+}
+
+char *
+replay_knobs(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    char *report = NULL, *knobs = NULL;
+    size_t n = 0, got = 0;
+
+    if (f && fscanf(f, "forge record 1\nreport %zu", &n) == 1 && n < 1 << 26 &&
+        fgetc(f) == '\n' && (report = malloc(n + 1)))
+        got = fread(report, 1, n, f);
+    if (f)
+        fclose(f);
+    cJSON *tree = report ? cJSON_ParseWithLength(report, got) : NULL;
+    const char *text = cJSON_GetStringValue(cJSON_GetObjectItem(tree, "knobs"));
+    if (text && only_makes_code(text) && (knobs = malloc(strlen(text) + 9)))
+        sprintf(knobs, "--knobs=%s", text);
+    cJSON_Delete(tree);
+    free(report);
+    return knobs;
 }
 
 static bool

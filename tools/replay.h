@@ -6,6 +6,9 @@
 
 typedef struct replay replay;
 
+/* The options that the recorded model was compiled with, as "--knobs=.."; NULL when the file does
+ * not tell. The caller frees it. */
+char *replay_knobs(const char *path);
 /* Reads the file and binds its inputs; NULL with a diagnostic. Memory from a. */
 replay *replay_open(fg_ctx *cx, fg_arena *a, const char *path, forge_ctx *fcx,
                     forge_run *r);

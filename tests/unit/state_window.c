@@ -410,6 +410,54 @@ without_state(host *h)
     forge_state_free(s);
 }
 
+/* A record of a run with a state has whole pasts and presents, zeros for what is gone, and the
+ * same kernels do the same when they are bound. */
+static void
+recorded(host *h)
+{
+    enum { AT = 50, ROOM = 1 << 20 };
+    static char one[ROOM], two[ROOM];
+    char path[2][60];
+    static float cache[4][G * AT * D];
+    forge_state *s = attach_new(h, 10);
+    size_t n[2];
+
+    for (int k = 0; k < 2; k++)
+        snprintf(path[k], sizeof path[k], "/tmp/forge-window-%ld-%d.record",
+                 (long)getpid(), k);
+    for (int t = 0; t < AT; t++)
+        run(h, 0, t, t + 1, "before a record");
+    int64_t gone = s->buf[0].gone;
+    forge_run_record(h->r, path[0]);
+    run(h, 0, AT, AT + 1, "recorded");
+    for (int k = 0; k < forge_model_states(h->m); k++) {
+        bool heads_first = s->p->state[k].axis == 2;
+        int64_t past[] = {1, heads_first ? G : AT, heads_first ? AT : G, D};
+        for (int t = 0; t < AT; t++)
+            for (int g = 0; g < G; g++)
+                for (int d = 0; d < D; d++)
+                    cache[k][((heads_first ? g * AT + t : t * G + g)) * D + d] =
+                        fg_is_window(&s->p->state[k]) && t < gone
+                            ? 0
+                            : element(0, 1 + k % 2, t, g, d);
+        forge_bind_input(h->r, forge_model_state(h->m, k, NULL), FORGE_F32, 4, past,
+                         cache[k]);
+    }
+    forge_run_attach(h->r, NULL);
+    forge_run_record(h->r, path[1]);
+    run(h, 0, AT, AT + 1, "recorded");
+    for (int k = 0; k < 2; k++) {
+        FILE *f = fopen(path[k], "rb");
+        n[k] = f ? fread(k ? two : one, 1, ROOM, f) : 0;
+        if (f)
+            fclose(f);
+        unlink(path[k]);
+    }
+    expect(n[0] > 1000 && n[0] == n[1] && !memcmp(one, two, n[0]), "records",
+           "differ with and without a state");
+    forge_state_free(s);
+}
+
 int
 main(void)
 {
@@ -428,6 +476,7 @@ main(void)
             forks(&h);
             hidden(&h);
             without_state(&h);
+            recorded(&h);
         }
         close_model(&h);
     }
