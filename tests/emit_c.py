@@ -3,14 +3,15 @@
 
     emit_c.py build/forge tests/models [--filter REGEX] [--jobs N] [--all]
 
-Every model runs and is within the tolerance. gcc compiles all of them without a warning, clang every third; --all: clang
-too. --cases: any folder with models somewhere below it, such as the ONNX conformance cases; what forge check refuses is
+Every model runs and is within the tolerance. gcc compiles all of them without a warning, clang every third, every
+eighth also runs under gcc's sanitizer of undefined behaviour; --all: all three, always. --cases: any folder with models somewhere below it, such as the ONNX conformance cases; what forge check refuses is
 left out.
 """
 import argparse, concurrent.futures, ctypes, glob, json, os, re, subprocess, sys, tempfile
 import numpy as np, onnx
 from onnx import numpy_helper
 
+UNDEFINED = "gcc -fsanitize=undefined,float-cast-overflow -fno-sanitize-recover"      # ends the program at a report
 FLAGS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
 
 
@@ -105,9 +106,9 @@ def check(args, folder, entry, compilers):
             header = f.read()
         weights = np.fromfile(os.path.join(scratch, "model.bin"), np.uint8)
         weights = weights if len(weights) else np.zeros(8, np.uint8)
-        for cc in compilers:
-            so = os.path.join(scratch, cc + ".so")
-            p = subprocess.run([cc, *FLAGS, os.path.join(scratch, "model.c"), "-o", so, "-lm"], capture_output=True, text=True,
+        for k, cc in enumerate(compilers):
+            so = os.path.join(scratch, f"{k}.so")
+            p = subprocess.run([*cc.split(), *FLAGS, os.path.join(scratch, "model.c"), "-o", so, "-lm"], capture_output=True, text=True,
                                timeout=300)
             assert p.returncode == 0, f"{cc}: {p.stderr[:600]}"
             lib = ctypes.CDLL(so)
@@ -172,7 +173,7 @@ def main():
         if args.cases and subprocess.run([args.forge, "check", os.path.join(folders[k], "model.onnx")],
                                          capture_output=True, timeout=300).returncode:
             return None
-        compilers = ["gcc"] + (["clang-19"] if args.all or k % 3 == 0 else [])
+        compilers = ["gcc"] + (["clang-19"] if args.all or k % 3 == 0 else []) + ([UNDEFINED] if args.all or k % 8 == 1 else [])
         try:
             check(args, folders[k], index.get(os.path.basename(folders[k]), {}), compilers)
         except Exception as e:

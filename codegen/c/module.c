@@ -443,6 +443,35 @@ source(cc_module *x, const char *const *output)
     return o.s;
 }
 
+/* Code of long lines goes on below: broken behind a comma, of which there is none in text. */
+static const char *
+fold_lines(fg_arena *a, const char *text)
+{
+    enum { WIDE = 100, MORE = 8 };
+    fg_text o = fg_text_new(a);
+
+    for (size_t n; *text; text += n) {
+        size_t indent = strspn(text, " "), column = 0;
+        n = strcspn(text, "\n");
+        const char *comment = memmem(text, n, "/*", 2),
+                   *end = comment ? comment : text + n;
+        while (column + (size_t)(end - text) > WIDE) {
+            size_t k = WIDE - column;
+            while (k > 2 && memcmp(text + k - 2, ", ", 2) != 0)
+                k--;
+            if (k == 2)
+                break;
+            fg_putf(&o, "%.*s\n%*s", (int)k - 1, text, (int)indent + MORE, "");
+            text += k;
+            n -= k;
+            column = indent + MORE;
+        }
+        n += text[n] == '\n';
+        fg_putf(&o, "%.*s", (int)n, text);
+    }
+    return o.s;
+}
+
 bool
 fg_source_make(fg_module *m, fg_arena *a, const char *name, const fg_specials *specials,
                fg_source_text *out)
@@ -473,7 +502,7 @@ fg_source_make(fg_module *m, fg_arena *a, const char *name, const fg_specials *s
     keep_defaults(x);
     if (x->c.failed)
         return false;
-    *out =
-        (fg_source_text){source(x, output), header(x, output), x->file, x->nfile, x->end};
+    *out = (fg_source_text){fold_lines(a, source(x, output)),
+                            fold_lines(a, header(x, output)), x->file, x->nfile, x->end};
     return true;
 }
