@@ -10,7 +10,13 @@ typedef enum {
     FG_NKNOBS
 } fg_knobid;
 
-typedef enum { FG_KNOB_MANY = 1, FG_KNOB_FEW = 2, FG_KNOB_BOTH = 3 } fg_knobreach;
+typedef enum {
+    FG_KNOB_MANY = 1,
+    FG_KNOB_FEW,
+    FG_KNOB_BOTH,
+    FG_KNOB_SHARED,
+    FG_KNOB_REACHES
+} fg_knobreach;
 
 enum { FG_KNOB_TRIES = 6 };
 

@@ -59,23 +59,23 @@ def messages(c, model):
 def build(c, folder, home):
     """From a report, through a file, to the same machine code; other knobs, other code."""
     model, report, kept = os.path.join(folder, "model.onnx"), os.path.join(home, "r.json"), os.path.join(home, "knobs")
-    given = ["--codegen=rows=5,few=3", "--skip=pack"]
+    given = ["--codegen=rows=5,few=3", "--skip=pack", "--dim=batch=2", "--dim=sequence=16"]
     text = c.run("dump", model, "--stage=asm", *given).stdout
     c.run("run", model, "--random=1", "--report=" + report, *given)
     with open(report) as f:
         words = json.load(f)["knobs"]
     with open(kept, "w") as f:
         f.write(words + "\n")
-    c.expect("--codegen=rows=5,few=3" in words and "pack" not in words, "the report has the knobs: " + words)
+    c.expect("--codegen=rows=5,few=3 --dim=batch=2,sequence=16 " in words and "pack" not in words, "the report has the knobs: " + words)
     c.expect(text and c.run("dump", model, "--stage=asm", "--knobs=@" + kept).stdout == text, "a report's knobs make the same code")
-    c.expect(c.run("dump", model, "--stage=asm", "--skip=pack").stdout != text, "knobs change the code")
+    c.expect(c.run("dump", model, "--stage=asm", *given[1:]).stdout != text, "knobs change the code")
     cache = os.path.join(home, "cache")
     for options in ([], ["--codegen=rows=5"], ["--codegen=rows=5"], ["--codegen=rows=4"]):
         c.run("run", model, "--random=1", "--cache-dir=" + cache, *options)
     c.expect(len(os.listdir(cache)) == 3, "the cache keeps builds of different knobs apart")
     files = [os.path.join(home, n) for n in ("a.forge", "b.forge", "c.forge")]
-    for path, options in zip(files, (["--knobs=@" + kept], given, [])):
-        p = c.run("compile", model, "-o", path, "--cpu=native", *options)
+    for path, options in zip(files, (["--knobs=@" + kept], ["--cpu=native", *given], ["--cpu=native"])):
+        p = c.run("compile", model, "-o", path, *options)
         c.expect(p.returncode == 0, "compile with knobs: " + p.stderr)
     a, b, other = (open(f, "rb").read() for f in files)
     c.expect(a == b and a != other, "a .forge file is made with the knobs")

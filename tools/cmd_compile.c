@@ -39,8 +39,8 @@ check_emit(compile *x)
         return tool_fail(
             TOOL_USAGE, "--emit=%.100s: expected forge, obj, lib, c, ll or asm", x->emit);
     bool text = !strcmp(x->emit, "ll") || !strcmp(x->emit, "asm");
-    if (!x->save.cpus)
-        x->save.cpus = text ? "native" : "x86-64-v3,x86-64-v4";
+    if (!x->save.cpus) /* perhaps of --knobs */
+        x->save.cpus = x->c.o.cpu ? x->c.o.cpu : text ? "native" : "x86-64-v3,x86-64-v4";
     if (text && strchr(x->save.cpus, ','))
         return tool_fail(TOOL_USAGE, "--emit=%s is for one CPU; --cpu=%.100s names more",
                          x->emit, x->save.cpus);

@@ -96,6 +96,19 @@ number(const tool_option *o, const char *text)
 }
 
 static int
+join(const tool_option *o, const char *text)
+{
+    static char all[1 << 16]; /* for as long as the tool runs */
+    size_t n = strlen(all);
+
+    if (n + strlen(text) + 2 > sizeof all)
+        return tool_fail(TOOL_USAGE, "%s: too long", o->name);
+    snprintf(all + n, sizeof all - n, "%s%s", n ? "," : "", text);
+    *(const char **)o->at = all;
+    return TOOL_OK;
+}
+
+static int
 store(const tool_option *o, const char *text)
 {
     if (o->kind == TOOL_FLAG) {
@@ -104,6 +117,8 @@ store(const tool_option *o, const char *text)
     }
     if (o->kind == TOOL_INT || o->kind == TOOL_DOUBLE || o->kind == TOOL_LEVEL)
         return number(o, text);
+    if (o->kind == TOOL_JOIN)
+        return join(o, text);
     if (o->kind == TOOL_TEXT || o->kind == TOOL_MAYBE) {
         *(const char **)o->at = text;
         return TOOL_OK;
@@ -254,7 +269,7 @@ tool_parse(tool_common *c, const tool_option *own, const char *usage, int argc,
          "for tensors whose sizes are found while running"},
         {"--threads", TOOL_INT, &c->threads, "N",
          "threads of a run; default one per core"},
-        {"--dim", TOOL_TEXT, &c->o.dims, "D=N,..",
+        {"--dim", TOOL_JOIN, &c->o.dims, "D=N,..",
          "fix a symbolic size, or bound it: seq=1..512, seq=1..128..512 with the usual "
          "one"},
         {"--variants", TOOL_TEXT, &c->o.variants, "D=N,..",

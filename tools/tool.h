@@ -22,12 +22,14 @@ int tool_fail_file(int code, const char *file, const char *fmt, ...)
 
 /* ---- options ---------------------------------------------------------------------- */
 
-/* MAYBE: text with or without a value; "" without. */
+/* MAYBE: text with or without a value; "" without. JOIN: given again, both, with a comma; of one
+ * option. */
 typedef enum {
     TOOL_FLAG,
     TOOL_INT,
     TOOL_DOUBLE,
     TOOL_TEXT,
+    TOOL_JOIN,
     TOOL_MAYBE,
     TOOL_LIST,
     TOOL_LEVEL

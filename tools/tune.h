@@ -50,7 +50,7 @@ typedef struct tune_fit {
         rank_fitted; /* correlation of cost and time: as it is, with rates fitted */
     fg_rates rates;  /* fitted */
     double total,
-        headroom[FG_KNOB_BOTH + 1]; /* us; what lies above the machine's bound, by
+        headroom[FG_KNOB_REACHES]; /* us; what lies above the machine's bound, by
                                                  what a knob acts on: 0 anything */
 } tune_fit;
 

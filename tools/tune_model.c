@@ -150,6 +150,7 @@ tune_fit_model(fg_arena *a, bench *b, tune_fit *f)
         f->headroom[0] += above;
         f->headroom[reach] += reach ? above : 0;
     }
+    f->headroom[FG_KNOB_SHARED] = b->threads > 1 ? f->headroom[0] : 0;
     f->headroom[FG_KNOB_BOTH] = f->headroom[FG_KNOB_MANY] + f->headroom[FG_KNOB_FEW];
     f->rates = fit(s, f->kernels);
     f->rank = rank_at(a, &fg_cost_rates, s, f->kernels);
