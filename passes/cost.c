@@ -85,7 +85,7 @@ fg_cost_element(fg_op op)
         {FG_OP_sigmoid, 70},  {FG_OP_silu, 70},      {FG_OP_gelu_tanh, 90},
         {FG_OP_log, 100},     {FG_OP_tanh, 100},     {FG_OP_sin, 110},
         {FG_OP_cos, 110},     {FG_OP_erf, 120},      {FG_OP_tan, 125},
-        {FG_OP_gelu, 160},    {FG_OP_softplus, 220}, {FG_OP_asinh, 225},
+        {FG_OP_gelu, 80},     {FG_OP_softplus, 220}, {FG_OP_asinh, 225},
         {FG_OP_acosh, 225},   {FG_OP_atanh, 225},    {FG_OP_asin, 225},
         {FG_OP_acos, 225},    {FG_OP_sinh, 225},     {FG_OP_cosh, 225},
         {FG_OP_pow, 300},     {FG_OP_mod, 500},      {FG_OP_fmod, 500},

@@ -409,12 +409,25 @@ vm_erf(fg_ll *g, fg_v x)
     return sel_lt(g, t, 0.92, near, copysign_of(g, far, x));
 }
 
+/* max(x, 0) - t P(-t) where t = |x| and P, the normal distribution, is 2^q(t): one
+ * polynomial for all of it, and no cancellation for negative x. */
 fg_v
 vm_gelu(fg_ll *g, fg_v x)
 {
-    fg_v h = ll_mul(g, x, k(x, 0.5));
-    fg_v y = ll_fma(g, h, vm_erf(g, ll_mul(g, x, k(x, 0.70710678118654752))), h);
-    return sel_lt(g, x, -20, k(x, -0.0), y);
+    const double end = 5.6; /* beyond, t P(-t) is less than 1e-7 */
+    fg_v t = cap(g, end, ll_abs(g, x));
+    fg_v q = POLY(g, t, -0.9999999611150973, -1.151106523959274, -0.459200729632244,
+                  -0.0525038945870755, 0.007040320151744453, -7.607622026008622e-05,
+                  -0.00024354020041121778, 6.620754108553013e-05, -9.259298916063363e-06,
+                  7.049029746224175e-07, -2.3052500294701484e-08);
+    fg_v shifted = ll_add(g, q, k(x, shifter));
+    fg_v r = ll_sub(g, q, ll_sub(g, shifted, k(x, shifter)));
+    fg_v p = POLY(g, r, 1.0000000716546709, 0.6931469670643615, 0.24022119723882474,
+                  0.05550713274150991, 0.009675541332740971, 0.0013276471781201742);
+    fg_v n = ll_shl(g, ll_bits(g, shifted, ll_like(x, g->i32)), ki(g, x, 23));
+    p = ll_bits(g, ll_add(g, ll_bits(g, p, LLVMTypeOf(n)), n), LLVMTypeOf(x));
+    fg_v y = ll_fma(g, ll_neg(g, t), p, atleast(g, 0, x));
+    return sel_lt(g, x, -end, k(x, -0.0), y);
 }
 
 /* x/2 (1 + tanh u) = x / (1 + e^-2u) */
