@@ -1,7 +1,8 @@
 /* ops_ms_attention.c - attention operators of com.microsoft.
  *
  *     Attention x, w, b, mask            ->  matmul, add, three slices, heads, attention
- *     MultiHeadAttention q, k, v         ->  heads, attention
+ *     MultiHeadAttention q, k, v         ->  heads, attention; new rows written into caches
+ *                                            of one size, if past_sequence_length is given
  *     GroupQueryAttention q, k, v,       ->  rope on q and k, new rows written into the
  *       past_k, past_v, seqlens_k, ..        cache at start[b], attention with lengths
  *
@@ -270,42 +271,97 @@ mha_operands(fg_node *n, fg_attention *a, bool *cross)
     return (a->q && a->k && a->v) || fg_node_error(n, "value is missing");
 }
 
-bool
-fg_onnx_ms_multi_head_attention(fg_node *n)
+/* Operands beyond query, key and value, by where an operator has them. */
+typedef struct extras {
+    fg_reg bias, mask, scores, past_k, past_v,
+        rows; /* rows: of a buffer, that are valid */
+} extras;
+
+/* Caches of one size: new rows are written behind those that are valid, and what is further
+ * back is masked. */
+static bool
+write_buffer(fg_node *n, fg_attention *a, const extras *e)
+{
+    fg_expr batch = fg_dim(n, a->q, 0);
+    fg_reg past =
+        fg_emit_cast(n->b, fg_scalar(n, e->rows, "past_sequence_length"), FG_i64);
+
+    if (!e->past_k || !e->past_v)
+        return fg_node_error(n, "past_sequence_length without a past");
+    past = past ? fg_emit_expand(n->b, past, 1, &batch) : 0;
+    a->lengths = E2(add, past, fg_sym_scalar(n, fg_dim(n, a->k, 2), FG_i64));
+    a->k = fg_cache_write(n, e->past_k, a->k, past, 2, false);
+    a->v = fg_cache_write(n, e->past_v, a->v, past, 2, false);
+    a->offset = FG_E_BAD;
+    return a->lengths && a->k && a->v;
+}
+
+static bool
+join_past(fg_node *n, fg_attention *a, const extras *e)
+{
+    if (fg_rank(n, e->past_k) != 4 || fg_rank(n, e->past_v) != 4)
+        return fg_node_error(n, "past %s", fg_type_text(n->m, fg_rt(n->m, e->past_k)));
+    if (e->rows)
+        return write_buffer(n, a, e);
+    a->offset = fg_dim(n, e->past_k, 2);
+    a->k = fg_emit_concat(n->b, 2, (fg_reg[]){e->past_k, a->k}, 2);
+    a->v = fg_emit_concat(n->b, 2, (fg_reg[]){e->past_v, a->v}, 2);
+    return a->k && a->v;
+}
+
+static bool
+multi_head(fg_node *n, const extras *e, bool causal)
 {
     fg_attention a = {.left = -1, .right = -1};
-    fg_reg bias = fg_in(n, 3), past_k = fg_in(n, 6), past_v = fg_in(n, 7), y, qk = 0;
     fg_expr at = fg_c(n, 0);
+    fg_reg y, qk = 0;
     bool cross;
 
-    if (fg_in(n, 8) || fg_in(n, 9))
-        return fg_node_unsupported(n, "a past that shares its buffer with the present");
     if (!mha_operands(n, &a, &cross))
         return false;
-    a.q = add_bias(n, a.q, bias, &at);
+    a.q = add_bias(n, a.q, e->bias, &at);
     if (a.q && !cross) {
-        a.k = add_bias(n, a.k, bias, &at);
-        a.v = a.k ? add_bias(n, a.v, bias, &at) : 0;
+        a.k = add_bias(n, a.k, e->bias, &at);
+        a.v = a.k ? add_bias(n, a.v, e->bias, &at) : 0;
     }
     if (!a.q || !a.k || !a.v)
         return false;
     a.offset = fg_c(n, 0);
-    if (past_k && past_v && !cross) {
-        if (fg_rank(n, past_k) != 4 || fg_rank(n, past_v) != 4)
-            return fg_node_error(n, "past %s", fg_type_text(n->m, fg_rt(n->m, past_k)));
-        a.offset = fg_dim(n, past_k, 2);
-        a.k = fg_emit_concat(n->b, 2, (fg_reg[]){past_k, a.k}, 2);
-        a.v = fg_emit_concat(n->b, 2, (fg_reg[]){past_v, a.v}, 2);
-    }
-    if (!a.q || !a.k || !a.v || !add_masks(n, &a, fg_in(n, 4), fg_in(n, 5)) ||
-        !scale_of(n, a.q, &a.scale))
+    if (e->past_k && e->past_v && !cross && !join_past(n, &a, e))
         return false;
-    a.causal = fg_attr_int(n, "unidirectional", 0) != 0;
+    if (e->rows && fg_wants(n, 3))
+        return fg_node_unsupported(n, "scores of a past that shares its buffer");
+    if (!add_masks(n, &a, e->mask, e->scores) || !scale_of(n, a.q, &a.scale))
+        return false;
+    a.causal = causal;
     y = fg_wants(n, 3) ? fg_attention_open(n, &a, 0, &qk) : fg_attention_emit(n, &a);
     fg_yield_at(n, 1, a.k);
     fg_yield_at(n, 2, a.v);
     fg_yield_at(n, 3, qk);
     return fg_yield(n, fg_heads_merge(n, y));
+}
+
+bool
+fg_onnx_ms_multi_head_attention(fg_node *n)
+{
+    const extras e = {fg_in(n, 3), fg_in(n, 4), fg_in(n, 5),
+                      fg_in(n, 6), fg_in(n, 7), fg_in(n, 8)};
+
+    if (fg_in(n, 9))
+        return fg_node_unsupported(n, "beams");
+    return multi_head(n, &e, fg_attr_int(n, "unidirectional", 0) != 0);
+}
+
+/* One query a call. */
+bool
+fg_onnx_ms_decoder_masked_attention(fg_node *n)
+{
+    const extras e = {fg_in(n, 10), fg_in(n, 3), fg_in(n, 4),
+                      fg_in(n, 5),  fg_in(n, 6), fg_in(n, 7)};
+
+    if (fg_in(n, 8) || fg_in(n, 9))
+        return fg_node_unsupported(n, "beams");
+    return multi_head(n, &e, e.past_k != 0);
 }
 
 /* ---- GroupQueryAttention --------------------------------------------------------- */

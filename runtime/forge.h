@@ -299,10 +299,12 @@ FORGE_API int64_t forge_state_capacity(const forge_state *s);
  * FORGE_UNSUPPORTED, and nothing changed. */
 FORGE_API forge_status forge_state_truncate(forge_state *s, int64_t length);
 /* As good as a copy, without copying: the two share memory, and of those that share some and go
- * on all but the first copy what they need, when they do. Forks may go to other threads, and
- * several threads may fork one state while nobody changes it. Their memory is that of the
- * context that the first of them was made with, which outlives them; messages are in the
- * context of the run that a state is attached to, else in that one. */
+ * on all but the first copy what they need, when they do: all positions at once (SmolLM2-135M at
+ * 4,096: 189 MB, 0.1 s or three steps; forking itself 15 us), because attention reads the rows
+ * of a head one behind the other, which pages would part; of a window what it holds. Forks may
+ * go to other threads, and several threads may fork one state while nobody changes it. Their
+ * memory is that of the context that the first of them was made with, which outlives them;
+ * messages are in the context of the run that a state is attached to, else in that one. */
 FORGE_API forge_status forge_state_fork(const forge_state *s, forge_state **out);
 /* A copy of a state of one sequence, as the state of a batch of `batch` equal ones. */
 FORGE_API forge_status forge_state_repeat(const forge_state *s, int64_t batch,

@@ -144,6 +144,20 @@ def multi_head_attention():
     mha("causal", *same, unidirectional=1)
     mha("past", *same, *past, outputs=3)
     mha("past_causal", *same, *past, outputs=3, unidirectional=1)
+    rows = num(3, np.int32).reshape(1)
+    buffer = [None, None, None, f32(B, N, 12, 4), f32(B, N, 12, 4), rows]
+    mha("buffer", *same, *buffer, outputs=3)
+    mha("buffer_causal", *same, f32(3 * H), *buffer[1:], outputs=3, unidirectional=1)
+    mha("buffer_mask", *same, None, np.array([[0] + [1] * 7, [1] * 8], np.int32), *buffer[2:], outputs=3, unidirectional=1)
+    mha("buffer_bias", *same, None, None, f32(1, N, S, 8), *buffer[3:], outputs=3)
+    one = [f32(B, 1, H) for _ in range(3)]
+
+    def masked(name, *operands, outputs=3, **attributes):
+        case("decoder_masked_" + name, "DecoderMaskedMultiHeadAttention", list(operands), outputs, num_heads=N, **attributes)
+    masked("buffer", *one, None, None, *buffer[3:], past_present_share_buffer=1)
+    masked("mask", *one, np.array([[0, 1, 1, 1], [1] * 4], np.int32), None, *buffer[3:], past_present_share_buffer=1)
+    masked("bias", *one, None, f32(1, N, 1, 4), *buffer[3:], None, None, f32(3 * H), past_present_share_buffer=1)
+    masked("cross", one[0], f32(B, N, T, 4), f32(B, N, T, 4), outputs=1)
     mha("cross", q, f32(B, N, T, 4), f32(B, N, T, 4))
     mha("cross_bias", q, f32(B, N, T, 4), f32(B, N, T, 4), f32(3 * H))
 

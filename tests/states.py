@@ -126,12 +126,32 @@ def external_cache():
     return 24, text, [past, pv, q, k, v, at, valid], [y, now, now_v], True
 
 
+def shared_buffers(S, text):
+    """Keys and values in caches of one size, three rows of which count before."""
+    past, pv, q, k, v = f(2, 3, 8, 4), f(2, 3, 8, 4), f(2, S, 12), f(2, S, 12), f(2, S, 12)
+    parts = [x.reshape(2, S, 3, 4).transpose(0, 2, 1, 3) for x in (q, k, v)]
+    rows = upto([3, 3], S)
+    now, now_v = put(past, parts[1], rows, 2), put(pv, parts[2], rows, 2)
+    y = np.zeros((2, S, 3, 4), np.float32)
+    for b, h, s in np.ndindex(2, 3, S):
+        w = np.exp(now[b, h, :4 + s] @ parts[0][b, h, s] / 2)
+        y[b, s, h] = (w / w.sum()) @ now_v[b, h, :4 + s]
+    return 17, text, [past, pv, q, k, v, np.array([3], np.int32)], [y.reshape(2, S, 12), now, now_v], True
+
+
+PORTS = """agraph (float[B,3,M,4] past, float[B,3,M,4] past_v, float[B,S,12] q, float[B,S,12] k, float[B,S,12] v, int32[1] n)
+    => (float[B,S,12] y, float[B,3,M,4] now, float[B,3,M,4] now_v) {"""
 MODELS["external_cache"] = external_cache()
+MODELS["multi_head_buffer"] = shared_buffers(2, PORTS + """
+    y, now, now_v = com.microsoft.MultiHeadAttention <num_heads = 3, unidirectional = 1> (q, k, v, , , , past, past_v, n) }""")
+MODELS["decoder_masked_buffer"] = shared_buffers(1, PORTS + """
+    y, now, now_v = com.microsoft.DecoderMaskedMultiHeadAttention <num_heads = 3, past_present_share_buffer = 1>
+        (q, k, v, , , past, past_v, n) }""")
 
 
 def check(forge, name, folder):
     opset, text, inputs, outputs, is_state = MODELS[name]
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}]>\n' + text)
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n' + text)
     path = os.path.join(folder, name + ".onnx")
     onnx.save(model, path)
     data = os.path.join(folder, name)
