@@ -732,6 +732,15 @@ assume_clamp(fg_exprs *t, fg_expr x, fg_expr y, bool *changed)
                    changed);
 }
 
+static bool
+is_sum(const fg_exprs *t, fg_expr e)
+{
+    for (int i = 0; i < t->poly[e].n; i++)
+        if (t->poly[e].t[i].coef < 0)
+            return false;
+    return true;
+}
+
 bool
 fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
 {
@@ -741,8 +750,8 @@ fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
         return true;
     if (fg_e_lo(t, d) > 0 || fg_e_hi(t, d) < 0)
         return false;
-    /* Prefer what leaves a sum of non-negative parts (T := P+S, not S := T-P), then run-time
-     * symbols, then the younger one. */
+    /* Prefer what leaves something non-negative (T := P+S, not S := T-P), then run-time
+     * symbols, then a sum (T := P+1, not P := T-1), then the younger one. */
     int best = -1;
     fg_sym who = 0;
     fg_expr value = FG_E_BAD;
@@ -758,7 +767,7 @@ fg_e_unify(fg_exprs *t, fg_expr a, fg_expr b, bool *changed)
          * depend on one that is set after it. */
         if (!rest || mentions_run_from(t, rest, run ? s : 0))
             continue;
-        int score = 1 + 4 * (fg_e_lo(t, rest) >= 0) + 2 * run;
+        int score = 4 * (fg_e_lo(t, rest) >= 0) + 2 * run + is_sum(t, rest);
         if (score > best || (score == best && s > who)) {
             best = score;
             who = s;

@@ -228,6 +228,8 @@ def main():
         views(c, model)
     for name in ("gpt2-kv-ts17", "llama-genai-gqa", "lfm2-kv-ts17", "llama-op23"):
         decode(c, os.path.join(models, name, "model.onnx"))
+    one = c.run(0, "dump", os.path.join(models, "gpt2-kv-ts17", "model.onnx"), "--dim=sequence=1")
+    c.expect("= append" in one, "one token at a time: the cache stays in place")
     c.run(1, "bench", model, "--task=decode", message="KV cache")
     return c.done()
 

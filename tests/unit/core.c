@@ -191,6 +191,8 @@ test_unify(fg_arena *a)
     expect(fg_e_unify(t, sum, total, &changed) && changed, "P+S = T can be solved");
     expect_text(show(a, t, fg_e_renew(t, total)), "P+S", "the sum stays, T goes");
     expect(fg_e_unify(t, total, sum, &changed) && !changed, "again: nothing to do");
+    expect(fg_e_unify(t, read(t, "A"), read(t, "B+1"), &changed) && changed, "A = B+1");
+    expect_text(show(a, t, fg_e_renew(t, read(t, "A"))), "B+1", "the sum stays: A goes");
     expect(!fg_e_unify(t, read(t, "S"), read(t, "S+1"), &changed), "S = S+1 is refused");
     expect(!fg_e_unify(t, read(t, "3"), read(t, "4"), &changed), "3 = 4 is refused");
     expect(!fg_e_unify(t, read(t, "S"), read(t, "-2"), &changed),
