@@ -188,8 +188,21 @@ def prompts(c, model, folder):
     open(empty, "w").close()
     c.expect("no line" in c.run(*ask, "--prompt-lines=" + empty, code=1), "no prompts")
     for bad in (["--num-sequences=2"], ["--num-sequences=0"], ["--prompt-lines=" + path], ["--lookup", "--draft=" + model],
-                ["--lookup", "--num-sequences=2", "--temperature=1"], ["--draft-tokens=0"], ["-n", "-1"]):
+                ["--lookup", "--num-sequences=2", "--temperature=1"], ["--draft-tokens=0"], ["-n", "-1"],
+                ["--batch=0"], ["--batch=2", "--lookup"], ["--batch=2", "--num-sequences=2", "--temperature=1"]):
         c.run(*ask, "--prompt=x", *bad, code=2)
+
+
+def mixed(c, model, tokenizer, count, path, *more):
+    """Prompts of several lengths together: each text is what it is alone, and the model runs as often as for one."""
+    name, ask = os.path.basename(os.path.dirname(model)), (model, "--tokenizer=" + tokenizer, "-n", str(count), "--ignore-eos",
+                                                           "--prompt-lines=" + path, "--json", *more)
+    for how in ([], ["--temperature=0.8", "--seed=3", "--repetition-penalty=1.1"]):
+        alone = [json.loads(line) for line in c.run(*ask, *how).splitlines()]
+        for batch in (2, 5):
+            got = [json.loads(line) for line in c.run(*ask, *how, f"--batch={batch}").splitlines()]
+            for key in ("ids", "text", "end", "prompt", "sequence", "prompt_tokens"):
+                c.expect([t[key] for t in got] == [t[key] for t in alone], f"{name} --batch={batch} {how} {key}")
 
 
 def ahead(c, model, tokenizer, count, *guess):
@@ -300,6 +313,15 @@ def main():
         guesses(c, tiny, o.models, tokenizer, folder)
         for name, *more in TOGETHER:
             several(c, os.path.join(o.models, name, "model.onnx"), tokenizer, 24, *more)
+        lines = os.path.join(folder, "lines")
+        with open(lines, "w") as f:
+            f.write("Hello\nA longer one, with more tokens\nx\nHello\nfour and\nthe last\n")
+        for name in DECODERS:
+            mixed(c, os.path.join(o.models, name, "model.onnx"), tokenizer, 12, lines)
+        mixed(c, tiny, os.path.join(os.path.dirname(tiny), "tokenizer.json"), 200, lines, "--context=40")
+        with open(lines, "a") as f:
+            f.write("long " * 120 + "\n" + "longer " * 90)
+        mixed(c, os.path.join(o.models, "llama32-kv-ts17", "model.onnx"), tokenizer, 12, lines)
     compare(c, tiny, os.path.join(o.examples, "tiny-gpt", "tokenizer.json"), "In the beginning", list(b"In the beginning"), 100)
     options(c, tiny)
     sampling(c, tiny)

@@ -2,7 +2,8 @@
  *
  *     prompt -> tokens -> model -> logits -> one token -> text, and again
  *
- * Several texts that go on from one prompt are decoded together, from one prefill.
+ * Several texts that go on from one prompt are decoded together, from one prefill; with
+ * --batch those of several prompts.
  */
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -24,7 +25,7 @@ typedef struct gen {
     tool_common c;
     prompt p;
     fg_sampling s;
-    int n, seed, ignore_eos, stats, json, context, nsequence;
+    int n, seed, ignore_eos, stats, json, context, nsequence, batch;
     const char *draft_model, *draft_precision;
     int lookup, ndraft;
     tool_list stop;
@@ -86,7 +87,7 @@ print_json(const gen *g, const sequence *s, const timing *t, size_t which, int k
     } numbers[] = {
         {"prompt", (double)which},
         {"sequence", k},
-        {"prompt_tokens", (double)t->prompt},
+        {"prompt_tokens", (double)s->prompt},
         {"tokens", (double)s->out.n},
         {"threads", g->main.r->threads},
         {"load_ms", g->load_ms},
@@ -144,14 +145,15 @@ find_peak(gen *g, const timing *t)
     }
 }
 
-/* Texts of one prompt, `first` the number of the first. */
+/* n texts: of prompts `which` and on, or of that prompt those numbered `first` and on. */
 static void
-tell(gen *g, const sequence *s, int n, const timing *t, size_t which, int first)
+tell(gen *g, const sequence *s, int n, const timing *t, size_t which, bool each,
+     int first)
 {
     find_peak(g, t);
     for (int k = 0; k < n; k++, g->shown++) {
         if (g->json) {
-            print_json(g, &s[k], t, which, first + k);
+            print_json(g, &s[k], t, which + (each ? (size_t)k : 0), each ? 0 : first + k);
             continue;
         }
         if (g->shown)
@@ -167,26 +169,32 @@ tell(gen *g, const sequence *s, int n, const timing *t, size_t which, int first)
 /* ---- the loop ------------------------------------------------------------------------- */
 
 static bool
-read_prompt(gen *g, const fg_ids *ids, timing *t)
+has_vocabulary(gen *g, const fg_ids *ids)
+{
+    for (size_t k = 0; k < ids->n; k++)
+        if (ids->v[k] >= g->main.lm.vocab)
+            return fg_error(g->cx,
+                            "no language model, or one of another vocabulary: rows of %d "
+                            "logits, the prompt has token %d",
+                            g->main.lm.vocab, ids->v[k]);
+    return true;
+}
+
+static bool
+read_prompts(gen *g, const fg_ids *ids, size_t n, timing *t)
 {
     lm *x = &g->main.lm;
     double start = tool_now_ms();
 
     g->ahead = 0;
-    if (!lm_reset(x) || !lm_read(x, ids->v, ids->n) ||
-        (g->draft.a && !draft_text(&g->draft, ids)))
+    if (n > 1 ? !lm_read_prompts(x, ids, n)
+              : !lm_reset(x) || !lm_read(x, ids->v, ids->n) ||
+                    (g->draft.a && !draft_text(&g->draft, ids)))
         return fail(g);
     t->prefill_ms = tool_now_ms() - start;
-    t->prompt = ids->n;
-    for (size_t k = 0; k < ids->n; k++)
-        if (ids->v[k] >= x->vocab) {
-            fg_error(
-                g->cx,
-                "no language model, or one of another vocabulary: rows of %d logits, "
-                "the prompt has token %d",
-                x->vocab, ids->v[k]);
+    for (size_t k = 0; k < n; k++)
+        if (!has_vocabulary(g, &ids[k]))
             return fail(g);
-        }
     return true;
 }
 
@@ -244,11 +252,14 @@ grow(gen *g, sequence *s, int n, timing *t)
     for (;;) {
         if (!choose(g, s, n, ids, &room))
             return fail(g);
-        size_t have = x->n - g->ahead;
-        for (int k = 0; k < n && context && have >= context; k++)
-            if (!s[k].end)
+        size_t have = 0; /* tokens of the longest text that goes on */
+        for (int k = 0; k < n; k++) {
+            size_t length = lm_length(x, k) - g->ahead;
+            if (!s[k].end && context && length >= context)
                 sequence_end(&s[k], END_CONTEXT);
-        if (!room || (context && have >= context))
+            have = !s[k].end && length > have ? length : have;
+        }
+        if (!room || !have)
             return true;
         if (g->draft.a)
             draft_known(&g->draft, ids[0]);
@@ -261,26 +272,29 @@ grow(gen *g, sequence *s, int n, timing *t)
     }
 }
 
-/* n texts that go on from prompt `which`, of which they are numbers `first` and on; their
- * memory is a's. */
+/* n texts that go on from prompt `which`, of which they are numbers `first` and on, or from
+ * `prompts` prompts, then one from each; their memory is a's. */
 static bool
-write_texts(gen *g, fg_arena *a, size_t which, int first, int n)
+write_texts(gen *g, fg_arena *a, size_t which, size_t prompts, int first, int n)
 {
     lm *x = &g->main.lm;
     sequence *s = FG_NEWN(a, sequence, (size_t)n);
+    fg_ids *ids = FG_NEWN(a, fg_ids, prompts);
     timing t = {0};
-    fg_ids ids;
 
-    if (!prompt_encode(&g->p, which, &ids))
-        return fail(g);
-    if (!read_prompt(g, &ids, &t))
+    for (size_t k = 0; k < prompts; k++) {
+        if (!prompt_encode(&g->p, which + k, &ids[k]))
+            return fail(g);
+        t.prompt += ids[k].n;
+    }
+    if (!read_prompts(g, ids, prompts, &t))
         return false;
-    if (n > 1 && !lm_repeat(x, n))
+    if (prompts == 1 && n > 1 && !lm_repeat(x, n))
         return fail(g);
     for (int k = 0; k < n; k++) {
         fg_sampling o = g->s;
-        o.seed = (uint64_t)(g->seed + first + k);
-        sequence_begin(&s[k], &g->rules, a, &o, x->vocab, &ids);
+        o.seed = (uint64_t)(g->seed + (prompts > 1 ? 0 : first + k));
+        sequence_begin(&s[k], &g->rules, a, &o, x->vocab, &ids[prompts > 1 ? k : 0]);
     }
     double before = x->bytes + g->small.lm.bytes;
     if (!grow(g, s, n, &t))
@@ -290,7 +304,7 @@ write_texts(gen *g, fg_arena *a, size_t which, int first, int n)
     t.right = g->draft.right;
     for (int k = 0; k < n; k++)
         t.tokens += s[k].out.n ? s[k].out.n - 1 : 0;
-    tell(g, s, n, &t, which, first);
+    tell(g, s, n, &t, which, prompts > 1, first);
     return true;
 }
 
@@ -366,13 +380,16 @@ work(void *arg)
     g->a = fg_arena_new(g->cx);
     if (!start(g))
         return;
+    size_t prompts = lm_mixes(&g->main.lm) ? (size_t)g->batch : 1;
     int together = g->main.lm.batches ? g->nsequence : 1;
-    for (size_t k = 0; k < g->p.n && !g->code; k++)
+    for (size_t k = 0; k < g->p.n && !g->code; k += prompts) {
+        prompts = prompts < g->p.n - k ? prompts : g->p.n - k;
         for (int first = 0; first < g->nsequence && !g->code; first += together) {
             fg_arena *a = fg_arena_new(g->cx);
-            write_texts(g, a, k, first, together);
+            write_texts(g, a, k, prompts, first, prompts > 1 ? (int)prompts : together);
             fg_arena_free(a);
         }
+    }
 }
 
 /* ---- options ------------------------------------------------------------------------- */
@@ -394,6 +411,11 @@ check_options(const gen *g)
         return tool_fail(TOOL_USAGE,
                          "--num-sequences wants a --temperature: without, all "
                          "texts are the same");
+    if (g->batch < 1 || g->batch > 1024)
+        return tool_fail(TOOL_USAGE, "--batch=%d: expected 1 to 1024", g->batch);
+    if (g->batch > 1 && (g->nsequence > 1 || g->lookup || g->draft_model))
+        return tool_fail(TOOL_USAGE, "--batch goes with one text of each prompt, and "
+                                     "without guesses");
     if (g->lookup && g->draft_model)
         return tool_fail(TOOL_USAGE, "--draft and --lookup: one of them");
     if ((g->lookup || g->draft_model) && g->nsequence > 1)
@@ -429,6 +451,8 @@ parse(gen *g, int argc, char **argv)
          "a prompt in each line; texts are parted by lines of ---"},
         {"--num-sequences", TOOL_INT, &g->nsequence, "N",
          "texts of each prompt, decoded together; the k-th of seed S+k-1"},
+        {"--batch", TOOL_INT, &g->batch, "N",
+         "prompts of --prompt-lines decoded together; default 1"},
         {"--chat", TOOL_FLAG, &g->p.chat, "",
          "the prompt is a message, put into the model's template"},
         {"--system", TOOL_TEXT, &g->p.system, "TEXT", "a message before it, for --chat"},
@@ -473,7 +497,7 @@ parse(gen *g, int argc, char **argv)
 int
 cmd_generate(int argc, char **argv)
 {
-    gen g = {.n = 128, .nsequence = 1, .ndraft = 4};
+    gen g = {.n = 128, .nsequence = 1, .batch = 1, .ndraft = 4};
     int code;
 
     tool_common_init(&g.c);

@@ -4,7 +4,12 @@
  *     step i   input_ids [1,1]  past [1,H,P+i,D] -> logits [1,1,V]
  *
  * The cache is a state of the run: nothing is copied from step to step. Several sequences
- * are rows of a batch and have one length, so they begin as copies of one.
+ * are rows of a batch. They begin as copies of one, or with prompts of their own that are
+ * filled up behind to one length; then the mask hides what fills, and positions go on
+ * where each prompt ended:
+ *
+ *     tokens     a b c | d e      mask  1 1 1 1 1     position  0 1 2 3 4
+ *                f . . | g h            1 0 0 1 1               0 1 2 1 2
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,17 +137,25 @@ use_state(lm *x, forge_state *s)
     return true;
 }
 
-bool
-lm_reset(lm *x)
+static bool
+begin_batch(lm *x, int64_t batch)
 {
     forge_state *s = NULL;
 
-    if (forge_model_states(x->m) && forge_state_new(x->fcx, x->m, 1, ROOM, 0, &s))
+    if (forge_model_states(x->m) && forge_state_new(x->fcx, x->m, batch, ROOM, 0, &s))
         return fail(x);
     x->n = 0;
     x->past = x->rows = 0;
-    x->batch = 1;
+    x->batch = batch;
+    x->own = NULL;
+    x->first = NULL;
     return use_state(x, s);
+}
+
+bool
+lm_reset(lm *x)
+{
+    return begin_batch(x, 1);
 }
 
 bool
@@ -188,6 +201,20 @@ room(void **p, size_t *cap, size_t bytes)
     return *p;
 }
 
+/* Token k of sequence s: whether it is one, and its place among those that are. */
+static bool
+counts(const lm *x, int64_t s, int64_t k)
+{
+    return !x->own || k < (int64_t)x->own[s] || k >= (int64_t)x->most;
+}
+
+static int64_t
+position(const lm *x, int64_t s, int64_t k)
+{
+    return x->own && k >= (int64_t)x->most ? k - (int64_t)x->most + (int64_t)x->own[s]
+                                           : k;
+}
+
 /* Column k of sequence s. */
 static int64_t
 value_of(const lm *x, uint8_t role, int64_t s, int64_t k, int64_t n, int64_t real)
@@ -196,9 +223,9 @@ value_of(const lm *x, uint8_t role, int64_t s, int64_t k, int64_t n, int64_t rea
     case IDS:
         return k < real ? x->ids[((int64_t)x->n - real + k) * x->batch + s] : 0;
     case MASK:
-        return k < x->past + real;
+        return k < x->past + real && counts(x, s, k);
     case POSITION:
-        return x->past + k;
+        return position(x, s, x->past + k);
     case SEQLENS:
         return x->past + n - 1;
     case TOTAL:
@@ -270,6 +297,8 @@ take_rows(lm *x, int64_t n, int64_t real)
 const float *
 lm_row(lm *x, int64_t s, size_t back)
 {
+    if (x->first)
+        return x->first + s * x->vocab;
     int64_t each = x->out.count / x->vocab / x->read;
     int64_t at = ((s < x->read ? s : 0) * each + x->last - (int64_t)back) * x->vocab;
 
@@ -300,6 +329,27 @@ step(lm *x, int64_t real)
     return true;
 }
 
+/* After a step over `real` tokens: logits of the prompts that end there. */
+static bool
+keep_first(lm *x, int64_t real)
+{
+    if (x->rows < real)
+        return fg_error(x->cx, "prompts of several lengths cannot be read together: the "
+                               "model gives logits of the last token only");
+    float *first = x->first;
+    if (!first)
+        first = FG_NEWN(x->a, float, (size_t)(x->batch * x->vocab));
+    x->first = NULL;
+    for (int64_t s = 0; s < x->batch; s++) {
+        int64_t back = (int64_t)(x->n - x->own[s]);
+        if (back >= 0 && back < real)
+            memcpy(first + s * x->vocab, lm_row(x, s, (size_t)back),
+                   (size_t)x->vocab * sizeof *first);
+    }
+    x->first = first;
+    return true;
+}
+
 bool
 lm_read(lm *x, const int32_t *ids, size_t n)
 {
@@ -316,8 +366,54 @@ lm_read(lm *x, const int32_t *ids, size_t n)
         x->n += part;
         if (!step(x, (int64_t)(x->state ? part : x->n)))
             return false;
+        if (x->own && x->n <= x->most && !keep_first(x, (int64_t)part))
+            return false;
+        if (x->n > x->most)
+            x->first = NULL;
     }
     return true;
+}
+
+bool
+lm_mixes(const lm *x)
+{
+    bool mask = false, positions = false;
+
+    for (int i = 0; i < forge_model_inputs(x->m); i++) {
+        mask = mask || x->role[i] == MASK;
+        positions = positions || x->role[i] == POSITION;
+    }
+    for (uint32_t k = 0; k < x->m->program->nstate; k++) {
+        const fg_statedef *d = &x->m->program->state[k];
+        if (d->axis < 0 || d->at != FG_NONE)
+            return false;
+    }
+    return x->state && x->batches && !x->fixed && mask && positions;
+}
+
+bool
+lm_read_prompts(lm *x, const fg_ids *prompt, size_t n)
+{
+    size_t most = 0;
+
+    for (size_t s = 0; s < n; s++)
+        most = prompt[s].n > most ? prompt[s].n : most;
+    int32_t *ids = FG_NEWN(x->a, int32_t, most *n + 1);
+    for (size_t k = 0; k < most * n; k++)
+        ids[k] = k / n < prompt[k % n].n ? prompt[k % n].v[k / n] : 0;
+    if (!begin_batch(x, (int64_t)n))
+        return false;
+    x->own = FG_NEWN(x->a, size_t, n);
+    x->most = most;
+    for (size_t s = 0; s < n; s++)
+        x->own[s] = prompt[s].n;
+    return lm_read(x, ids, most);
+}
+
+size_t
+lm_length(const lm *x, int64_t s)
+{
+    return (size_t)position(x, s, (int64_t)x->n);
 }
 
 void

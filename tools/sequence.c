@@ -14,7 +14,7 @@ void
 sequence_begin(sequence *s, const sequence_rules *rules, fg_arena *a,
                const fg_sampling *o, int32_t vocab, const fg_ids *prompt)
 {
-    *s = (sequence){.rules = rules, .a = a};
+    *s = (sequence){.rules = rules, .a = a, .prompt = prompt->n};
     s->held = fg_text_new(a);
     s->text = fg_text_new(a);
     fg_stream_init(&s->stream, rules->t, a, true);

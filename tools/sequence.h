@@ -24,6 +24,7 @@ typedef struct sequence {
     fg_sampler sampler;
     fg_stream stream;
     fg_text held, text; /* what may begin a stop string; all that is certain */
+    size_t prompt;      /* tokens */
     fg_ids out;
     ending end;
 } sequence;
