@@ -25,7 +25,7 @@ import argparse, datetime, importlib.util, json, os, platform, re, shlex, shutil
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = os.path.join(HERE, "..", "fullsize", "peers.py")
-ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "llama.cpp": "llama_cpp"}
+ENGINES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "llama.cpp": "xllamacpp"}
 NAMES = ("gpt2", "smollm2-135m", "granite-350m", "qwen2-0.5b", "llama-3.2-1b", "all-minilm-l6-v2", "vit-base", "t5-small-encoder",
          "whisper-base-encoder")
 PRECISIONS = ("f32", "bf16", "int8", "int4")
