@@ -83,17 +83,29 @@ fetch_on(fg_ll *g, const fg_tile *t, int deep, fg_v *row, fg_v *at)
     *at = ll_sel(g, over, ll_i(g, 0), on);
 }
 
+/* Bytes from a row to the one that is fetched meanwhile: the next `deep`, or as many more as
+ * make up what memory takes to answer. */
+static fg_v
+rows_ahead(fg_ll *g, const fg_tile *t, int deep)
+{
+    fg_v bytes = ll_mul(g, ll_param(g, N), ll_i(g, deep * t->size));
+    fg_v steps =
+        ll_udiv(g, ll_i(g, g->t->knob[FG_KNOB_few_ahead]), ll_max(g, bytes, ll_i(g, 1)));
+    return ll_mul(g, ll_param(g, LDW),
+                  ll_mul(g, ll_add(g, steps, ll_i(g, 1)), ll_i(g, deep)));
+}
+
 /* Rows [lo, hi) of w, `deep` at a time. */
 static void
 rows_sweep(fg_ll *g, const fg_tile *t, int deep, fg_v lo, fg_v hi)
 {
     fg_v n = ll_param(g, N), width = ll_i(g, t->W);
-    fg_v whole = ll_and(g, n, ll_i(g, -t->W));
+    fg_v whole = ll_and(g, n, ll_i(g, -t->W)), far = rows_ahead(g, t, deep);
     ll_loop k, j;
     ll_for(g, &k, lo, hi, ll_i(g, deep), 0, NULL);
     fg_v x = ll_at(g, ll_param(g, X), t->elem, k.i);
     fg_v w = at_bytes(g, ll_param(g, W), ll_mul(g, k.i, ll_param(g, LDW)));
-    fg_v next = at_bytes(g, w, ll_mul(g, ll_param(g, LDW), ll_i(g, deep)));
+    fg_v next = at_bytes(g, w, far);
     ll_for(g, &j, ll_i(g, 0), whole, width, 2, (fg_v[]){next, ll_i(g, 0)});
     fg_v ahead[2] = {j.phi[0], j.phi[1]};
     fetch_on(g, t, deep, &ahead[0], &ahead[1]);
@@ -205,14 +217,14 @@ short_step(fg_ll *g, const fg_tile *t, fg_v w, fg_v left, fg_v y)
         row[i] = w;
         w = ll_sel(g, ll_cmp(g, LL_GT, left, ll_i(g, i + 1)), at_bytes(g, w, ld), w);
     }
-    ll_loop m, l;
-    ll_for(g, &l, ll_i(g, g->t->knob[FG_KNOB_few_ahead]),
-           ll_add(g, ll_i(g, g->t->knob[FG_KNOB_few_ahead]),
-                  ll_mul(g, ll_param(g, K), ll_i(g, t->size))),
-           ll_i(g, LINE), 0, NULL);
-    for (int i = 0; i < t->W; i++)
-        ll_prefetch_second(g, at_bytes(g, row[i], l.i));
+    ll_loop m, r, l;
+    fg_v ahead = ll_atc(g, row[0], g->i8, g->t->knob[FG_KNOB_few_ahead]);
+    ll_for1(g, &r, ll_i(g, 0), ll_i(g, t->W), ll_i(g, 1), 1, &ahead);
+    ll_for(g, &l, ll_i(g, 0), ll_mul(g, ll_param(g, K), ll_i(g, t->size)), ll_i(g, LINE),
+           0, NULL);
+    ll_prefetch_second(g, at_bytes(g, r.phi[0], l.i));
     ll_next(g, &l, NULL);
+    ll_next(g, &r, (fg_v[]){at_bytes(g, r.phi[0], ld)});
     ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2,
             (fg_v[]){ll_param(g, X), y});
     fg_v was = ll_mload(g, ll_vec(t->elem, t->W), m.phi[1], mine);
