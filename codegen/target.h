@@ -30,8 +30,7 @@ enum { FG_PANEL = 64 };
 /* Options of the CPU target. */
 typedef struct fg_cpu_options {
     const char *knobs; /* of knobs.def, "rows=5,few=4"; NULL: the usual ones */
-    const char *cpu; /* NULL or "native": this machine; "aarch64"; else LLVM's name of an
-                          x86-64 CPU */
+    const char *cpu;   /* NULL or "native": this machine; else see cpu/machine.c */
     fg_specials specials;
     int threads;       /* compile threads; 0: up to 2 */
     int keep_text;     /* keep IR and assembly text for forge dump --stage=ll,asm */
@@ -63,6 +62,8 @@ bool fg_cpu_isa(const fg_cpu_code *c, char *out, size_t n);
 const char *fg_cpu_platform(const fg_cpu_code *c); /* as fg_isa_platform() there */
 void fg_cpu_free(fg_cpu_code *c);                  /* takes NULL */
 
+/* The least CPU of the kind of machine that the first of a comma list is. */
+const char *fg_cpu_least(const char *cpus);
 /* An object at `out` that holds the bytes of the .forge file `image` in a read-only section at a
  * page boundary, for the kind of machine that `cpu` is, and the function NAME_open, which calls forge_load_memory with them. */
 bool fg_cpu_embed(fg_ctx *cx, const char *cpu, const char *image, uint64_t bytes,

@@ -99,7 +99,7 @@ typedef struct forge_config {
 typedef struct forge_options {
     size_t size;        /* sizeof(forge_options), set by forge_options_init */
     const char *target; /* "cpu"                                            */
-    const char *cpu;    /* NULL: this machine; or an LLVM CPU name          */
+    const char *cpu;    /* NULL: this machine; "znver4", "aarch64+dotprod" */
     const char *passes; /* pipeline text; NULL: the one for opt             */
     const char *skip;   /* passes never run, comma separated                */
     const char *dims;   /* "batch=1,seq=1..128..4096": fixed; or bounds, and the

@@ -1,4 +1,4 @@
-/* isa.c - the features that generated code may use, as CPUID reports them.
+/* isa.c - the features that generated code may use, as CPUID or Linux reports them.
  *
  * Names are LLVM's. A vector extension counts only if the system saves its registers. What
  * is not listed is never chosen by a code generator on its own (system instructions,
@@ -11,9 +11,9 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
-
-#define ARM "aarch64" /* ARMv8.0 with NEON: all of them */
 
 /* clang-format off */
 
@@ -76,25 +76,37 @@ enum { NONE, YMM = 0x6, ZMM = 0xe6, TILE = 0x60000 };   /* bits of XCR0 */
 
 /* clang-format on */
 
+enum { PAYS = 8 }; /* a feature of no level that is worth recompiling for */
 static const struct {
     const char *name;
     uint32_t leaf, sub, reg, bit, state;
-    int level; /* of x86-64-vN that has it; 9: none */
+    int level; /* of x86-64-vN that has it; PAYS, 9: none */
 } features[] = {
+#if defined(__aarch64__)
+#define X(name, word, bit, pays) {name, word, 0, 0, bit, 0, pays ? PAYS : 9},
+    FG_ARM_EXTENSIONS(X)
+#else
 #define X(name, leaf, sub, reg, bit, state, level)                                       \
     {name, leaf, sub, reg, bit, state, level},
     FEATURES(X)
+#endif
 #undef X
 };
 enum { NFEATURE = sizeof features / sizeof *features };
 _Static_assert(NFEATURE <= 64, "a set is 64 bits");
 
+/* Best first. Sets are written with one of them, but for the names behind the least. */
 static const struct {
     const char *name;
     int level;
 } levels[] = {
+#if defined(__aarch64__)
+    {FG_ARM_CPU, 0}};
+enum { NLEVEL = 1, LEAST = 0 };
+#else
     {"x86-64-v4", 4}, {"x86-64-v3", 3}, {"x86-64-v2", 2}, {"x86-64", 1}, {"baseline", 0}};
-enum { NLEVEL = sizeof levels / sizeof *levels };
+enum { NLEVEL = 5, LEAST = 3 };
+#endif
 
 static fg_isa
 level_set(int level)
@@ -149,7 +161,14 @@ fg_isa_host(void)
 fg_isa
 fg_isa_host(void)
 {
-    return 0;
+    fg_isa set = 0;
+
+#if defined(__aarch64__)
+    const unsigned long word[] = {getauxval(AT_HWCAP), getauxval(AT_HWCAP2)};
+    for (int k = 0; k < NFEATURE; k++)
+        set |= (fg_isa)(word[features[k].leaf] >> features[k].bit & 1) << k;
+#endif
+    return set;
 }
 #endif
 
@@ -162,21 +181,6 @@ find_feature(const char *name, size_t n)
     return -1;
 }
 
-#if defined(__aarch64__)
-/* One level without features of its own; x86's are never here. */
-bool
-fg_isa_parse(const char *text, size_t n, fg_isa *out)
-{
-    *out = 0;
-    return n == strlen(ARM) && !memcmp(text, ARM, n);
-}
-
-bool
-fg_isa_text(fg_isa set, char *out, size_t n)
-{
-    return !set && snprintf(out, n, "%s", ARM) < (int)n;
-}
-#else
 bool
 fg_isa_parse(const char *text, size_t n, fg_isa *out)
 {
@@ -207,7 +211,7 @@ fg_isa_text(fg_isa set, char *out, size_t n)
     int level = 0;
     size_t at;
 
-    while (level < NLEVEL - 2 && level_set(levels[level].level) & ~set)
+    while (level < LEAST && level_set(levels[level].level) & ~set)
         level++;
     at = (size_t)snprintf(out, n, "%s", levels[level].name);
     set &= ~level_set(levels[level].level);
@@ -216,7 +220,6 @@ fg_isa_text(fg_isa set, char *out, size_t n)
             at += (size_t)snprintf(out + at, n - at, "+%s", features[k].name);
     return at < n;
 }
-#endif
 
 fg_isa
 fg_isa_of_list(const char *list)
@@ -241,5 +244,8 @@ fg_isa_beyond(fg_isa host, fg_isa set)
         if (!(l & ~host) && l & ~set)
             return true;
     }
+    for (int k = 0; k < NFEATURE; k++)
+        if (features[k].level == PAYS && (host & ~set) >> k & 1)
+            return true;
     return false;
 }

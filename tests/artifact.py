@@ -157,7 +157,9 @@ def choices(args, folder, scratch):
     forge(args, "compile", model, "-o", out, "--cpu=x86-64-v2")
     forge(args, "run", out, "--test-data=" + data)
     assert "better compiled again" in forge(args, "dump", out) and "better" in forge(args, "check", out)
-    for cpu in ("znver4", "abacus", ","):
+    forge(args, "compile", model, "-o", out, "--cpu=znver4")
+    assert "x86-64-v4+avx512vnni+avx512bf16" in forge(args, "dump", out)
+    for cpu in ("znver0", "abacus", ",", "x86-64-v3+dotprod"):
         forge(args, "compile", model, "-o", out, "--cpu=" + cpu, code=1)
     forge(args, "run", out, "-O2", code=2)
     forge(args, "compile", model, "-o", out, "--dim=batch=1,sequence=1..4..8", "--report=" + out + ".json")

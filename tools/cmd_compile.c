@@ -103,7 +103,7 @@ cmd_compile(int argc, char **argv)
          "obj, lib, c: functions NAME_.., header NAME.h; default: FILE's name"},
         {"--cpu", TOOL_TEXT, &x.save.cpus, "NAME,..",
          "one variant each, the best is chosen when loaded; default x86-64-v3,x86-64-v4; "
-         "or aarch64"},
+         "or aarch64, neoverse-v1, aarch64+dotprod, .."},
         {"--weights", TOOL_TEXT, &x.weights, "WHERE",
          "embed (default); model: they stay in the model's files; FOLDER/: into files "
          "that "

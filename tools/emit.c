@@ -237,8 +237,7 @@ embed(void *arg)
     embed_job *e = arg;
 
     /* The function itself needs the least of what the kernels are for. */
-    bool arm = !strcmp(e->j->save->cpus, "aarch64");
-    e->done = fg_cpu_embed(e->cx, arm ? "aarch64" : "x86-64", e->image, e->bytes,
+    e->done = fg_cpu_embed(e->cx, fg_cpu_least(e->j->save->cpus), e->image, e->bytes,
                            e->j->symbol, e->out);
 }
 

@@ -783,30 +783,19 @@ fg_cpu_drop_objects(fg_cpu_code *c)
     }
 }
 
-static bool
-is_arm(const fg_cpu_code *c)
-{
-    return !strncmp(c->machine->triple, "aarch64", 7);
-}
-
 bool
 fg_cpu_isa(const fg_cpu_code *c, char *out, size_t n)
 {
-    fg_isa set;
-    const char *cpu = c->machine->cpu;
+    const fg_machine *t = c->machine;
 
-    /* Of ARM's extensions none is known here, so only code that uses none has a name. */
-    if (is_arm(c))
-        return !*c->machine->features && snprintf(out, n, "%s", FG_ARM_CPU) < (int)n;
-    if (*c->machine->features)
-        return fg_isa_text(fg_isa_of_list(c->machine->features), out, n);
-    return fg_isa_parse(cpu, strlen(cpu), &set) && fg_isa_text(set, out, n);
+    return t->isa ? snprintf(out, n, "%s", t->isa) < (int)n
+                  : fg_isa_text(fg_isa_of_list(t->features), out, n);
 }
 
 const char *
 fg_cpu_platform(const fg_cpu_code *c)
 {
-    return is_arm(c) ? "aarch64-linux" : "x86_64-linux";
+    return c->machine->arm ? "aarch64-linux" : "x86_64-linux";
 }
 
 const char *

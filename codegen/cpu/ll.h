@@ -33,20 +33,23 @@ typedef LLVMBasicBlockRef fg_bb;
 
 typedef struct fg_machine {
     LLVMTargetRef target;
-    char *triple, *cpu, *features;
+    char *triple, *cpu;    /* for people */
+    char *base, *features; /* for LLVM: a CPU, and more than it has */
+    char *isa;             /* as isa.h writes it; NULL: what `features` says */
+    const char *tune;      /* the CPU to arrange code for; NULL: none */
+    bool arm;
     int W;    /* f32 lanes of one vector register: 16, 8 or 4 */
     int nvec; /* vector registers: 32 or 16 */
     bool fma, f16c;
     bool masks;          /* predicated loads and stores cost nothing extra */
     bool vnni;           /* products of bytes summed by fours */
+    bool dotprod, i8mm;  /* on ARM: of two signed, of an unsigned and a signed one */
     bool bf16;           /* products of bf16 summed by twos */
     int knob[FG_NKNOBS]; /* how code is generated for it: see knobs.def */
 } fg_machine;
 
-#define FG_ARM_CPU "aarch64" /* any with 64 bits: ARMv8.0, NEON */
-
-/* cpu NULL or "native": this machine; FG_ARM_CPU or an x86 CPU's name: that one. NULL with *why set (static text) when LLVM has
- * no such target. */
+/* cpu NULL or "native": this machine; else as machine.c says. NULL with *why set (static text)
+ * when there is no such CPU or LLVM has no code generator for it. */
 fg_machine *ll_machine_new(const char *cpu, const char **why);
 void ll_machine_free(fg_machine *t); /* takes NULL */
 LLVMTargetMachineRef ll_target_machine(const fg_machine *t);

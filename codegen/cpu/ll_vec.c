@@ -160,6 +160,14 @@ every_other(fg_ll *g, fg_v a, bool odd, bool is_signed)
     return ll_bits(g, is_signed ? ll_sar(g, v, eight) : ll_shr(g, v, eight), t);
 }
 
+static fg_v
+dot_arm(fg_ll *g, const char *op, fg_v acc, fg_v a, fg_v b)
+{
+    fg_t byte = ll_vec(g->i8, 16);
+    return ll_intrinsic(g, op, 2, (fg_t[]){LLVMTypeOf(acc), byte}, 3,
+                        (fg_v[]){acc, ll_bits(g, a, byte), ll_bits(g, b, byte)});
+}
+
 fg_v
 ll_dot_u8s8(fg_ll *g, fg_v acc, fg_v a, fg_v b, bool small)
 {
@@ -168,6 +176,15 @@ ll_dot_u8s8(fg_ll *g, fg_v acc, fg_v a, fg_v b, bool small)
                                        "llvm.x86.avx512.vpdpbusd.512"};
     int n = ll_lanes(a);
     fg_t t = LLVMTypeOf(a), byte = ll_vec(g->i8, 4 * n), half = ll_vec(g->i16, 2 * n);
+    static const char usdot[] = "llvm.aarch64.neon.usdot",
+                      sdot[] = "llvm.aarch64.neon.sdot";
+    if (n == 4 && g->t->i8mm)
+        return dot_arm(g, usdot, acc, a, b);
+    if (n == 4 && g->t->dotprod) { /* a - 128, and what that leaves out */
+        fg_v c = ll_ci(t, 0x40404040), high = ll_ci(t, (int64_t)0x80808080u);
+        fg_v rest = dot_arm(g, sdot, dot_arm(g, sdot, ll_zero(t), c, b), c, b);
+        return ll_add(g, dot_arm(g, sdot, acc, ll_xor(g, a, high), b), rest);
+    }
     if (g->t->vnni) {
 #if LLVM_VERSION_MAJOR >= 22
         a = ll_bits(g, a, byte);
@@ -195,6 +212,9 @@ ll_dot_bf16(fg_ll *g, fg_v acc, fg_v a, fg_v b)
 {
     int n = ll_lanes(a);
     fg_t t = LLVMTypeOf(a), pair = ll_vec(g->bf16, 2 * n), f = LLVMTypeOf(acc);
+    if (g->t->bf16 && g->t->arm && n == 4)
+        return ll_intrinsic(g, "llvm.aarch64.neon.bfdot", 2, (fg_t[]){f, pair}, 3,
+                            (fg_v[]){acc, ll_bits(g, a, pair), ll_bits(g, b, pair)});
     if (g->t->bf16 && n == 16)
         return ll_intrinsic(g, "llvm.x86.avx512bf16.dpbf16ps.512", 0, NULL, 3,
                             (fg_v[]){acc, ll_bits(g, a, pair), ll_bits(g, b, pair)});
