@@ -3,6 +3,7 @@
  *     index            load                    store
  *     uniform          scalar                  scalar of lane 0
  *     step 1           vector                  vector
+ *     step 2           half of two vectors     scatter
  *     else             gather                  scatter
  *
  * all under e->mask. Nothing is assumed about alignment: weights lie where a file has
@@ -207,6 +208,24 @@ store_nibbles(fg_em *e, fg_v p, fg_index at, fg_v v)
     }
 }
 
+/* Every other element from p on, as two neighbouring vectors of which half is wanted: a gather
+ * takes several times as long. Those between are not read, they may not be there. */
+static fg_v
+load_every_other(fg_em *e, fg_t t, fg_v p)
+{
+    fg_ll *g = e->g;
+    int n = e->lanes, wide[2 * FG_ALIGN_MAX], even[FG_ALIGN_MAX];
+    for (int i = 0; i < 2 * n; i++)
+        wide[i] = i % 2 ? n : i / 2;
+    for (int i = 0; i < n; i++)
+        even[i] = 2 * i;
+    fg_t bits = ll_vec(g->i1, n);
+    fg_v mask = e->mask ? e->mask : ll_ci(bits, 1);
+    mask = ll_shuffle(g, mask, ll_zero(bits), 2 * n, wide);
+    fg_v v = ll_mload(g, ll_vec(t, 2 * n), p, mask);
+    return ll_shuffle(g, v, v, n, even);
+}
+
 /* ---- loads and stores
  * --------------------------------------------------------------------------- */
 
@@ -225,6 +244,8 @@ fg_em_load(fg_em *e, fg_dtype d, fg_v p, fg_index at)
     fg_t vt = ll_vec(t, e->lanes);
     if (!at.vec && at.step == 1)
         return from_memory(e, d, ll_mload(g, vt, ll_at(g, p, t, at.base), e->mask));
+    if (!at.vec && at.step == 2)
+        return from_memory(e, d, load_every_other(e, t, ll_at(g, p, t, at.base)));
     return from_memory(e, d, ll_gather(g, vt, p, fg_ix_value(e, at), e->mask));
 }
 
