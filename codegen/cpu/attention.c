@@ -370,7 +370,8 @@ fg_gen_attention(fg_em *e, fg_inst *anchor)
     if (fg_e_hi(t, a->S) <= FEW_QUERIES || a->nround) {
         e->chunks = few;
         fg_att_few(a);
-    } else if (fg_e_lo(t, a->S) > FEW_QUERIES) {
+    } else if (fg_e_lo(t, a->S) > FEW_QUERIES || a->S == a->T) {
+        /* Without a past, few queries have few keys: nothing to gain. */
         e->chunks = many;
         fg_att_blocks(a);
     } else {
