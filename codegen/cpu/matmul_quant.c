@@ -13,7 +13,10 @@
  */
 #include "codegen/cpu/quant.h"
 
-enum { GROUP = 32 }; /* columns whose scales are written out at a time */
+enum {
+    GROUP = 32, /* columns whose scales are written out at a time */
+    LINE = 64   /* bytes that memory delivers at a time */
+};
 
 /* ---- recognising ---------------------------------------------------------------- */
 
@@ -483,17 +486,30 @@ multiply_bytes(fg_quant *q, fg_panel *p, fg_v first, fg_v col, fg_v w, fg_v ldw,
     p->nmore = 3;
 }
 
+/* Bytes of the next panel that each turn of a tile fetches: all tiles together fetch it once.
+ * Farther ahead it would drive out of the cache what is multiplied now. */
+static fg_v
+pace(fg_quant *q, const fg_panel *p, fg_v ldw)
+{
+    fg_ll *g = q->e->g;
+    int most = q->form.bits == 16 ? LINE : 2 * LINE, MR = q->tile.MR;
+    fg_v tiles = ll_udiv(g, ll_add(g, p->rows, ll_i(g, MR - 1)), ll_i(g, MR));
+    fg_v turns = ll_max(g, ll_mul(g, tiles, p->k), ll_i(g, 1));
+    fg_v bytes =
+        ll_add(g, ll_mul(g, ldw, ll_i(g, q->tile.NR)), ll_sub(g, turns, ll_i(g, 1)));
+    return ll_min(g, ll_udiv(g, bytes, turns), ll_i(g, most));
+}
+
 void
 fg_quant_multiply(fg_quant *q, fg_panel *p, fg_v first, fg_v col, fg_v n)
 {
-    enum { AHEAD = 128 }; /* bytes of the next panel fetched in a turn */
     fg_ll *g = q->e->g;
     fg_v ldw, w = weights_at(q, col, &ldw);
-    p->after = ll_at(g, w, g->i8, ll_mul(g, ldw, ll_i(g, q->tile.NR)));
-    p->ldafter = ll_i(g, q->form.bits == 16 ? AHEAD / 2 : AHEAD);
     if (q->form.bits == 16)
         multiply_pairs(q, p, w, ldw, n);
     else
         multiply_bytes(q, p, first, col, w, ldw, n);
+    p->after = ll_at(g, w, g->i8, ll_mul(g, ldw, ll_i(g, q->tile.NR)));
+    p->ldafter = pace(q, p, ldw);
     fg_panel_rows(g, p);
 }
