@@ -151,15 +151,25 @@ is_limit(limits *l, fg_reg r)
 
 /* ---- the whole mask ------------------------------------------------------------------ */
 
-/* r without what only repeats it along leading axes. */
+static bool
+only_last_two(const fg_module *m, const fg_type *t)
+{
+    for (int k = 0; k + 2 < t->rank; k++)
+        if (!fg_e_is(m->ex, t->dim[k], 1))
+            return false;
+    return true;
+}
+
+/* r without what only repeats it along leading axes, or gives it such axes of 1. */
 static fg_reg
 unexpanded(const fg_module *m, fg_reg r)
 {
     const fg_inst *d = fg_def(m, r);
-    while (fg_is_op(d, FG_OP_expand)) {
+    while (fg_is_op(d, FG_OP_expand) || fg_is_op(d, FG_OP_reshape)) {
         const fg_type *x = fg_rt(m, d->in[0]), *y = fg_rt(m, r);
-        if (x->rank < 2 || x->dim[x->rank - 1] != y->dim[y->rank - 1] ||
-            x->dim[x->rank - 2] != y->dim[y->rank - 2])
+        if (x->rank < 2 || y->rank < 2 || x->dim[x->rank - 1] != y->dim[y->rank - 1] ||
+            x->dim[x->rank - 2] != y->dim[y->rank - 2] ||
+            (d->op == FG_OP_reshape && !(only_last_two(m, x) && only_last_two(m, y))))
             break;
         r = d->in[0];
         d = fg_def(m, r);
