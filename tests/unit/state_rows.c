@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "runtime/rt.h"
+#include "tests/unit/text_model.h"
 
 enum { B = 2, M = 6, W = 4, STEPS = 9 };
 
@@ -47,34 +47,14 @@ typedef struct host {
     float ring[B][M][W], all[B][W]; /* what there should be */
 } host;
 
-static void *
-host_alloc(void *user, size_t n)
-{
-    ++*(long *)user;
-    return malloc(n);
-}
-
-static void
-host_release(void *user, void *p)
-{
-    (void)user;
-    free(p);
-}
-
 static bool
 open_model(host *h, const char *size)
 {
-    char path[] = "/tmp/forge-rowsXXXXXX.fir";
-    forge_config c = {sizeof c, host_alloc, host_release, &h->allocs, NULL};
-    int fd = mkstemps(path, 4);
-    FILE *f = fdopen(fd, "w");
+    char source[sizeof text + 100];
 
-    fprintf(f, text, size, size, size);
-    fclose(f);
-    forge_open(&c, &h->cx);
-    forge_status e = forge_compile_file(h->cx, path, NULL, &h->m);
-    unlink(path);
-    return expect(!e, "compile", forge_message(h->cx)) &&
+    snprintf(source, sizeof source, text, size, size, size);
+    open_counted(&h->allocs, &h->cx);
+    return expect(!compile_text(h->cx, source, &h->m), "compile", forge_message(h->cx)) &&
            expect(forge_model_states(h->m) == 2, "states", "not both found") &&
            !forge_run_new(h->cx, h->m, &h->r);
 }

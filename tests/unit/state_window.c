@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "runtime/state.h"
+#include "tests/unit/text_model.h"
 
 enum { H = 4, G = 2, D = 16, LEFT = 7, MOST = 128, B = 2, SPARE = 16 };
 
@@ -74,36 +75,13 @@ typedef struct host {
     uint8_t mask[B * MOST];
 } host;
 
-static void *
-host_alloc(void *user, size_t n)
-{
-    ++*(long *)user;
-    return malloc(n);
-}
-
-static void
-host_release(void *user, void *p)
-{
-    (void)user;
-    free(p);
-}
-
 static bool
 open_model(host *h, const char *source)
 {
-    char path[] = "/tmp/forge-windowXXXXXX.fir";
-    forge_config c = {sizeof c, host_alloc, host_release, &h->allocs, NULL};
-    int fd = mkstemps(path, 4);
-    FILE *f = fdopen(fd, "w");
-
     memset(h, 0, sizeof *h);
-    fputs(source, f);
-    fclose(f);
-    forge_open(&c, &h->cx);
-    forge_status e = forge_compile_file(h->cx, path, NULL, &h->m);
-    unlink(path);
     h->sequences = 1;
-    return expect(!e, "compile", forge_message(h->cx)) &&
+    open_counted(&h->allocs, &h->cx);
+    return expect(!compile_text(h->cx, source, &h->m), "compile", forge_message(h->cx)) &&
            !forge_run_new(h->cx, h->m, &h->r) && !forge_run_threads(h->r, 1);
 }
 
