@@ -85,7 +85,8 @@ fg_outfile_pad(fg_outfile *f, uint64_t to)
         fg_outfile_put(f, zeros, to - f->at < sizeof zeros ? to - f->at : sizeof zeros);
 }
 
-/* In one step where nothing has the name yet; a link takes no other file's place, as a rename does. */
+/* In one step where nothing has the name yet; a link takes no other file's place, as a
+ * rename does. */
 static bool
 give_name(fg_outfile *f)
 {

@@ -16,8 +16,9 @@ typedef struct fg_source_text {
     size_t bytes; /* of the whole file */
 } fg_source_text;
 
-/* A FUSED module without states; see special.h. Functions and files are called `name`, which is a name in
- * C. False with a diagnostic that names the node when something is not covered. */
+/* A FUSED module without states; see special.h. Functions and files are called `name`, which
+ * is a name in C. False with a diagnostic that names the node when something is not
+ * covered. */
 bool fg_source_make(fg_module *m, fg_arena *a, const char *name,
                     const fg_specials *specials, fg_source_text *out);
 

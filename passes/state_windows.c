@@ -1,8 +1,11 @@
 /* state_windows.c - caches of which attention reads only the last rows: windows.
  *
- *     %all = slice %k {..} : f32[B,4,P+S,64]        %win = slice %k {start=[0,0,P-n,0]} : f32[B,4,n+S,64]
- *     %y = attention %q, %all, .., %mask      =>    %m = slice %mask {start=[0,0,0,P-n]}
- *          {causal=1, left=511}                     %y = attention %q, %win, .., %m {causal=1, left=511}
+ *     %all = slice %k {..} : f32[B,4,P+S,64]
+ *     %y = attention %q, %all, .., %mask {causal=1, left=511}
+ * =>
+ *     %win = slice %k {start=[0,0,P-n,0]} : f32[B,4,n+S,64]
+ *     %m = slice %mask {start=[0,0,0,P-n]} : bool[B,1,S,n+S]
+ *     %y = attention %q, %win, .., %m {causal=1, left=511}
  *
  * with n = min(P, 511): query i, at position P + i, sees no key before P - 511. What is cut off
  * was hidden from all of them, and keys are counted from the end, so the rest is the same

@@ -8,8 +8,9 @@
  *     output 0 3 1 9 128 4608 6 logits
  *     end 0                    how it ended: a forge_status
  *
- * Pasts and presents of an attached state are inputs and outputs. A step's digest is of all it read and wrote, constants and
- * states apart, so that the first that differs is where two runs part.
+ * Pasts and presents of an attached state are inputs and outputs. A step's digest is of all
+ * it read and wrote, constants and states apart, so that the first that differs is where
+ * two runs part.
  */
 #include <errno.h>
 #include <stdio.h>

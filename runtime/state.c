@@ -8,7 +8,8 @@
  * behind what is valid. (store.c has the memory, and what forks share of it.) Where only the
  * last rows are ever read, a window, those before them may be gone. What does not grow, or is
  * made anew by the model (the last inputs of a convolution), has two places: the run reads
- * one and writes the other, then they change. Lengths advance only when a run succeeded, so a failed one leaves no trace.
+ * one and writes the other, then they change. Lengths advance only when a run succeeded, so
+ * a failed one leaves no trace.
  *
  * Without an attached state the host binds pasts and reads presents. A tensor that
  * grows in place then is the present, and the past is copied into it first.

@@ -4,9 +4,9 @@
  *
  * Both forms read q, k and v where they are: head splits, transposes and slices of a
  * projection are strides. Scores live in scratch and are exact f32; softmax subtracts
- * the maximum, or one not far below it (of what was seen so far, rescaling as it grows), so
- * no weight can overflow. Weights that are rounded must be whole first, which only `few` knows: it has
- * all scores of a query before it reads the values.
+ * the maximum, or one not far below it (of what was seen so far, rescaling as it grows),
+ * so no weight can overflow. Weights that are rounded must be whole first, which only
+ * `few` knows: it has all scores of a query before it reads the values.
  */
 #include <math.h>
 #include "codegen/cpu/attention.h"
