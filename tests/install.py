@@ -86,7 +86,7 @@ def hosts(p):
 
 def valgrind(p):
     if not shutil.which("valgrind"):
-        return
+        return print("valgrind is not there")
     model = os.path.join(p.root, "v3.forge")        # valgrind knows AVX2, not AVX-512
     sh(p.forge, "compile", os.path.join(HERE, "models", "bert-ts17", "model.onnx"), "-o", model, "--cpu=x86-64-v3")
     run = p.build("cc -std=gnu11 -g -DLINKED", os.path.join(HERE, "install", "host.c"), "host-v", *p.flags("forge_rt"), "-pthread")

@@ -6,7 +6,8 @@ set -eu
 build="gcc libc6-dev meson ninja-build pkg-config llvm-19-dev libprotobuf-c-dev protobuf-c-compiler libcjson-dev
        libpcre2-dev libutf8proc-dev"
 tests="git clang-19 libclang-rt-19-dev clang-format-19 python3 python3-venv chromium
-       fonts-dejavu-core graphviz qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+       fonts-dejavu-core graphviz qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+       valgrind gdb linux-perf"
 
 missing=
 for p in $build $([ "${1:-build}" = test ] && echo "$tests"); do

@@ -80,14 +80,13 @@ put(blocks *k, fg_v v, fg_v base, fg_v row, fg_v col)
     ll_store_aligned(k->a->g, v, vec_at(k, base, row, col), k->a->t.W * 4);
 }
 
-/* for each vector of columns of the panel; ends with ll_next. Queries have nothing to do
- * with each other, and one vector at a time is a quarter of the code. */
+/* for each vector of columns of the panel that has queries; ends with ll_next. Queries have
+ * nothing to do with each other, and one vector at a time is a quarter of the code. */
 static fg_v
 each_vector(blocks *k, ll_loop *j)
 {
-    const fg_tile *t = &k->a->t;
     fg_ll *g = k->a->g;
-    ll_for1(g, j, ll_i(g, 0), ll_i(g, t->NR), ll_i(g, t->W), 0, NULL);
+    ll_for1(g, j, ll_i(g, 0), k->nq, ll_i(g, k->a->t.W), 0, NULL);
     return j->i;
 }
 
@@ -160,6 +159,12 @@ load_panel(blocks *k, fg_v src, fg_v ld)
     scale(k, k->o, fg_em_expr(a->e, a->E), col, NULL);
     put(k, sink ? sink : ll_cf(vec, -INFINITY), k->m, zero, col);
     put(k, ll_cf(vec, sink ? 1 : 0), k->l, zero, col);
+    ll_next(g, &j, NULL);
+    /* Vectors without queries take part in products only: zeros, as anything could be slow. */
+    fg_v end = ll_and(g, ll_add(g, k->nq, ll_i(g, t->W - 1)), ll_i(g, -t->W));
+    ll_for(g, &j, end, ll_i(g, t->NR), ll_i(g, t->W), 0, NULL);
+    scale(k, k->q, D, j.i, NULL);
+    scale(k, k->o, fg_em_expr(a->e, a->E), j.i, NULL);
     ll_next(g, &j, NULL);
 }
 
@@ -352,7 +357,7 @@ load_mask(blocks *k)
 
     /* What is far below the scores seen so far adds exactly 0 as well. */
     fg_v seen = ll_cf(ll_vec(g->f32, W), INFINITY);
-    ll_for1(g, &l, ll_i(g, 0), ll_i(g, a->t.NR), ll_i(g, W), 1, &seen);
+    ll_for1(g, &l, ll_i(g, 0), k->nq, ll_i(g, W), 1, &seen);
     seen = ll_min(g, get(k, k->m, ll_i(g, 0), l.i), l.phi[0]);
     ll_next(g, &l, &seen);
     seen = ll_hreduce(g, l.phi[0], ll_min);
@@ -468,7 +473,7 @@ softmax(blocks *k)
     ll_for1(g, &r, zero, k->nk, one, 1, &max);
     fg_v top = ll_max(g, get(k, k->s, r.i, col), r.phi[0]);
     ll_next(g, &r, &top);
-    /* Each query by itself: those beyond the last one hold anything. */
+    /* Each query by itself. Those of this vector beyond the last one are copies of it. */
     fg_v above = ll_add(g, max, ll_cf(LLVMTypeOf(max), SLACK));
     above = ll_cmp(g, LL_GT, r.phi[0], above);
     top = ll_sel(g, above, r.phi[0], max);
