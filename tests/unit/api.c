@@ -7,17 +7,7 @@
 #include <string.h>
 
 #include "runtime/forge.h"
-
-static int passed, failed;
-
-static void
-expect(bool ok, const char *what, const char *why)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s: %s\n", what, why);
-}
+#include "tests/unit/expect.h"
 
 /* An allocator that fails after `left` allocations, and counts what is not given back. */
 typedef struct host {
@@ -214,6 +204,5 @@ main(int argc, char **argv)
         expect(whole(path, &h, &sum) == FORGE_OUT_OF_MEMORY, "memory runs out", "");
         expect(h.live == 0, "everything is given back after a failure", "");
     }
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

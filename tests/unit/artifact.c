@@ -9,17 +9,7 @@
 #include <unistd.h>
 
 #include "runtime/artifact.h"
-
-static int passed, failed;
-
-static void
-expect(bool ok, const char *what, const char *why)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s: %s\n", what, why);
-}
+#include "tests/unit/expect.h"
 
 /* ---- a host with little memory: sizes that lie must not get far -------------------------- */
 
@@ -364,6 +354,5 @@ main(int argc, char **argv)
     rmdir(folder);
     forge_close(cx);
     forge_close(compiler);
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

@@ -1,27 +1,17 @@
 /* core.c - expressions, number formats, strings and arenas. Prints `N passed, N failed`. */
 #include "ir/ir.h"
+#include "tests/unit/expect.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-static int passed, failed;
-
-static void
-expect(bool ok, const char *what)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s\n", what);
-}
-
 static void
 expect_text(const char *got, const char *want, const char *what)
 {
     bool ok = strcmp(got, want) == 0;
-    expect(ok, what);
+    holds(ok, what);
     if (!ok)
         printf("     got %s, want %s\n", got, want);
 }
@@ -98,17 +88,17 @@ test_round_trip(fg_arena *a)
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         fg_exprs *t = fg_exprs_new(a);
         fg_expr e = read(t, texts[i]);
-        expect(e != FG_E_BAD && read(t, show(a, t, e)) == e, texts[i]);
+        holds(e != FG_E_BAD && read(t, show(a, t, e)) == e, texts[i]);
     }
     fg_exprs *t = fg_exprs_new(a);
     static const char *const bad[] = {
         "", "S+", "min(S)", "(S", "S S", "99999999999999999999", "'open", "f(3)"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
-        expect(read(t, bad[i]) == FG_E_BAD, bad[i]);
+        holds(read(t, bad[i]) == FG_E_BAD, bad[i]);
     char deep[4001];
     memset(deep, '(', sizeof deep - 1);
     deep[4000] = 0;
-    expect(read(t, deep) == FG_E_BAD, "nesting is bounded");
+    holds(read(t, deep) == FG_E_BAD, "nesting is bounded");
 }
 
 /* Random expressions: canonical form and direct evaluation agree. */
@@ -175,7 +165,7 @@ test_values(fg_arena *a)
         if (!ok)
             printf("     %s is %lld, not %lld\n", show(a, t, e), (long long)got,
                    (long long)v);
-        expect(ok, "value and bounds");
+        holds(ok, "value and bounds");
         int slot = n < 64 ? n++ : 6 + rand() % 58;
         pool[slot] = e;
         value[slot] = v;
@@ -188,22 +178,22 @@ test_unify(fg_arena *a)
     fg_exprs *t = fg_exprs_new(a);
     bool changed;
     fg_expr total = read(t, "T"), sum = read(t, "P+S");
-    expect(fg_e_unify(t, sum, total, &changed) && changed, "P+S = T can be solved");
+    holds(fg_e_unify(t, sum, total, &changed) && changed, "P+S = T can be solved");
     expect_text(show(a, t, fg_e_renew(t, total)), "P+S", "the sum stays, T goes");
-    expect(fg_e_unify(t, total, sum, &changed) && !changed, "again: nothing to do");
-    expect(fg_e_unify(t, read(t, "A"), read(t, "B+1"), &changed) && changed, "A = B+1");
+    holds(fg_e_unify(t, total, sum, &changed) && !changed, "again: nothing to do");
+    holds(fg_e_unify(t, read(t, "A"), read(t, "B+1"), &changed) && changed, "A = B+1");
     expect_text(show(a, t, fg_e_renew(t, read(t, "A"))), "B+1", "the sum stays: A goes");
-    expect(!fg_e_unify(t, read(t, "S"), read(t, "S+1"), &changed), "S = S+1 is refused");
-    expect(!fg_e_unify(t, read(t, "3"), read(t, "4"), &changed), "3 = 4 is refused");
-    expect(!fg_e_unify(t, read(t, "S"), read(t, "-2"), &changed),
-           "a dimension is not negative");
-    expect(fg_e_unify(t, read(t, "X"), read(t, "8"), &changed) && changed &&
-               fg_e_is(t, fg_e_renew(t, read(t, "X*2")), 16),
-           "a symbol can become a number");
+    holds(!fg_e_unify(t, read(t, "S"), read(t, "S+1"), &changed), "S = S+1 is refused");
+    holds(!fg_e_unify(t, read(t, "3"), read(t, "4"), &changed), "3 = 4 is refused");
+    holds(!fg_e_unify(t, read(t, "S"), read(t, "-2"), &changed),
+          "a dimension is not negative");
+    holds(fg_e_unify(t, read(t, "X"), read(t, "8"), &changed) && changed &&
+              fg_e_is(t, fg_e_renew(t, read(t, "X*2")), 16),
+          "a symbol can become a number");
     fg_sym run = fg_sym_new(t, "u", FG_SYM_RUN, 0, 9);
-    expect(fg_e_unify(t, fg_es(t, run), read(t, "Y"), &changed) && changed &&
-               fg_e_renew(t, fg_es(t, run)) == read(t, "Y"),
-           "the run-time symbol gives way");
+    holds(fg_e_unify(t, fg_es(t, run), read(t, "Y"), &changed) && changed &&
+              fg_e_renew(t, fg_es(t, run)) == read(t, "Y"),
+          "the run-time symbol gives way");
 }
 
 static void
@@ -216,40 +206,40 @@ test_numbers(fg_arena *a)
         bad += !isnan(b) && fg_f32_to_bf16(b) != h;
         bad += isnan(f) && !isnan(fg_f16_to_f32(fg_f32_to_f16(f)));
     }
-    expect(bad == 0, "16-bit floats survive the round trip");
-    expect(fg_f32_to_f16(65519.0f) == 0x7bff && fg_f32_to_f16(65520.0f) == 0x7c00,
-           "f16 overflow");
-    expect(fg_f32_to_f16(ldexpf(1, -25)) == 0 && fg_f32_to_f16(ldexpf(1.5f, -25)) == 1,
-           "f16 underflow, ties to even");
-    expect(fg_f32_to_bf16(1.00390625f) == 0x3f80 && fg_f32_to_bf16(1.01171875f) == 0x3f82,
-           "bf16 ties to even");
+    holds(bad == 0, "16-bit floats survive the round trip");
+    holds(fg_f32_to_f16(65519.0f) == 0x7bff && fg_f32_to_f16(65520.0f) == 0x7c00,
+          "f16 overflow");
+    holds(fg_f32_to_f16(ldexpf(1, -25)) == 0 && fg_f32_to_f16(ldexpf(1.5f, -25)) == 1,
+          "f16 underflow, ties to even");
+    holds(fg_f32_to_bf16(1.00390625f) == 0x3f80 && fg_f32_to_bf16(1.01171875f) == 0x3f82,
+          "bf16 ties to even");
     static const double values[] = {
         0.1, 1e30, -0.0, 3, 1.0 / 3, 5e-324, 1.7976931348623157e308};
     for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
         fg_text o = fg_text_new(a);
         fg_put_double(&o, values[i], false);
         double back = strtod(o.s, NULL);
-        expect(memcmp(&back, &values[i], sizeof back) == 0 && strpbrk(o.s, ".en"), o.s);
+        holds(memcmp(&back, &values[i], sizeof back) == 0 && strpbrk(o.s, ".en"), o.s);
     }
     size_t n;
-    expect(fg_dtype_bytes(FG_u4, 3, &n) && n == 2, "packed types round up");
-    expect(!fg_dtype_bytes(FG_f32, INT64_MAX, &n) && !fg_dtype_bytes(FG_u8, -1, &n),
-           "impossible sizes");
+    holds(fg_dtype_bytes(FG_u4, 3, &n) && n == 2, "packed types round up");
+    holds(!fg_dtype_bytes(FG_f32, INT64_MAX, &n) && !fg_dtype_bytes(FG_u8, -1, &n),
+          "impossible sizes");
 }
 
 static void
 test_strings(fg_ctx *cx, fg_arena *a)
 {
-    expect(fg_intern(cx, "abc") == fg_intern_n(cx, "abcd", 3), "interned");
+    holds(fg_intern(cx, "abc") == fg_intern_n(cx, "abcd", 3), "interned");
     expect_text(fg_printable(a, "a\x1b[31m\xff\xe2\x80\xae", 10, 99),
                 "a\\x1b[31m\\xff\\xe2\\x80\\xae", "escapes");
     expect_text(fg_printable(a, "gr\xc3\xbc\xc3\x9f", 6, 99), "gr\xc3\xbc\xc3\x9f",
                 "UTF-8 stays");
-    expect(strlen(fg_printable(a, "xxxxxxxxxxxxxxxxxxxxxxxxxxxx", 28, 10)) <= 13,
-           "shortened");
+    holds(strlen(fg_printable(a, "xxxxxxxxxxxxxxxxxxxxxxxxxxxx", 28, 10)) <= 13,
+          "shortened");
     for (int i = 0; i < 5000; i++)
         fg_intern(cx, fg_format(a, "name%d", i));
-    expect(fg_intern(cx, "name77") == fg_intern(cx, "name77"), "the table grows");
+    holds(fg_intern(cx, "name77") == fg_intern(cx, "name77"), "the table grows");
 }
 
 /* Fails after `left` allocations. */
@@ -283,8 +273,8 @@ test_memory(void)
         fg_allocator al = {scarce, scarce_free, &left};
         fg_ctx *cx = fg_ctx_new(&al);
         if (cx)
-            expect(fg_protect(cx, use_memory, cx) == FG_RAISE_MEMORY,
-                   "running out is a status");
+            holds(fg_protect(cx, use_memory, cx) == FG_RAISE_MEMORY,
+                  "running out is a status");
         fg_ctx_free(cx);
     }
 }
@@ -302,11 +292,11 @@ test_weights(fg_ctx *cx, fg_arena *a)
     clock_t start = clock();
     for (int k = 0; k < N + 10; k++) {
         w.data = k < N ? data + k : fg_dup(a, data + (k - N), BYTES);
-        expect(fg_weight_add(m, &w) == k % N, "weights are equal when their bytes are");
+        holds(fg_weight_add(m, &w) == k % N, "weights are equal when their bytes are");
     }
-    expect(m->nweight == N && m->initializers.tied == 10 && m->weight[3].uses == 2,
-           "each once");
-    expect(clock() - start < 20 * CLOCKS_PER_SEC, "in time that grows with their bytes");
+    holds(m->nweight == N && m->initializers.tied == 10 && m->weight[3].uses == 2,
+          "each once");
+    holds(clock() - start < 20 * CLOCKS_PER_SEC, "in time that grows with their bytes");
 }
 
 int
@@ -324,6 +314,5 @@ main(void)
     test_weights(cx, a);
     fg_arena_free(a);
     fg_ctx_free(cx);
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

@@ -17,6 +17,7 @@
 #include <time.h>
 
 #include "runtime/rt.h"
+#include "tests/unit/expect.h"
 
 enum { TINY = 300, PARTS = 8, KEPT = 64 };
 
@@ -60,18 +61,6 @@ aligned_alloc(size_t align, size_t n)
     return __libc_memalign(align, n);
 }
 #endif
-
-static int passed, failed;
-
-static bool
-expect(bool ok, const char *model, const char *why)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s: %s\n", model, why);
-    return ok;
-}
 
 typedef struct decoder {
     const char *path;
@@ -239,6 +228,5 @@ main(int argc, char **argv)
     if (argc > 1)
         decode(argv[1], argc > 4 ? argv[4] : NULL, argc > 2 ? atoll(argv[2]) : TINY,
                argc > 3 ? atoll(argv[3]) : 1, true);
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

@@ -1,20 +1,10 @@
 /* differ.c - forge diff's core against passes and code that are spoilt on purpose. */
 #include "codegen/differ.h"
 #include "runtime/rt.h"
+#include "tests/unit/expect.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-static int passed, failed;
-
-static void
-expect(bool ok, const char *what)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("differ: %s\n", what);
-}
 
 static const char text[] = "sym S in 1..\n"
                            "$0 = f32[8,8] splat 0.125\n"
@@ -92,7 +82,7 @@ run(fg_differ d)
     t.d.atol = t.d.rtol = -1;
     t.c.cx = fg_ctx_new(NULL);
     fg_protect(t.c.cx, perform, &t);
-    expect(t.ok, *fg_first_error(t.c.cx) ? fg_first_error(t.c.cx) : "runs");
+    holds(t.ok, *fg_first_error(t.c.cx) ? fg_first_error(t.c.cx) : "runs");
     return t;
 }
 
@@ -109,8 +99,8 @@ static void
 test_right(void)
 {
     trial t = run((fg_differ){0});
-    expect(t.d.nrow > 0 && t.d.first_wrong < 0 && !t.d.passes.name && !t.d.test,
-           "nothing is wrong when nothing is");
+    holds(t.d.nrow > 0 && t.d.first_wrong < 0 && !t.d.passes.name && !t.d.test,
+          "nothing is wrong when nothing is");
     fg_compiled_free(&t.c);
 }
 
@@ -118,15 +108,15 @@ static void
 test_pass(char *victim)
 {
     trial t = run((fg_differ){.spoil_pass = spoil_pass, .user = victim});
-    expect(t.d.passes.name && !strcmp(t.d.passes.name, "y"), "the output is wrong");
-    expect(t.d.first_wrong < 0, "the code does what the module says");
-    expect(t.d.first_change >= 0 && !strcmp(t.d.change[t.d.first_change].pass, victim),
-           "the pass is found");
-    expect(has(t.d.instruction, "%h = sin %p"), "the instruction is found");
-    expect(has(t.d.instruction, "/act/Tanh"), "and its node");
-    expect(has(t.d.test, "; RUN: --pass=") && has(t.d.test, "%h = tanh %p"),
-           "the test holds the culprit");
-    expect(t.d.test && !strstr(t.d.test, "matmul"), "and nothing else");
+    holds(t.d.passes.name && !strcmp(t.d.passes.name, "y"), "the output is wrong");
+    holds(t.d.first_wrong < 0, "the code does what the module says");
+    holds(t.d.first_change >= 0 && !strcmp(t.d.change[t.d.first_change].pass, victim),
+          "the pass is found");
+    holds(has(t.d.instruction, "%h = sin %p"), "the instruction is found");
+    holds(has(t.d.instruction, "/act/Tanh"), "and its node");
+    holds(has(t.d.test, "; RUN: --pass=") && has(t.d.test, "%h = tanh %p"),
+          "the test holds the culprit");
+    holds(t.d.test && !strstr(t.d.test, "matmul"), "and nothing else");
     fg_compiled_free(&t.c);
 }
 
@@ -134,15 +124,15 @@ static void
 test_code(void)
 {
     trial t = run((fg_differ){.spoil_step = spoil_step, .user = "y"});
-    expect(!t.d.passes.name && t.d.first_change < 0, "no pass is wrong");
-    expect(t.d.first_wrong >= 0 && !strcmp(t.d.row[t.d.first_wrong].name, "y"),
-           "the register is found");
-    expect(t.d.first_wrong >= 0 && has(t.d.row[t.d.first_wrong].nodes, "/out/Add"),
-           "and its nodes");
-    expect(has(t.d.test, "; IN: f32[3,8]") && has(t.d.test, "; OUT: f32[3,8]") &&
-               has(t.d.test, "%y = kernel"),
-           "the test holds the kernel, inputs and outputs");
-    expect(t.d.test && !strstr(t.d.test, "exp"), "and nothing else");
+    holds(!t.d.passes.name && t.d.first_change < 0, "no pass is wrong");
+    holds(t.d.first_wrong >= 0 && !strcmp(t.d.row[t.d.first_wrong].name, "y"),
+          "the register is found");
+    holds(t.d.first_wrong >= 0 && has(t.d.row[t.d.first_wrong].nodes, "/out/Add"),
+          "and its nodes");
+    holds(has(t.d.test, "; IN: f32[3,8]") && has(t.d.test, "; OUT: f32[3,8]") &&
+              has(t.d.test, "%y = kernel"),
+          "the test holds the kernel, inputs and outputs");
+    holds(t.d.test && !strstr(t.d.test, "exp"), "and nothing else");
     fg_compiled_free(&t.c);
 }
 
@@ -153,6 +143,5 @@ main(void)
     test_pass("fold");
     test_pass("layout");
     test_code();
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

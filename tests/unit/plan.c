@@ -6,19 +6,9 @@
 #include <stdlib.h>
 
 #include "runtime/plan.h"
+#include "tests/unit/expect.h"
 
 enum { MOST = 300 };
-
-static int passed, failed;
-
-static void
-expect(bool ok, const char *what, int round)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("round %d: %s\n", round, what);
-}
 
 static uint32_t
 next(uint32_t *s)
@@ -35,7 +25,7 @@ apart(const fg_planitem *a, const fg_planitem *b)
 }
 
 static void
-check(const fg_planitem *item, int n, const fg_plansize *size, int round)
+sound(const fg_planitem *item, int n, const fg_plansize *size)
 {
     bool clean = true, aligned = true, inside = true;
 
@@ -46,11 +36,11 @@ check(const fg_planitem *item, int n, const fg_plansize *size, int round)
             clean =
                 clean && (!item[i].bytes || !item[j].bytes || apart(&item[i], &item[j]));
     }
-    expect(clean, "two live items overlap", round);
-    expect(aligned, "an offset is not aligned", round);
-    expect(inside, "an item ends outside of the block", round);
-    expect(size->bound <= size->planned && size->planned <= size->naive,
-           "bound <= planned <= naive", round);
+    holds(clean, "live items are apart");
+    holds(aligned, "offsets are aligned");
+    holds(inside, "items end inside of the block");
+    holds(size->bound <= size->planned && size->planned <= size->naive,
+          "bound <= planned <= naive");
 }
 
 int
@@ -61,6 +51,9 @@ main(void)
     uint32_t seed = 1;
 
     for (int round = 0; round < 400; round++) {
+        char name[16];
+        snprintf(name, sizeof name, "round %d", round);
+        subject = name;
         int n = (int)(next(&seed) % MOST), span = 1 + (int)(next(&seed) % 60);
         fg_plansize size, size2;
         for (int i = 0; i < n; i++) {
@@ -70,17 +63,17 @@ main(void)
                               first, first + (int)(next(&seed) % (uint32_t)span), -1};
             again[i] = item[i];
         }
-        expect(fg_plan(item, n, scratch, &size), "planned", round);
-        check(item, n, &size, round);
+        holds(fg_plan(item, n, scratch, &size), "planned");
+        sound(item, n, &size);
         fg_plan(again, n, scratch, &size2);
         bool same = size.planned == size2.planned;
         for (int i = 0; i < n; i++)
             same = same && item[i].offset == again[i].offset;
-        expect(same, "the same items give the same plan", round);
+        holds(same, "the same items give the same plan");
     }
+    subject = NULL;
     item[0] = item[1] = (fg_planitem){INT64_MAX - 100, 0, 0, 0};
-    expect(!fg_plan(item, 2, scratch, &(fg_plansize){0}),
-           "sizes that overflow are refused", -1);
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    holds(!fg_plan(item, 2, scratch, &(fg_plansize){0}),
+          "sizes that overflow are refused");
+    return verdict();
 }

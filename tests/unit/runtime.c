@@ -10,17 +10,7 @@
 #include "codegen/compile.h"
 #include "ir/eval.h"
 #include "runtime/rt.h"
-
-static int passed, failed;
-
-static void
-expect(bool ok, const char *what, const char *why)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s: %s\n", what, why);
-}
+#include "tests/unit/expect.h"
 
 /* ---- programs
  * --------------------------------------------------------------------------- */
@@ -426,6 +416,5 @@ main(void)
     test_messages();
     test_pool();
     test_idle_pool();
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

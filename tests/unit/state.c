@@ -12,21 +12,9 @@
 #include <string.h>
 
 #include "runtime/rt.h"
+#include "tests/unit/expect.h"
 
 enum { TOKENS = 7, STEPS = 40, MAXPORT = 16, MAXDIM = 12 };
-
-static int passed, failed;
-static const char *model;
-
-static bool
-expect(bool ok, const char *what, const char *why)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s: %s: %s\n", model, what, why);
-    return ok;
-}
 
 /* Counts allocations, and remembers the bytes of all. */
 static size_t allocated;
@@ -625,7 +613,7 @@ test_model(const char *path)
     forge_config c = {sizeof c, host_alloc, host_release, &h.allocs};
     size_t vocab;
 
-    model = path;
+    subject = path;
     for (int t = 0; t < STEPS; t++) {
         h.ids[t] = 3 + t * 7 % 50;
         h.ones[t] = 1;
@@ -672,6 +660,5 @@ main(int argc, char **argv)
         snprintf(path, sizeof path, "tests/models/%s/model.onnx", all[k]);
         test_model(path);
     }
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

@@ -9,21 +9,10 @@
 #include <string.h>
 
 #include "runtime/rt.h"
+#include "tests/unit/expect.h"
 #include "tests/unit/text_model.h"
 
 enum { B = 2, M = 6, W = 4, STEPS = 9 };
-
-static int passed, failed;
-
-static bool
-expect(bool ok, const char *what, const char *why)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s: %s\n", what, why);
-    return ok;
-}
 
 /* %s: the size of the cache that keeps it, a symbol or a number. */
 static const char text[] =
@@ -201,6 +190,5 @@ main(void)
     ring("6", 64);
     own_buffer();
     limits();
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

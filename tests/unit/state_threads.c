@@ -16,20 +16,9 @@
 #include <string.h>
 
 #include "runtime/forge.h"
+#include "tests/unit/expect.h"
 
 enum { THREADS = 8, ROUNDS = 12, CUT = 5, END = 12, WAYS = 4, MOST = 4096 };
-
-static int passed, failed;
-
-static bool
-expect(bool ok, const char *what, const char *why)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s: %s\n", what, why);
-    return ok;
-}
 
 /* An allocator that fails after `left` calls. */
 typedef struct heap {
@@ -334,6 +323,5 @@ main(int argc, char **argv)
             printf("with %s\n", argv[k]);
         forge_close(cx);
     }
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

@@ -12,22 +12,10 @@
 #include <unistd.h>
 
 #include "runtime/state.h"
+#include "tests/unit/expect.h"
 #include "tests/unit/text_model.h"
 
 enum { H = 4, G = 2, D = 16, LEFT = 7, MOST = 128, B = 2, SPARE = 16 };
-
-static int passed, failed;
-static const char *spelling;
-
-static bool
-expect(bool ok, const char *what, const char *why)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("FAIL %s: %s: %s\n", spelling, what, why);
-    return ok;
-}
 
 /* Of the first layer the last positions are read, of the second one all. */
 static const char text[] =
@@ -445,7 +433,7 @@ main(void)
 
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
         static host h;
-        spelling = all[k].name;
+        subject = all[k].name;
         if (open_model(&h, all[k].text)) {
             step_by_step(&h);
             long_prompt(&h);
@@ -458,6 +446,5 @@ main(void)
         }
         close_model(&h);
     }
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }

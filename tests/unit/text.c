@@ -5,17 +5,7 @@
 
 #include "text/sample.h"
 #include "text/tokenizer.h"
-
-static int passed, failed;
-
-static void
-expect(bool ok, const char *what)
-{
-    passed += ok;
-    failed += !ok;
-    if (!ok)
-        printf("%s\n", what);
-}
+#include "tests/unit/expect.h"
 
 /* ---- sampling ------------------------------------------------------------------------- */
 
@@ -70,7 +60,7 @@ check_draws(fg_sampling o, const double *p, const char *what)
     for (int i = 0; i < VOCAB; i++)
         ok = ok &&
              fabs(count[i] - DRAWS * p[i]) <= 5 * sqrt(DRAWS * p[i] * (1 - p[i])) + 1e-9;
-    expect(ok, what);
+    holds(ok, what);
 }
 
 static void
@@ -106,23 +96,23 @@ test_choice(void)
     fg_sampler s = sampler(defaults(0));
     float tie[VOCAB] = {1, 2, 2, NAN, -1, 2}, none[VOCAB];
 
-    expect(fg_sampler_pick(&s, logits()) == 1, "greedy takes the likeliest");
-    expect(fg_sampler_pick(&s, tie) == 1, "of equals the first; NaN is nothing");
+    holds(fg_sampler_pick(&s, logits()) == 1, "greedy takes the likeliest");
+    holds(fg_sampler_pick(&s, tie) == 1, "of equals the first; NaN is nothing");
     for (int i = 0; i < VOCAB; i++)
         none[i] = NAN;
-    expect(fg_sampler_pick(&s, none) < 0, "no number: no token");
+    holds(fg_sampler_pick(&s, none) < 0, "no number: no token");
     s = sampler(defaults(1));
-    expect(fg_sampler_pick(&s, none) < 0, "no number: no token, drawing too");
+    holds(fg_sampler_pick(&s, none) < 0, "no number: no token, drawing too");
     fg_sampling o = defaults(0);
     o.repetition_penalty = 4;
     s = sampler(o);
     fg_sampler_seen(&s, 1);
     fg_sampler_seen(&s, -7);
     fg_sampler_seen(&s, VOCAB);
-    expect(fg_sampler_pick(&s, logits()) == 3, "the penalty falls on what was seen");
+    holds(fg_sampler_pick(&s, logits()) == 3, "the penalty falls on what was seen");
     fg_sampler_seen(&s, 4);
     float below[VOCAB] = {-9, -3, -9, -9, -1, -9};
-    expect(fg_sampler_pick(&s, below) == 4, "a negative logit is multiplied");
+    holds(fg_sampler_pick(&s, below) == 4, "a negative logit is multiplied");
 }
 
 static void
@@ -141,13 +131,13 @@ test_seed(void)
             first[i] = round ? first[i] : id;
         }
         differ += round == 2 && !same;
-        expect(round == 2 || same, "the same seed draws the same tokens");
+        holds(round == 2 || same, "the same seed draws the same tokens");
     }
-    expect(differ, "another seed draws others");
+    holds(differ, "another seed draws others");
     uint64_t state = 0;
-    expect(fg_random_next(&state) == 0xe220a8397b1dcdafu &&
-               fg_random_next(&state) == 0x6e789e6aa1b965f4u,
-           "the generator's first numbers are the published ones");
+    holds(fg_random_next(&state) == 0xe220a8397b1dcdafu &&
+              fg_random_next(&state) == 0x6e789e6aa1b965f4u,
+          "the generator's first numbers are the published ones");
 }
 
 /* The prefilter before sorting must not change what top-p keeps. */
@@ -179,7 +169,7 @@ test_nucleus(void)
         for (int i = 1; i < n; i++)
             ok = ok && v[i - 1].logit >= v[i].logit;
     }
-    expect(ok, "the nucleus is the smallest one, likeliest first");
+    holds(ok, "the nucleus is the smallest one, likeliest first");
 }
 
 /* ---- tokenizer files ------------------------------------------------------------------ */
@@ -197,7 +187,7 @@ refuse(const char *json, const char *message)
     fg_tokenizer *t = parse(cx, json);
     const char *got = fg_first_error(cx);
 
-    expect(!t && strstr(got, message) && !strchr(got, '\n'), message);
+    holds(!t && strstr(got, message) && !strchr(got, '\n'), message);
     if (t || !strstr(got, message))
         printf("  says \"%s\"\n", got);
     fg_tokenizer_free(t);
@@ -259,8 +249,8 @@ test_bounds(void)
 
     for (int i = 0; i < 3000; i++)
         fg_putc(&text, 'a');
-    expect(t && !fg_tokenizer_encode(t, cx, a, (fg_str){text.s, text.n}, false, &ids),
-           "a pattern without end is given up");
+    holds(t && !fg_tokenizer_encode(t, cx, a, (fg_str){text.s, text.n}, false, &ids),
+          "a pattern without end is given up");
     fg_tokenizer_free(t);
     fg_puts(&json, "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[");
     for (int i = 0; i < 100; i++)
@@ -270,8 +260,8 @@ test_bounds(void)
             i ? "," : "");
     fg_puts(&json, "]}," WORDS "}");
     t = parse(cx, json.s);
-    expect(t && !fg_tokenizer_encode(t, cx, a, fg_str_of("aaaa"), false, &ids),
-           "a text that doubles and doubles is given up");
+    holds(t && !fg_tokenizer_encode(t, cx, a, fg_str_of("aaaa"), false, &ids),
+          "a text that doubles and doubles is given up");
     fg_tokenizer_free(t);
     fg_ctx_free(cx);
 }
@@ -314,7 +304,7 @@ test_patterns(void)
         fg_tokenizer_free(t);
         fg_ctx_free(cx);
     }
-    expect(taken > 100 && refused > 100 && !many, "random patterns");
+    holds(taken > 100 && refused > 100 && !many, "random patterns");
 }
 
 static void
@@ -330,8 +320,8 @@ test_long_patterns(void)
             while (pattern.n < n)
                 fg_puts(&pattern, part[k]);
             fg_tokenizer *t = with_pattern(cx, pattern.s);
-            expect(t || !strchr(fg_first_error(cx), '\n'), part[k]);
-            expect(!t || n < 65536, "a pattern that is too long");
+            holds(t || !strchr(fg_first_error(cx), '\n'), part[k]);
+            holds(!t || n < 65536, "a pattern that is too long");
             fg_tokenizer_free(t);
             fg_ctx_free(cx);
         }
@@ -346,10 +336,10 @@ test_no_prefix(void)
         parse(cx, "{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":0,\"b\":1}}}");
     fg_ids ids = {0};
 
-    expect(
-        t && fg_tokenizer_encode(t, cx, fg_arena_new(cx), fg_str_of("ab"), true, &ids) &&
-            ids.n == 2 && ids.v[0] == 0 && ids.v[1] == 1,
-        "pieces without a prefix");
+    holds(t &&
+              fg_tokenizer_encode(t, cx, fg_arena_new(cx), fg_str_of("ab"), true, &ids) &&
+              ids.n == 2 && ids.v[0] == 0 && ids.v[1] == 1,
+          "pieces without a prefix");
     fg_tokenizer_free(t);
     fg_ctx_free(cx);
 }
@@ -370,14 +360,14 @@ test_stream(void)
     fg_tokenizer *t = parse(cx, json);
     fg_stream s;
 
-    expect(t, "the tokenizer opens");
+    holds(t, "the tokenizer opens");
     fg_stream_init(&s, t, a, false);
     for (size_t i = 0; t && i < sizeof ids / sizeof *ids; i++) {
         fg_str got = fg_stream_push(&s, ids[i]);
-        expect(fg_str_same(got, fg_str_of(parts[i])), "a piece of the stream");
+        holds(fg_str_same(got, fg_str_of(parts[i])), "a piece of the stream");
     }
-    expect(t && fg_str_same(fg_stream_end(&s), fg_str_of("\xef\xbf\xbd")),
-           "what stays incomplete is shown at the end");
+    holds(t && fg_str_same(fg_stream_end(&s), fg_str_of("\xef\xbf\xbd")),
+          "what stays incomplete is shown at the end");
     fg_tokenizer_free(t);
     fg_ctx_free(cx);
 }
@@ -395,6 +385,5 @@ main(void)
     test_long_patterns();
     test_no_prefix();
     test_stream();
-    printf("%d passed, %d failed\n", passed, failed);
-    return failed != 0;
+    return verdict();
 }
