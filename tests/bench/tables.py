@@ -3,7 +3,7 @@
 
     tables.py build/forge --models DIR [--write README.md] [--json RECORDS] [--only gpt2,smollm2-135m]
               [--tables speed,precision,perplexity,steady,start,gemm,alpha] [--tasks compile,prefill,decode]
-              [--threads 1,2] [--rounds 3] [--budget 20] [--quick]
+              [--threads 1,2] [--weights 768x3072,..] [--rounds 3] [--budget 20] [--quick]
 
 DIR holds NAME.onnx, NAME-kv.onnx with a cache, perhaps NAME-int4.onnx and NAME-int4-kv.onnx (MatMulNBits), NAME-f32.gguf and
 NAME.gguf (4 bits) for llama.cpp, NAME.tokenizer.json; tests/fullsize makes them. What was measured is kept in RECORDS, so that
@@ -15,7 +15,7 @@ models, tasks and threads can be measured one by one; a table shows all that is 
   perplexity  perplexity.py
   steady      bench-steady: p99 / p50, beside a busy process, and what an idle host takes
   start       bench-start: a .forge file from opening it to its first output, its memory, and two processes that share it
-  gemm        one product alone, M rows, [K,N] weights: percent of the machine's measured bound, one thread
+  gemm        one product alone, M rows, the weights KxN of --weights: percent of the machine's measured bound
   alpha       attention_gain.py: what fusing attention is worth
 
 A table stands between `<!-- NAME table -->` and `<!-- NAME table end -->`; --write replaces what is between the marks
@@ -30,7 +30,7 @@ NAMES = ("gpt2", "smollm2-135m", "granite-350m", "qwen2-0.5b", "llama-3.2-1b", "
          "whisper-base-encoder")
 PRECISIONS = ("f32", "bf16", "int8", "int4")
 ROWS = (1, 8, 32, 128, 512)
-WEIGHTS = ((768, 768), (768, 3072), (3072, 768), (2048, 8192), (4096, 4096), (4096, 14336), (14336, 4096))
+WEIGHTS = "768x768,768x3072,3072x768,2048x8192,4096x4096,4096x14336,14336x4096"
 
 
 def installed():
@@ -214,25 +214,24 @@ def bound(runs):
 
 
 def gemm(a, records):
-    rows = []
-    weights = WEIGHTS[:2] if a.quick else WEIGHTS
     with tempfile.TemporaryDirectory() as folder:
-        for k, n in weights:
-            model, cells = os.path.join(folder, f"{k}x{n}.onnx"), []
+        for k, n in (tuple(map(int, shape.split("x"))) for shape in a.weights.split(",")):
+            model = os.path.join(folder, f"{k}x{n}.onnx")
             product(model, k, n)
             for m in ROWS:
-                argv = [a.forge, "bench", model, f"--dim=M={m}", "--json", "--threads=1", f"--iterations={a.iterations * 4}",
-                        f"--warmup={a.warmup}", f"--duration={a.budget / 20}"]
-                runs = []
-                for _ in range(a.rounds):
-                    runs.append(json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout))
-                    runs[-1].pop("lat_ms")
-                records[f"{m} {k} {n}"] = runs
-                cells.append(bound(runs))
+                for threads in a.threads.split(","):
+                    argv = [a.forge, "bench", model, f"--dim=M={m}", "--json", f"--threads={threads}", f"--warmup={a.warmup}",
+                            f"--iterations={a.iterations * 4}", f"--duration={a.budget / 20}"]
+                    runs = [json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout) for _ in range(a.rounds)]
+                    for r in runs:
+                        r.pop("lat_ms")
+                    records[f"{k}x{n} {m} {threads}"] = runs
             os.unlink(model)
-            rows.append([str(k), str(n), *cells])
+    kept = {tuple(map(int, re.split("[ x]", key))): bound(runs) for key, runs in records.items()}
+    rows = [[str(k), str(n), *(" / ".join(kept.get((k, n, m, t), "-") for t in (1, 2)) for m in ROWS)]
+            for k, n in sorted({key[:2] for key in kept})]
     return [f"Percent of the FMA peak, or in bold of the bandwidth of the memory or cache that holds the weights, measured in "
-            f"the same run; one thread, f32, medians of {a.rounds} ({machine()}).", "",
+            f"the same run; threads 1 / 2, f32, medians of {a.rounds} ({machine()}).", "",
             *table(["K", "N", *(f"M = {m}" for m in ROWS)], rows)]
 
 
@@ -312,6 +311,7 @@ def main():
     p.add_argument("--tables", default=",".join(TABLES))
     p.add_argument("--tasks", default="compile,prefill,decode")
     p.add_argument("--threads", default="1,2")
+    p.add_argument("--weights", default=WEIGHTS)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--budget", type=float, default=20, help="seconds per timed loop")
     p.add_argument("--warmup", type=int, default=10)
@@ -321,7 +321,7 @@ def main():
     p.add_argument("--quick", action="store_true")
     a = p.parse_args()
     if a.quick:
-        a.rounds, a.budget, a.warmup, a.iterations, a.threads = 1, 1, 1, 3, "1"
+        a.rounds, a.budget, a.warmup, a.iterations, a.threads, a.weights = 1, 1, 1, 3, "1", "768x768"
     unknown = [t for t in a.tables.split(",") if t not in TABLES]
     if unknown:
         p.error(f"no table is called {unknown[0]}: {', '.join(TABLES)}")
