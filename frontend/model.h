@@ -142,8 +142,7 @@ struct fg_import {
 };
 
 /* onnx_types.c */
-bool fg_import_type(fg_import *im, const char *what, const Onnx__TypeProto *pb,
-                    fg_type *out);
+bool fg_import_type(fg_import *im, const Onnx__ValueInfoProto *v, fg_type *out);
 bool fg_import_symbols(fg_import *im, const Onnx__GraphProto *g);
 bool fg_import_dim_options(fg_import *im);
 /* Usable as the name of a register. */
@@ -181,7 +180,7 @@ bool fg_import_yield(fg_build *b, int n, const fg_reg *r);
 /* How the import stood; taken before something that may be tried again another way. */
 typedef struct fg_attempt {
     fg_diag *last;
-    int nerror, nbad, nodes;
+    int nerror, nbad, nodes, nrelied;
 } fg_attempt;
 fg_attempt fg_attempt_begin(fg_import *im);
 void fg_attempt_undo(fg_import *im, fg_attempt t);

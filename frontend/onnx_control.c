@@ -8,6 +8,10 @@
  *
  * A condition that is known picks its branch now; otherwise both branches become regions, and
  * where their results differ in size, the result's size is a run-time symbol.
+ *
+ * Branches whose results differ in rank under a condition about sizes are how exporters write a
+ * squeeze of an axis that they know no size of: what follows was traced with the axis gone. The
+ * branch of the lower rank is taken, and a run whose sizes ask for the other is refused.
  */
 #include "frontend/model.h"
 
@@ -18,8 +22,8 @@ enum { MAX_VALUES = 4096 };
 fg_attempt
 fg_attempt_begin(fg_import *im)
 {
-    return (fg_attempt){im->cx->last_diag, im->cx->nerror, im->f->nbad,
-                        im->m->onnx_nodes};
+    return (fg_attempt){im->cx->last_diag, im->cx->nerror, im->f->nbad, im->m->onnx_nodes,
+                        im->m->nrelied};
 }
 
 void
@@ -33,6 +37,7 @@ fg_attempt_undo(fg_import *im, fg_attempt t)
     im->cx->nerror = t.nerror;
     im->f->nbad = t.nbad;
     im->m->onnx_nodes = t.nodes;
+    im->m->nrelied = t.nrelied;
     im->m->nunsolved = 0;
     im->failed = im->unsupported = false;
 }
@@ -124,8 +129,51 @@ fg_import_yield(fg_build *b, int n, const fg_reg *r)
     return fg_inst_finish(b, fg_inst_begin(b, FG_OP_yield, n, r), NULL, 0) != NULL;
 }
 
+/* The branch whose results are never of a higher rank than the other's, and once of a lower. */
+static int
+lower_rank(fg_node *n, fg_reg *const res[2], int nout)
+{
+    bool lower[2] = {false, false};
+    for (int k = 0; k < nout; k++) {
+        int a = fg_rt(n->m, res[0][k])->rank, b = fg_rt(n->m, res[1][k])->rank;
+        if (a != b)
+            lower[a > b] = true;
+    }
+    return lower[0] == lower[1] ? -1 : lower[1];
+}
+
+/* One branch in place of both. */
 static bool
-branches(fg_node *n, fg_scope *s, fg_reg cond, const Onnx__GraphProto *const g[2])
+only_branch(fg_node *n, fg_scope *s, const Onnx__GraphProto *const g[2], int taken)
+{
+    fg_reg *res = FG_NEWN(n->im->tmp, fg_reg, g[0]->n_output);
+    if (!fg_import_subgraph(s, n->b, g[taken], 0, NULL, res))
+        return false;
+    n->m->onnx_nodes += fg_graph_nodes(g[!taken]);
+    for (int k = 0; k < n->nout; k++)
+        n->out[k] = res[k];
+    return true;
+}
+
+/* The branch that squeezes. It is imported first: most often it says itself, of a size and
+ * not of a comparison, what the condition does. */
+static bool
+squeezing_branch(fg_node *n, fg_scope *s, fg_reg cond, const Onnx__GraphProto *const g[2],
+                 int taken)
+{
+    if (!only_branch(n, s, g, taken))
+        return false;
+    if (fg_require(n->b, fg_ri(n->m, cond)->sym[0], fg_ec(n->ex, !taken)))
+        return true;
+    return fg_node_error(n,
+                         "its branches differ in rank, and the sizes that the branch of "
+                         "the lower rank implies contradict the condition");
+}
+
+/* *lower: the branch to take alone, where ranks differ and a condition about sizes decides. */
+static bool
+branches(fg_node *n, fg_scope *s, fg_reg cond, const Onnx__GraphProto *const g[2],
+         int *lower)
 {
     fg_module *m = n->m;
     int nout = (int)g[0]->n_output, nsym = 0;
@@ -155,6 +203,9 @@ branches(fg_node *n, fg_scope *s, fg_reg cond, const Onnx__GraphProto *const g[2
     }
     if (poison)
         return fg_all_poison(n);
+    const fg_reginfo *about = fg_ri(m, cond);
+    if (about->sym && about->nsym == 1 && (*lower = lower_rank(n, res, nout)) >= 0)
+        return false;
     fg_type *types = FG_NEWN(m->a, fg_type, (size_t)nout);
     int64_t *syms = FG_NEWN(m->a, int64_t, (size_t)nout *FG_MAXRANK);
     if (!merge_types(n, res[0], res[1], nout, types, syms, &nsym))
@@ -174,19 +225,20 @@ fg_import_if(fg_node *n, fg_scope *s)
     const Onnx__GraphProto *g[2] = {fg_attr_graph(n, "then_branch"),
                                     fg_attr_graph(n, "else_branch")};
     int64_t v;
+    int lower = -1;
     if (!cond || !g[0] || !g[1])
         return false;
     if (g[0]->n_output != g[1]->n_output || g[0]->n_output > MAX_VALUES ||
         (size_t)n->nout > g[0]->n_output)
         return fg_node_error(n, "has %d outputs, its branches %zu and %zu", n->nout,
                              g[0]->n_output, g[1]->n_output);
-    if (!fg_known_scalar(n, cond, &v))
-        return branches(n, s, cond, g);
-    fg_reg *res = FG_NEWN(n->im->tmp, fg_reg, g[0]->n_output);
-    if (!fg_import_subgraph(s, n->b, g[v ? 0 : 1], 0, NULL, res))
+    if (fg_known_scalar(n, cond, &v))
+        return only_branch(n, s, g, v ? 0 : 1);
+    fg_attempt start = fg_attempt_begin(n->im);
+    if (branches(n, s, cond, g, &lower))
+        return true;
+    if (lower < 0)
         return false;
-    n->m->onnx_nodes += fg_graph_nodes(g[v ? 1 : 0]);
-    for (int k = 0; k < n->nout; k++)
-        n->out[k] = res[k];
-    return true;
+    fg_attempt_undo(n->im, start);
+    return squeezing_branch(n, s, cond, g, lower);
 }

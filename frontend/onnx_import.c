@@ -67,12 +67,12 @@ static bool
 input_type(fg_import *im, const Onnx__ValueInfoProto *v, const fg_weight *dflt,
            fg_type *t)
 {
-    const char *what = fg_format(im->tmp, "input \"%s\"", fg_show(im, v->name));
     if (!dflt || (v->type && v->type->tensor_type && v->type->tensor_type->shape)) {
-        if (!fg_import_type(im, what, v->type, t))
+        if (!fg_import_type(im, v, t))
             return false;
         if (dflt && (dflt->dtype != t->dtype || dflt->rank != t->rank))
-            return fg_error(im->cx, "%s: its initializer is of another type", what);
+            return fg_error(im->cx, "input \"%s\": its initializer is of another type",
+                            fg_show(im, v->name));
         return true;
     }
     *t = fg_type_scalar(dflt->dtype);
@@ -214,7 +214,7 @@ import_model(fg_import *im)
     fg_scope s = fg_scope_new(im, NULL);
     fg_build b = fg_build_end(im->m->body);
     if (!fg_import_functions(im) || !fg_import_symbols(im, g) ||
-        !fg_import_dim_options(im) || !import_inputs(im, &s, g, replaceable) ||
+        !import_inputs(im, &s, g, replaceable) || !fg_import_dim_options(im) ||
         !fg_import_constants(&s, &b, g, replaceable) ||
         !fg_import_nodes(&s, &b, g->n_node, g->node))
         return false;

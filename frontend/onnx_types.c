@@ -177,13 +177,13 @@ fg_import_symbols(fg_import *im, const Onnx__GraphProto *g)
     return true;
 }
 
-/* --dim: symbols that the caller fixes or bounds. */
+/* --dim: symbols that the caller fixes or bounds. Those of dimensions that the model gives no
+ * name have the input's name and the axis, and are known once the inputs are. */
 bool
 fg_import_dim_options(fg_import *im)
 {
     fg_exprs *ex = im->m->ex;
     const fg_import_options *o = im->o;
-    bool changed;
     for (int i = 0; o && i < o->ndim; i++) {
         fg_sym s;
         int at = fg_names_get(&im->dims, fg_intern(im->cx, o->dim_name[i]));
@@ -199,7 +199,7 @@ fg_import_dim_options(fg_import *im)
         }
         s = (fg_sym)found;
         if (o->dim_value[i] >= 0) {
-            if (!fg_e_unify(ex, fg_es(ex, s), fg_ec(ex, o->dim_value[i]), &changed))
+            if (!fg_unify(im->m, fg_es(ex, s), fg_ec(ex, o->dim_value[i])))
                 return fg_error(im->cx, "dimension \"%s\" cannot be %lld",
                                 fg_show(im, o->dim_name[i]), (long long)o->dim_value[i]);
             continue;
@@ -220,8 +220,10 @@ fg_import_dim_options(fg_import *im)
 /* ---- types ---------------------------------------------------------------------------- */
 
 bool
-fg_import_type(fg_import *im, const char *what, const Onnx__TypeProto *pb, fg_type *out)
+fg_import_type(fg_import *im, const Onnx__ValueInfoProto *v, fg_type *out)
 {
+    const char *what = fg_format(im->tmp, "input \"%s\"", fg_show(im, v->name));
+    const Onnx__TypeProto *pb = v->type;
     const Onnx__TypeProto__Tensor *t = pb ? pb->tensor_type : NULL;
     if (!t)
         return fg_error(im->cx, "%s: %s", what,
@@ -248,7 +250,7 @@ fg_import_type(fg_import *im, const char *what, const Onnx__TypeProto *pb, fg_ty
         else /* -1 is how some writers say "any" */
             e = fg_es(im->m->ex, fg_sym_new(im->m->ex,
                                             fg_format(im->tmp, "%s_%zu",
-                                                      fg_import_word(im, what), i),
+                                                      fg_import_word(im, v->name), i),
                                             FG_SYM_INPUT, 0, INT64_MAX));
         out->dim[out->rank++] = e;
     }

@@ -83,6 +83,32 @@ MODELS = {
                     else_branch = e () => (float[Q,4] d) { d = Neg(x) }>
     }""", [[f(3, 4), f(5, 4), b(True)], [f(3, 4), f(2, 4), b(False)]]),
 
+    # A squeeze as TorchScript writes it, of an axis whose size it did not know: in the graph, and in a branch.
+    "if_squeezes": ("""agraph (float[N,4,K] x, float[4] w) => (float[M,4] y) {
+        axis = Constant <value = int64[1] {2}> ()
+        one = Constant <value = int64[1] {1}> ()
+        shape = Shape(x)
+        k = Gather(shape, axis)
+        c = Equal(k, one)
+        s = If (c) <then_branch = t () => (float[] a) { a = Squeeze(x, axis) },
+                    else_branch = e () => (float[] d) { d = Identity(x) }>
+        y = Mul(s, w)
+    }""", [[f(3, 4, 1), f(4)], [f(1, 4, 1), f(4)]]),
+
+    "if_squeezes_in_a_branch": ("""agraph (float[N,K] x, float[4] w, bool c) => (float[M] y) {
+        one = Constant <value = int64[1] {1}> ()
+        y = If (c) <then_branch = t () => (float[] a) {
+            r = Relu(x)
+            shape = Shape(r)
+            k = Gather(shape, one)
+            differ = Equal(k, one)
+            keep = Not(differ)
+            s = If (keep) <then_branch = t2 () => (float[] g) { g = Identity(r) },
+                            else_branch = e2 () => (float[] h) { h = Squeeze(r, one) }>
+            a = Add(s, w) },
+                    else_branch = e () => (float[] d) { d = ReduceSum <keepdims = 0> (x, one) }>
+    }""", [[f(4, 1), f(4), b(True)], [f(3, 5), f(4), b(False)]]),
+
     "if_from_data": ("""agraph (float[N,4] x) => (float[N,4] y) {
         s = ReduceSum <keepdims = 0> (x)
         zero = Constant <value = float {0}> ()
@@ -90,6 +116,10 @@ MODELS = {
         y = If (c) <then_branch = t () => (float[N,4] a) { a = Softmax <axis = 1> (x) },
                     else_branch = e () => (float[N,4] d) { d = Tanh(x) }>
     }""", [[f(3, 4)], [np.ones((2, 4), np.float32)], [-np.ones((2, 4), np.float32)]]),
+
+    "unnamed": ("""agraph (float[?,?] x, float[?] w) => (float[?,?] y) {
+        y = Mul(x, x)
+    }""", [[f(3, 4), f(2)]]),
 
     "loop_fixed_shape": ("""agraph (float[N,4] x, int64 m) => (float[N,4] y) {
         on = Constant <value = bool {1}> ()
@@ -314,6 +344,14 @@ INSTEAD = {
 }
 
 
+# What a run is refused for, after the sets that fit: options, inputs, words of the message.
+REFUSED = {
+    "if_squeezes": [([], [f(3, 4, 4), f(4)], "dimension 2 is 4, expected 1"), (["--dim=x_2=1"], [], "no dimension is called .x_2.; there is: N, K")],
+    "if_squeezes_in_a_branch": [([], [f(4, 2), f(4), b(True)], "h: sizes 2 and 1 must be equal")],
+    "unnamed": [(["--dim=x_1=3"], [f(2, 4)], 'dimension 1 is 4, expected 3'), (["--dim=N=3"], [], "there is: x_0, x_1, w_0")],
+}
+
+
 def save(folder, kind, k, array):
     with open(os.path.join(folder, f"{kind}_{k}.pb"), "wb") as out:
         out.write(onnx.numpy_helper.from_array(array).SerializeToString())
@@ -367,6 +405,16 @@ def main():
                         continue
                     failed += 1
                     print(f"{name} set {number} -O{level}: exit {p.returncode}: {p.stderr.strip()[-500:]}")
+            for options, data, message in REFUSED.get(name, []):
+                for k, array in enumerate(data):
+                    np.save(os.path.join(folder, f"{k}.npy"), array)
+                given = [f"--input={v.name}=@{folder}/{k}.npy" for k, v in enumerate(model.graph.input) if k < len(data)]
+                p = subprocess.run([args.forge, "run", path, "--random=1"] + options + given, capture_output=True, text=True,
+                                   timeout=120)
+                wrong = p.returncode != 1 or not re.search(message, p.stderr)
+                passed, failed = passed + (not wrong), failed + wrong
+                if wrong:
+                    print(f"{name}, refused: exit {p.returncode}: {p.stderr.strip()[-500:]}")
     print(f"{passed} passed, {failed} failed")
     return failed != 0
 
