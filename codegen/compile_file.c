@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "codegen/outfile.h"
 #include "codegen/save.h"
 
 enum { MAXVARIANT = 16 };
@@ -71,6 +72,18 @@ place_weights(job *j, fg_save_options *so)
     return true;
 }
 
+static bool
+write_report(job *j)
+{
+    const char *text = fg_report_json(j->c[j->n - 1]);
+    fg_outfile f;
+
+    if (fg_outfile_open(&f, j->s->report, false))
+        fg_outfile_put(&f, text, strlen(text));
+    return (!f.error && fg_outfile_commit(&f)) ||
+           fg_error(j->cx, "%.400s: %s", j->s->report, strerror(f.error));
+}
+
 static void
 compile_job(void *arg)
 {
@@ -97,7 +110,7 @@ compile_job(void *arg)
         fg_error(j->cx, "cpus \"%.60s\": expected a comma list of names", j->s->cpus);
         return;
     }
-    j->done = fg_save(j->cx, j->c, j->n, &so);
+    j->done = fg_save(j->cx, j->c, j->n, &so) && (!j->s->report || write_report(j));
 }
 
 static const char usual[] = "x86-64-v3,x86-64-v4";

@@ -137,6 +137,9 @@ typedef struct forge_save_options {
      * weights in common, as prefill and decode of one model, share those files and, when
      * running, their memory. */
     const char *weights;
+    /* A file for the report of the last of the CPUs, with the times and the memory that it took;
+     * in the one within the .forge file they are 0. NULL: none. */
+    const char *report;
 } forge_save_options;
 
 /* How well an artifact and this machine suit each other. */

@@ -121,6 +121,11 @@ def results(c, model, data, folder):
     c.expect("worst error" in c.run(0, "run", model, "--test-data=" + data, "--report=" + report), "worst error is printed")
     with open(report) as f:
         c.expect(REPORT <= set(json.load(f)), "the report has every key")
+    for cpu in ("x86-64-v3", "aarch64"):
+        c.run(0, "compile", model, "-o", os.path.join(folder, "m.forge"), "--cpu=" + cpu, "--report=" + report)
+        with open(report) as f:
+            r = json.load(f)
+        c.expect(r["ms_total"] > 0 and r["target"] == "cpu:" + cpu, "a report for " + cpu + ", with the times it took")
     outputs = json.loads(c.run(0, "run", model, "--random=1", "--json"))["outputs"]
     again = json.loads(c.run(0, "run", model, "--random=1", "--json", "--threads=2"))["outputs"]
     c.expect(outputs == again, "the same seed gives the same bits on any number of threads")

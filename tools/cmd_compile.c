@@ -120,6 +120,7 @@ cmd_compile(int argc, char **argv)
         return code < 0 ? TOOL_OK : code;
     if ((code = check_usage(&x)))
         return code;
+    x.save.report = x.c.report;
     emit_symbol(x.symbol ? x.symbol : x.out, symbol, sizeof symbol);
     if (x.symbol && strcmp(symbol, x.symbol))
         return tool_fail(TOOL_USAGE, "--symbol=%.100s: not a name in C", x.symbol);

@@ -81,7 +81,7 @@ emit_forge(forge_ctx *cx, const emit_job *j)
 {
     if (forge_compile_to_file(cx, j->c->model, &j->c->o, j->save, j->out))
         return tool_fail_file(TOOL_FAILED, j->c->model, "%s", forge_message(cx));
-    return j->c->report ? tool_write_report(cx, j->c, j->out) : TOOL_OK;
+    return TOOL_OK;
 }
 
 /* ---- kernels as text, the model as C ------------------------------------------------------ */

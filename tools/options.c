@@ -3,6 +3,7 @@
 
 #include "codegen/compile.h"
 #include "codegen/knobs.h"
+#include "codegen/outfile.h"
 #include "codegen/special.h"
 #include "passes/pass.h"
 #include "tools/knobs.h"
@@ -350,24 +351,15 @@ tool_check_passes(const char *option, const char *list, bool run)
 int
 tool_write(const char *path, const void *head, size_t nhead, const void *data, size_t n)
 {
-    char temp[4096];
-    FILE *f;
+    fg_outfile f;
 
-    if (snprintf(temp, sizeof temp, "%s.%ld.tmp", path, (long)getpid()) >=
-        (int)sizeof temp)
-        return tool_fail(TOOL_FAILED, "%.200s: the name is too long", path);
-    if (!(f = fopen(temp, "wb")))
-        return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(errno));
-    bool ok = fwrite(head, 1, nhead, f) == nhead && (!n || fwrite(data, 1, n, f) == n) &&
-              !fflush(f) && !fsync(fileno(f));
-    int why = errno;
-    ok = !fclose(f) && ok && !rename(temp, path);
-    if (ok)
+    if (fg_outfile_open(&f, path, false)) {
+        fg_outfile_put(&f, head, nhead);
+        fg_outfile_put(&f, data, n);
+    }
+    if (!f.error && fg_outfile_commit(&f))
         return TOOL_OK;
-    if (errno)
-        why = errno;
-    unlink(temp);
-    return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(why));
+    return tool_fail(TOOL_FAILED, "%s: %s", path, strerror(f.error));
 }
 
 static void
@@ -395,18 +387,6 @@ write_report(const tool_common *c, const forge_model *m)
     const char *text = forge_model_report(m);
 
     return c->report ? tool_write(c->report, text, strlen(text), NULL, 0) : TOOL_OK;
-}
-
-int
-tool_write_report(forge_ctx *cx, const tool_common *c, const char *path)
-{
-    forge_model *m;
-
-    if (forge_load_file(cx, path, NULL, &m))
-        return tool_fail_file(TOOL_FAILED, path, "%s", forge_message(cx));
-    int code = write_report(c, m);
-    forge_model_free(m);
-    return code;
 }
 
 bool

@@ -74,8 +74,6 @@ forge_ctx *tool_open(void);
  * to; message printed on failure. */
 int tool_compile(forge_ctx *cx, const tool_common *c, forge_model **out);
 bool tool_is_artifact(const char *path); /* a .forge file, by name */
-/* The report inside the .forge file at `path` to c->report. */
-int tool_write_report(forge_ctx *cx, const tool_common *c, const char *path);
 /* Writes head, then data, to path through a temporary file; message printed on failure. */
 int tool_write(const char *path, const void *head, size_t nhead, const void *data,
                size_t n);
