@@ -15,6 +15,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "runtime/digest.h"
@@ -166,9 +167,16 @@ forge_status
 fg_record_run(forge_run *r)
 {
     char *path = r->record, temp[4096];
+    struct stat there;
     FILE *f = NULL;
 
     r->record = NULL;
+    if (!stat(path, &there) &&
+        !S_ISREG(there.st_mode)) { /* no file takes a device's place */
+        forge_status s = fg_fail(r->cx, FORGE_IO, "%.400s: is not a regular file", path);
+        r->cx->release(r->cx->user, path);
+        return s;
+    }
     snprintf(temp, sizeof temp, "%.4000s.%ld.tmp", path, (long)getpid());
     if (!(f = fopen(temp, "wx")))
         fg_fail(r->cx, FORGE_IO, "%.400s: %s", path, strerror(errno));

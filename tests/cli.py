@@ -3,7 +3,7 @@
 
     cli.py build/forge tests/models
 """
-import json, os, sys, tempfile
+import json, os, stat, sys, tempfile
 
 from checks import Checks
 
@@ -191,6 +191,10 @@ def replay(c, model, data, folder):
         f.write(whole[:at] + b"--report=" + whole[at + 9:])
     c.run(3, "run", model, "--replay=" + other, message="not the same")
     c.run(1, "run", model, "--test-data=" + data, "--record=" + os.path.join(folder, "none", "x"), message="No such file")
+    pipe = os.path.join(folder, "pipe")
+    os.mkfifo(pipe)
+    c.run(1, "run", model, "--test-data=" + data, "--record=" + pipe, message="is not a regular file")
+    c.expect(stat.S_ISFIFO(os.stat(pipe).st_mode), "a record takes no pipe's place")
 
 
 def decode(c, model):
