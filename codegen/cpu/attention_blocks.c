@@ -257,7 +257,7 @@ scores(blocks *k)
                   .ska = ll_i(g, 4),
                   .b = k->q,
                   .c = k->s,
-                  .stack = true,
+                  .down = ll_i(g, a->t.ld),
                   .at = k->kbase,
                   .ahead = a->k.direct && a->v.direct ? fetch_block : NULL,
                   .user = k};
@@ -507,7 +507,7 @@ values(blocks *k)
                   .b = k->s,
                   .c = k->o,
                   .start = ll_i(a->g, 0),
-                  .stack = true,
+                  .down = ll_i(a->g, a->t.ld),
                   .at = k->vbase,
                   .ahead = k->next[0].base ? fetch_chunk : NULL,
                   .user = k};

@@ -316,8 +316,7 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
     arg[ARG_LDA] = p->lda;
     arg[ARG_SKA] = p->ska;
     arg[ARG_K] = p->k;
-    arg[ARG_C] =
-        p->stack ? ll_at(g, p->c, t->elem, ll_mul(g, row, ll_i(g, t->ld))) : p->c;
+    arg[ARG_C] = p->down ? ll_at(g, p->c, t->elem, ll_mul(g, row, p->down)) : p->c;
     arg[ARG_NEXT] = arg[ARG_A];
     arg[ARG_GAP] = p->next ? p->gap : zero;
     arg[ARG_LDNEXT] = ll_mul(g, arg[ARG_GAP], ll_i(g, lines_of(t)));
@@ -336,6 +335,8 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
         arg[ARG_LDNEXT] = ll_sel(g, mine, p->ldsrc, zero);
         arg[ARG_GAP] = ll_sel(g, mine, ll_i(g, LINE), zero);
     }
+    if (p->soon)
+        p->soon(p->user, row, n);
     if (t->ld > t->NR) {
         ll_for1(g, &j, zero, ll_i(g, t->ld / t->NR), one, 0, NULL);
         tile_call(g, p, fn, arg, row, l.phi[0], j.i);
@@ -344,47 +345,12 @@ fg_panel_rows(fg_ll *g, const fg_panel *p)
         tile_call(g, p, fn, arg, row, l.phi[0], zero);
     }
     if (p->done)
-        p->done(p->user, row, n);
+        p->done(p->user, row, n, arg[ARG_C]);
     l.step = n;
     ll_next(g, &l, (fg_v[]){ll_add(g, l.phi[0], one)});
 }
 
 /* ---- one packed panel, all rows ------------------------------------------------- */
-
-/* Every slice costs each tile a start; nothing is fetched ahead of the first one. The fewer
- * tiles, the more the latter weighs. */
-enum { SHALLOW = 256, PER_TILE = 64 };
-
-/* What is multiplied with all rows before the next: some rows of a panel, in the cache. */
-typedef struct slice {
-    fg_v deep;  /* its rows */
-    fg_v last;  /* where the last one starts */
-    fg_v alone; /* i1: one tile is all that reads it */
-    fg_v gap;   /* so that together all tiles fetch as much as a slice is */
-} slice;
-
-static slice
-slice_of(fg_ll *g, const fg_panel *p)
-{
-    const fg_tile *t = &p->t;
-    int across = t->ld / t->NR, bytes = t->ld * t->size;
-    fg_v one = ll_i(g, 1), tiles = tile_count(g, t, p->rows), n = one, per;
-    slice s = {.alone = ll_ci(g->i1, 0)};
-    if (across == 1)
-        s.alone = ll_cmp(g, LL_EQ, tiles, one);
-    if (!p->a) { /* else rows of A are made anew for each slice */
-        fg_v most = ll_max(g, ll_mul(g, tiles, ll_i(g, PER_TILE)), ll_i(g, SHALLOW));
-        most = ll_min(g, most, ll_i(g, g->t->knob[FG_KNOB_depth]));
-        n = ll_udiv(g, ll_sub(g, ll_add(g, p->k, most), one), most);
-        n = ll_sel(g, s.alone, one, ll_max(g, n, one));
-    }
-    s.deep = ll_udiv(g, ll_sub(g, ll_add(g, p->k, n), one), n);
-    s.deep = ll_max(g, s.deep, one);
-    s.last = ll_mul(g, ll_sub(g, n, one), s.deep);
-    per = ll_mul(g, tiles, ll_i(g, across * lines_of(t)));
-    s.gap = ll_udiv(g, ll_sub(g, ll_add(g, ll_i(g, bytes), per), one), per);
-    return s;
-}
 
 /* The slice of p that starts at row k. */
 static fg_panel
@@ -395,7 +361,7 @@ slice_at(fg_ll *g, const fg_panel *p, fg_v k)
     q.b = at_bytes(g, p->b, ll_mul(g, k, ll_i(g, p->t.ld * p->t.size)));
     q.start = ll_sel(g, first, ll_i(g, 1), ll_i(g, 0));
     q.cold = ll_and(g, first, p->cold);
-    q.stack = true;
+    q.down = ll_i(g, p->t.ld);
     if (!p->a)
         q.at = at_bytes(g, p->at, ll_mul(g, k, p->ska));
     return q;
@@ -403,7 +369,7 @@ slice_at(fg_ll *g, const fg_panel *p, fg_v k)
 
 /* All slices but the last: the same code for every product. */
 static void
-slices_before(fg_ll *g, const fg_panel *p, const slice *s)
+slices_before(fg_ll *g, const fg_panel *p, const fg_slices *s)
 {
     enum { AT, LDA, SKA, ROWS, TO, DEEP, GAP, B, C, COLD, N };
     fg_t param[N] = {g->ptr, g->i64, g->i64, g->i64, g->i64,
@@ -424,6 +390,7 @@ slices_before(fg_ll *g, const fg_panel *p, const slice *s)
         q.b = ll_param(g, B);
         q.c = ll_param(g, C);
         q.cold = ll_param(g, COLD);
+        q.soon = NULL;
         q.done = NULL;
         ll_for(g, &l, ll_i(g, 0), ll_param(g, TO), q.k, 0, NULL);
         fg_panel r = slice_at(g, &q, l.i);
@@ -442,15 +409,17 @@ slices_before(fg_ll *g, const fg_panel *p, const slice *s)
  * time. A tile that is alone fetches what it will read itself, and so does the first one of a
  * panel that nothing was computed before. */
 void
-fg_panel_cut(fg_ll *g, const fg_panel *p)
+fg_panel_cut(fg_ll *g, const fg_panel *p, const fg_slices *s)
 {
-    slice s = slice_of(g, p);
     if (!p->a)
-        slices_before(g, p, &s);
-    fg_panel q = slice_at(g, p, s.last);
-    q.k = ll_sub(g, p->k, s.last);
-    q.gap = s.gap;
-    q.cold = ll_or(g, q.cold, s.alone);
+        slices_before(g, p, s);
+    fg_panel q = slice_at(g, p, s->last);
+    q.k = ll_sub(g, p->k, s->last);
+    q.gap = s->gap;
+    if (p->t.ld == p->t.NR)
+        q.cold = ll_or(g, q.cold, ll_cmp(g, LL_LE, p->rows, ll_i(g, p->t.MR)));
+    if (!p->down) /* nothing to be added to: each tile is used up at once */
+        q.down = ll_sel(g, ll_cmp(g, LL_EQ, s->last, ll_i(g, 0)), ll_i(g, 0), q.down);
     fg_panel_rows(g, &q);
 }
 

@@ -61,12 +61,13 @@ typedef struct fg_panel {
     fg_v after, ldafter; /* it fetches meanwhile: bytes in a turn, from there on */
     fg_v start;          /* i64; 0: c is added to. NULL: it is not */
     fg_v c;              /* [MR][ld], the tile just computed, 64-byte aligned */
-    bool stack;          /* c is [rows][ld]: tiles stay, one below the other */
+    fg_v down;           /* i64; the one at `row` is row * down elements on. NULL: 0 */
     fg_v at;             /* where A is */
-    /* NULL, or where the rows [row, row + n) of A are instead; NULL, or what to do with
-     * those rows of C. */
+    /* NULL, or where the rows [row, row + n) of A are instead; NULL, or what to do before
+     * those rows of C are computed, and with them, at c. */
     fg_v (*a)(void *user, fg_v row, fg_v n);
-    void (*done)(void *user, fg_v row, fg_v n);
+    void (*soon)(void *user, fg_v row, fg_v n);
+    void (*done)(void *user, fg_v row, fg_v n, fg_v c);
     /* What tile number `tile` fetches: in turn i of its k as many bytes as a row of the
      * panel has, from *p + i *ld on. NULL: nothing but the above. */
     void (*ahead)(void *user, fg_v tile, fg_v *p, fg_v *ld);
@@ -74,8 +75,14 @@ typedef struct fg_panel {
 } fg_panel;
 void fg_panel_rows(fg_ll *g, const fg_panel *p);
 /* The same with b a panel that is ld columns wide, packed already, one of many; next is the
- * one after it, or whatever is in the cache, and c is [rows][ld]. */
-void fg_panel_cut(fg_ll *g, const fg_panel *p);
+ * one after it, or whatever is in the cache, and c is [rows][ld]. A slice is as many rows of
+ * the panel as are multiplied with all rows of A before the next ones. */
+typedef struct fg_slices {
+    fg_v deep; /* its rows */
+    fg_v last; /* where the last one starts; 0 if p->a: A would be made anew for each */
+    fg_v gap;  /* so that together all tiles fetch as much as a slice is */
+} fg_slices;
+void fg_panel_cut(fg_ll *g, const fg_panel *p, const fg_slices *s);
 
 /* Transposes the W x W matrix in r[0..W), elements of `size` bytes: rows to columns. */
 void fg_transpose_regs(fg_ll *g, fg_v *r, int W, int size);

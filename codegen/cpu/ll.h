@@ -233,6 +233,7 @@ fg_v ll_gather(fg_ll *g, fg_t t, fg_v base, fg_v offset,
 void ll_scatter(fg_ll *g, fg_v v, fg_v base, fg_v offset, fg_v mask);
 void ll_prefetch(fg_ll *g, fg_v p);        /* for reading, keep */
 void ll_prefetch_second(fg_ll *g, fg_v p); /* no nearer than the second-level cache */
+void ll_prefetch_write(fg_ll *g, fg_v p);
 
 /* ---- control
  * --------------------------------------------------------------------------- */

@@ -366,22 +366,28 @@ ll_scatter(fg_ll *g, fg_v v, fg_v base, fg_v offset, fg_v mask)
 }
 
 static void
-prefetch(fg_ll *g, fg_v p, int locality)
+prefetch(fg_ll *g, fg_v p, int write, int locality)
 {
     ll_intrinsic(g, "llvm.prefetch", 1, &g->ptr, 4,
-                 (fg_v[]){p, ll_i32(g, 0), ll_i32(g, locality), ll_i32(g, 1)});
+                 (fg_v[]){p, ll_i32(g, write), ll_i32(g, locality), ll_i32(g, 1)});
 }
 
 void
 ll_prefetch(fg_ll *g, fg_v p)
 {
-    prefetch(g, p, 3);
+    prefetch(g, p, 0, 3);
 }
 
 void
 ll_prefetch_second(fg_ll *g, fg_v p)
 {
-    prefetch(g, p, 2);
+    prefetch(g, p, 0, 2);
+}
+
+void
+ll_prefetch_write(fg_ll *g, fg_v p)
+{
+    prefetch(g, p, 1, 3);
 }
 
 /* ---- control

@@ -19,7 +19,8 @@ enum {
     LEAST_STRIPS = 6, /* narrower ones spend their time in address translation */
     MOST_STRIPS = 16, /* that the knob may ask for */
     MOST_ROWS = 144,  /* of a packed panel's chunk: their sums stay in the cache */
-    WIDEST = 4096     /* columns of strips side by side, taken as one */
+    WIDEST = 4096,    /* columns of strips side by side, taken as one */
+    LINE = 64
 };
 
 fg_dtype
@@ -133,14 +134,54 @@ panel_a(void *user, fg_v row, fg_v n)
     return p->a(p, ll_add(p->e->g, p->done.row, row), n);
 }
 
+/* Fetches the lines where row `row` of result k will be. */
 static void
-panel_done(void *user, fg_v row, fg_v n)
+fetch_result(fg_product *p, int k, fg_v row)
+{
+    fg_em *e = p->e;
+    fg_ll *g = e->g;
+    const fg_type *t = fg_rt(e->m, fg_em_result(e, k));
+    int size = fg_dtypes[t->dtype].bits / 8;
+    fg_index ix[FG_MAXRANK];
+
+    p->index(p, row, fg_ix_run(e, p->done.col, p->tile.W), ix);
+    fg_forward(e, p->out, fg_em_result(e, k), ix);
+    fg_index at = fg_ix_linear(e, t->rank, t->dim, ix);
+    if (at.vec || at.step != 1)
+        return;
+    fg_v first =
+        ll_at(g, fg_em_result_buf(e, k), g->i8, ll_mul(g, at.base, ll_i(g, size)));
+    for (int i = 0; i < p->tile.ld * size; i += LINE)
+        ll_prefetch_write(g, ll_atc(g, first, g->i8, i));
+}
+
+/* Results are far from any cache. Would the stores be the first to ask for their lines, the
+ * multiplier would wait for all of them: there are more than the machine holds back. */
+static void
+panel_soon(void *user, fg_v row, fg_v n)
+{
+    fg_product *p = user;
+    fg_em *e = p->e;
+    fg_ll *g = e->g;
+    ll_loop l;
+
+    ll_for1(g, &l, ll_i(g, 0), n, ll_i(g, 1), 0, NULL);
+    fg_scopemark s = fg_scope(e);
+    e->lanes = p->tile.W;
+    for (int k = 0; k < fg_em_nresult(e); k++)
+        fetch_result(p, k, ll_add(g, ll_add(g, p->done.row, row), l.i));
+    fg_unscope(e, s);
+    ll_next(g, &l, NULL);
+}
+
+static void
+panel_done(void *user, fg_v row, fg_v n, fg_v c)
 {
     fg_product *p = user;
     fg_ll *g = p->e->g;
-    fg_v first = p->done.row, ld = ll_i(g, p->tile.ld);
+    fg_v first = p->done.row;
     p->done.row = ll_add(g, first, row);
-    p->done.at = p->cut ? ll_at(g, p->c, p->tile.elem, ll_mul(g, row, ld)) : p->c;
+    p->done.at = c;
     fg_product_store(p, n, p->done.n, fg_e_divides(p->e->m->ex, p->tile.W, p->n));
     p->done.row = first;
 }
@@ -173,6 +214,43 @@ multiply(fg_product *p, fg_panel q, fg_v col, fg_v cols, bool whole)
     fg_panel_rows(g, &q);
 }
 
+static fg_expr
+ceil_div(fg_exprs *t, fg_expr a, int64_t b)
+{
+    return fg_ediv(t, fg_eadd(t, a, fg_ec(t, b - 1)), fg_ec(t, b));
+}
+
+/* Every slice costs each tile a start; nothing is fetched ahead of the first one. The fewer
+ * tiles, the more the latter weighs; one alone reads a panel front to back anyway. */
+static fg_slices
+slices_of(const fg_product *p, fg_expr rows)
+{
+    enum { SHALLOW = 256, PER_TILE = 64 };
+    fg_em *e = p->e;
+    fg_exprs *t = e->m->ex;
+    const fg_tile *tile = &p->tile;
+    int wide = tile->ld * tile->size, across = tile->ld / tile->NR;
+    int lines = across * (tile->NR * tile->size / LINE);
+    fg_expr one = fg_ec(t, 1), n = one;
+    fg_expr tiles = fg_emax(t, ceil_div(t, rows, tile->MR), one);
+    if (!p->pulls_a) {
+        fg_expr most = fg_emul(t, tiles, fg_ec(t, PER_TILE));
+        most = fg_emax(t, most, fg_ec(t, SHALLOW));
+        most = fg_emin(t, most, fg_ec(t, knob(p, FG_KNOB_depth)));
+        n = fg_ediv(t, fg_eadd(t, p->k, fg_esub(t, most, one)), most);
+        n = fg_emax(t, n, one);
+        if (across == 1)
+            n = fg_eselect(t, fg_eeq(t, tiles, one), one, n);
+    }
+    fg_expr deep = fg_ediv(t, fg_eadd(t, p->k, fg_esub(t, n, one)), n);
+    fg_expr per = fg_emul(t, tiles, fg_ec(t, lines < 1 ? 1 : lines));
+    fg_expr gap = fg_ediv(t, fg_eadd(t, fg_ec(t, wide), fg_esub(t, per, one)), per);
+    deep = fg_emax(t, deep, one);
+    return (fg_slices){.deep = fg_em_expr(e, deep),
+                       .last = fg_em_expr(e, fg_emul(t, fg_esub(t, n, one), deep)),
+                       .gap = fg_em_expr(e, gap)};
+}
+
 /* All rows of q times panel `at` of p's B, which is packed already; `next` is wanted then. */
 static void
 multiply_cut(fg_product *p, fg_panel q, fg_v at, fg_v next)
@@ -183,7 +261,7 @@ multiply_cut(fg_product *p, fg_panel q, fg_v at, fg_v next)
         q.at = p->a(p, p->done.row, q.rows);
         q.a = NULL;
     }
-    fg_panel_cut(p->e->g, &q);
+    fg_panel_cut(p->e->g, &q, &p->slices);
 }
 
 /* One chunk: rows [lo, lo + rows), panel `at`, which panel `next` follows; cold: the first one
@@ -213,7 +291,7 @@ many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, fg_v next, fg_v cold,
     if (p->twin) {
         fg_panel first = q;
         first.c = p->twin->c;
-        first.stack = true;
+        first.down = width;
         p->twin->done = p->done;
         p->twin->done.at = first.c;
         if (p->cut)
@@ -222,17 +300,12 @@ many_chunk(fg_product *p, fg_v lo, fg_v rows, fg_v at, fg_v next, fg_v cold,
             multiply(p->twin, first, col, cols, whole);
     }
     q.c = p->c;
+    q.soon = panel_soon;
     q.done = panel_done;
     if (p->cut)
         multiply_cut(p, q, at, next);
     else
         multiply(p, q, col, cols, whole);
-}
-
-static fg_expr
-ceil_div(fg_exprs *t, fg_expr a, int64_t b)
-{
-    return fg_ediv(t, fg_eadd(t, a, fg_ec(t, b - 1)), fg_ec(t, b));
 }
 
 /* How many blocks the rows are cut into, when columns alone give too few chunks; not finer
@@ -251,7 +324,7 @@ row_blocks(fg_product *p, fg_expr panels)
     return fg_emax(t, fg_emax(t, may, must), fg_ec(t, 1));
 }
 
-/* Scratch for the panel, the sums, and those of the twin. */
+/* Scratch for the panel, the sums, and those of the twin; how panels are sliced. */
 static void
 many_room(fg_product *p, fg_expr blocks)
 {
@@ -264,8 +337,11 @@ many_room(fg_product *p, fg_expr blocks)
         p->panel =
             fg_em_scratch(e, fg_emul(t, fg_eadd(t, p->k, fg_ec(t, p->tile.W)), width));
     p->c = fg_em_scratch(e, fg_emul(t, p->cut ? most : fg_ec(t, p->tile.MR), width));
+    if (p->cut)
+        p->slices = slices_of(p, most);
     if (!p->twin)
         return;
+    p->twin->slices = p->slices;
     p->twin->c = fg_em_scratch(e, fg_emul(t, most, width));
     p->twin->panel = p->panel;
 }

@@ -55,6 +55,7 @@ struct fg_product {
     fg_v vrows, vn, vk;
     fg_v panel; /* packed B */
     fg_v c;     /* the tile, or all rows of the panel */
+    fg_slices slices;
     struct fg_done {
         fg_v row, col, n, at, ld;
     } done;   /* element (row, col) is at `at` */
