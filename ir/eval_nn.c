@@ -8,6 +8,7 @@
  */
 #include "ir/eval_impl.h"
 
+#include <float.h>
 #include <math.h>
 
 /* ---- matrix products --------------------------------------------------------------- */
@@ -213,6 +214,7 @@ typedef struct grid {
 typedef struct attention {
     int64_t s, t, d, e; /* queries, keys, columns of q and k, columns of v */
     double scale, cap;
+    double hidden; /* score of a key that limits or a bool hide */
     int64_t causal, left, right;
     const fg_tensor *mask; /* NULL: none */
     int64_t mask_stride[4], mask_keys;
@@ -295,6 +297,7 @@ attention_new(fg_evalcall *c, attention *at)
     const fg_tensor *q = &c->in[0], *k = &c->in[1], *v = &c->in[2], *sink = operand(c, 4);
     const fg_tensor *lengths = operand(c, 5);
     const fg_inst *i = c->i;
+    bool mean = !strcmp(FG_GET(i, attention, empty).s, "mean");
 
     *at = (attention){.s = q->dim[2],
                       .t = k->dim[2],
@@ -302,6 +305,7 @@ attention_new(fg_evalcall *c, attention *at)
                       .e = v->dim[3],
                       .scale = FG_GET(i, attention, scale).f,
                       .cap = FG_GET(i, attention, softcap).f,
+                      .hidden = mean ? -FLT_MAX : -INFINITY,
                       .causal = FG_GET(i, attention, causal).i,
                       .left = FG_GET(i, attention, left).i,
                       .right = FG_GET(i, attention, right).i};
@@ -330,7 +334,7 @@ position(int64_t p)
     return p < -far ? -far : p > far ? far : p;
 }
 
-/* Score of key j for the query in at->q, which stands at key position p; -inf: masked. */
+/* Score of key j for the query in at->q, which stands at key position p. */
 static double
 score(const attention *at, int64_t j, int64_t p, int64_t length, int64_t mask_row)
 {
@@ -338,7 +342,7 @@ score(const attention *at, int64_t j, int64_t p, int64_t length, int64_t mask_ro
 
     if (j >= length || (at->causal && j > p) || (at->left >= 0 && j < p - at->left) ||
         (at->right >= 0 && j > p + at->right) || j >= at->mask_keys)
-        return -INFINITY;
+        return at->hidden;
     for (int64_t k = 0; k < at->d; k++)
         x += at->q[k].f * at->k[j * at->d + k].f;
     x = rounded(at, FG_ROUND_SCORES, x * at->scale);
@@ -350,7 +354,7 @@ score(const attention *at, int64_t j, int64_t p, int64_t length, int64_t mask_ro
         if (at->mask->dtype != FG_bool)
             x += fg_tensor_f64(at->mask, m);
         else if (!fg_tensor_i64(at->mask, m))
-            return -INFINITY;
+            return at->hidden;
     }
     return rounded(at, FG_ROUND_MASKED, x);
 }
@@ -389,7 +393,7 @@ fg_eval_attention(fg_evalcall *c)
     const fg_tensor *q = &c->in[0], *k = &c->in[1], *lengths = operand(c, 5);
     int64_t heads = q->dim[1], groups = k->dim[1], offset;
     fg_expr given = FG_GET(c->i, attention, offset).e;
-    bool zero = !strcmp(FG_GET(c->i, attention, empty).s, "zero");
+    bool zero = strcmp(FG_GET(c->i, attention, empty).s, "nan") != 0;
     attention at;
     fg_num *out;
 

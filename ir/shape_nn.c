@@ -186,6 +186,25 @@ check_rounds(fg_infer *s)
     return true;
 }
 
+/* The mean of all values needs all keys to exist. */
+static bool
+check_empty(fg_infer *s)
+{
+    static const char *const words[] = {"zero", "nan", "mean"};
+    const char *empty = FG_GET(s->i, attention, empty).s;
+    const fg_type *mask = s->i->nin > 3 ? &s->in[3] : NULL;
+    bool lengths = s->i->nin > 5 && s->in[5].dtype != FG_NODTYPE;
+    bool ends = mask && mask->dtype != FG_NODTYPE && mask->rank &&
+                !fg_e_is(s->m->ex, mask->dim[mask->rank - 1], 1) &&
+                mask->dim[mask->rank - 1] != s->in[1].dim[2];
+    if (!fg_infer_word(s, empty, words, 3, "empty"))
+        return false;
+    if (!strcmp(empty, "mean") && (lengths || ends))
+        return fg_infer_error(s, "empty=mean with %s",
+                              lengths ? "lengths" : "a mask that ends before the keys");
+    return true;
+}
+
 bool
 fg_shape_attention(fg_infer *s)
 {
@@ -217,9 +236,7 @@ fg_shape_attention(fg_infer *s)
          !fg_infer_equal(s, s->in[5].dim[0], q->dim[0],
                          "number of lengths and batch size")))
         return false;
-    static const char *const empty[] = {"zero", "nan"};
-    if (!fg_infer_word(s, FG_GET(s->i, attention, empty).s, empty, 2, "empty") ||
-        !check_rounds(s))
+    if (!check_empty(s) || !check_rounds(s))
         return false;
     s->out[0] = *q;
     s->out[0].dim[3] = v->dim[3];

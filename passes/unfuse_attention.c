@@ -14,6 +14,7 @@
  */
 #include "passes/unfuse.h"
 
+#include <float.h>
 #include <math.h>
 
 typedef struct attention {
@@ -197,7 +198,9 @@ masked(const attention *a, fg_reg s)
             s = fg_emit2(a->b, FG_OP_add, s, fg_emit_cast(a->b, mask, a->dtype));
     }
     s = rounded(a, FG_ROUND_MASKED, s);
-    return keep ? fg_emit3(a->b, FG_OP_where, keep, s, number(a, -INFINITY)) : s;
+    bool mean = !strcmp(FG_GET(a->i, attention, empty).s, "mean");
+    double none = mean ? -FLT_MAX : -INFINITY;
+    return keep ? fg_emit3(a->b, FG_OP_where, keep, s, number(a, none)) : s;
 }
 
 /* ---- weights ----------------------------------------------------------------------- */
@@ -218,7 +221,7 @@ with_sink(const attention *a, fg_reg s, fg_reg sink)
 static fg_reg
 weights(const attention *a, fg_reg s)
 {
-    bool zero = !strcmp(FG_GET(a->i, attention, empty).s, "zero");
+    bool zero = strcmp(FG_GET(a->i, attention, empty).s, "nan") != 0;
     fg_reg p, top, dead;
 
     if (operand(a, 4))

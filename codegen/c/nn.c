@@ -1,4 +1,6 @@
 /* nn.c - loops of softmax, the norms, rotary embedding and attention. */
+#include <float.h>
+
 #include "codegen/c/c.h"
 
 static const char *
@@ -184,6 +186,8 @@ hidden(cc *c, const fg_inst *i, const char *keys)
 static void
 scores(cc *c, const fg_inst *i, const char *w, const char *const *q)
 {
+    bool mean = !strcmp(FG_GET(i, attention, empty).s, "mean");
+    const char *none = mean ? real(c, -FLT_MAX) : "-INFINITY";
     const fg_type *k = fg_rt(c->m, i->in[1]);
     const char *keys = cc_expr(c, k->dim[2]), *why = hidden(c, i, keys);
     double cap = FG_GET(i, attention, softcap).f;
@@ -192,7 +196,9 @@ scores(cc *c, const fg_inst *i, const char *w, const char *const *q)
     cc_open(c, "for (int64_t j = 0; j < %s; j++)", keys);
     if (*why) {
         cc_open(c, "if (%s)", why);
-        cc_line(c, "%s[j] = -INFINITY;", w);
+        cc_line(c, "%s[j] = %s;", w, none);
+        if (mean)
+            cc_line(c, "top = fmax(top, %s[j]);", w);
         cc_line(c, "continue;");
         cc_close(c);
     }
@@ -210,7 +216,7 @@ scores(cc *c, const fg_inst *i, const char *w, const char *const *q)
         const char *m =
             cc_value_in(c, mask, 4, (const char *const[]){q[0], q[1], q[2], "j"});
         if (fg_rt(c->m, mask)->dtype == FG_bool)
-            cc_line(c, "score = %s ? score : -INFINITY;", m);
+            cc_line(c, "score = %s ? score : %s;", m, none);
         else
             cc_line(c, "score += %s;", m);
     }
@@ -227,7 +233,7 @@ attention(cc *c, const fg_inst *i, const char *target)
                   *v = fg_rt(c->m, i->in[2]), *o = fg_rt(c->m, i->out[0]);
     fg_expr offset = FG_GET(i, attention, offset).e;
     fg_reg sink = operand(i, 4), lengths = operand(i, 5);
-    bool zero = !strcmp(FG_GET(i, attention, empty).s, "zero");
+    bool zero = strcmp(FG_GET(i, attention, empty).s, "nan") != 0;
     const char *keys = cc_expr(c, k->dim[2]);
     cc_index at;
 

@@ -8,6 +8,7 @@
  * so no weight can overflow. Weights that are rounded must be whole first, which only
  * `few` knows: it has all scores of a query before it reads the values.
  */
+#include <float.h>
 #include <math.h>
 #include "codegen/cpu/attention.h"
 
@@ -121,6 +122,12 @@ bool
 fg_att_limited(const fg_att *a)
 {
     return a->left >= 0 || a->right >= 0;
+}
+
+bool
+fg_att_all_count(const fg_att *a)
+{
+    return fg_att_limited(a) && a->hidden != -INFINITY;
 }
 
 fg_v
@@ -246,7 +253,7 @@ fg_att_mask(fg_att *a, fg_v i, fg_v key)
     if (ty->dtype != FG_bool)
         return fg_em_cast(e, m, ty->dtype, FG_f32);
     fg_t f = ll_like(m, e->g->f32);
-    return ll_sel(e->g, m, ll_zero(f), ll_cf(f, -INFINITY));
+    return ll_sel(e->g, m, ll_zero(f), ll_cf(f, a->hidden));
 }
 
 fg_v
@@ -315,6 +322,8 @@ setup(fg_att *a, fg_em *e, fg_inst *anchor)
         const fg_type *m = fg_rt(e->m, a->mask);
         a->same_mask = m->rank < 2 || !fg_varies(e, a->mask, m->rank - 2);
     }
+    bool mean = !strcmp(FG_GET(anchor, attention, empty).s, "mean");
+    a->hidden = mean ? -FLT_MAX : -INFINITY;
     a->cap = FG_GET(anchor, attention, softcap).f;
     a->nround = fg_attention_rounds(anchor, a->round);
     a->left = FG_GET(anchor, attention, left).i;

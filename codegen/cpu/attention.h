@@ -33,6 +33,7 @@ typedef struct fg_att {
     bool same_mask; /* all queries of a head have the same mask */
     double cap;
     int64_t left, right; /* window; -1: open. causal: right 0 */
+    double hidden;       /* score of a key that these or a mask of bools hide */
     int nround;          /* what goes through quantize and dequantize */
     fg_rounding round[FG_MAXROUND];
     /* This chunk. */
@@ -62,6 +63,8 @@ void fg_att_copy_row(fg_att *a, fg_att_side *s, fg_v row, fg_v to);
 fg_v fg_att_first(fg_att *a, fg_v i);
 fg_v fg_att_end(fg_att *a, fg_v i);
 bool fg_att_limited(const fg_att *a);
+/* Limits give no leave to pass over keys: a query that sees none has the mean of all. */
+bool fg_att_all_count(const fg_att *a);
 /* What is added to the scores of query i and keys key.., e->lanes wide, under e->mask. */
 fg_v fg_att_mask(fg_att *a, fg_v i, fg_v key);
 fg_v fg_att_cap(fg_att *a, fg_v scores, double unit); /* scores are times `unit` */

@@ -17,6 +17,10 @@
  * known by arithmetic, and what a mask says is read off the mask itself, block by block,
  * so that any mask counts: causal, padding, windows, documents side by side. A block that
  * all queries see is not adjusted either.
+ *
+ * Where a query that sees nothing is the mean of all values, what limits hide is passed over
+ * only when all queries of the panel have seen a key. So blocks go round: from the first
+ * that the chunk sees to the last key, and then those before.
  */
 #include <math.h>
 #include "codegen/cpu/attention.h"
@@ -53,6 +57,7 @@ typedef struct blocks {
     fg_v q0, nq;         /* of the panel */
     fg_v t0, nk;         /* first key of the block and how many */
     fg_v mixed;          /* the mask of this block is not 0 everywhere */
+    fg_v seen; /* all queries of the panel have seen a key; NULL: not asked yet */
     fg_v kbase, vbase, kld, vld;
     source next[3]; /* what the next chunk reads of q, k and v */
 } blocks;
@@ -328,6 +333,21 @@ mask_rows(blocks *k, fg_v rows)
     ll_next(g, &l, NULL);
 }
 
+/* Whether all queries of the panel have seen a key (i1). */
+static fg_v
+all_have_seen(blocks *k)
+{
+    fg_att *a = k->a;
+    fg_ll *g = a->g;
+    int W = a->t.W;
+    fg_v seen = ll_cf(ll_vec(g->f32, W), INFINITY);
+    ll_loop l;
+    ll_for1(g, &l, ll_i(g, 0), k->nq, ll_i(g, W), 1, &seen);
+    seen = ll_min(g, get(k, k->m, ll_i(g, 0), l.i), l.phi[0]);
+    ll_next(g, &l, &seen);
+    return ll_cmp(g, LL_GT, ll_hreduce(g, l.phi[0], ll_min), ll_cf(g->f32, near));
+}
+
 /* The mask of this block, a row for each query or one for all; whether all of it hides
  * (i1), so that the panel has no need of this block. */
 static fg_v
@@ -356,13 +376,8 @@ load_mask(blocks *k)
     k->mixed = ll_or(g, ll_cmp(g, LL_NE, least, none), ll_cmp(g, LL_NE, most, none));
 
     /* What is far below the scores seen so far adds exactly 0 as well. */
-    fg_v seen = ll_cf(ll_vec(g->f32, W), INFINITY);
-    ll_for1(g, &l, ll_i(g, 0), k->nq, ll_i(g, W), 1, &seen);
-    seen = ll_min(g, get(k, k->m, ll_i(g, 0), l.i), l.phi[0]);
-    ll_next(g, &l, &seen);
-    seen = ll_hreduce(g, l.phi[0], ll_min);
     fg_v far = ll_cmp(g, LL_GE, least, ll_i32(g, BITS_FAR));
-    far = ll_and(g, far, ll_cmp(g, LL_GT, seen, ll_cf(g->f32, near)));
+    far = ll_and(g, far, k->seen ? k->seen : all_have_seen(k));
     far = ll_or(g, far, ll_cmp(g, LL_EQ, least, hidden));
     return ll_and(g, far, ll_cmp(g, LL_LE, most, hidden));
 }
@@ -416,7 +431,7 @@ adjust_rows(blocks *k)
     }
     if (fg_att_limited(a))
         s = ll_sel(g, visible(k, ll_add(g, k->t0, r.i), col), s,
-                   ll_cf(LLVMTypeOf(s), -INFINITY));
+                   ll_cf(LLVMTypeOf(s), a->hidden));
     put(k, s, k->s, r.i, col);
     ll_next(g, &r, NULL);
     ll_next(g, &j, NULL);
@@ -606,8 +621,14 @@ panel_block(blocks *k, fg_v n)
     k->nk = n;
     if (fg_att_limited(a)) {
         fg_v last = ll_sub(g, ll_add(g, k->q0, k->nq), ll_i(g, 1));
-        k->nk = ll_min(g, n, ll_sub(g, fg_att_end(a, last), k->t0));
-        fg_v after = ll_cmp(g, LL_GT, ll_add(g, k->t0, n), fg_att_first(a, k->q0));
+        fg_v end = fg_att_end(a, last), first = fg_att_first(a, k->q0);
+        if (fg_att_all_count(a)) {
+            k->seen = all_have_seen(k);
+            end = ll_sel(g, k->seen, end, a->keys);
+            first = ll_sel(g, k->seen, first, ll_i(g, 0));
+        }
+        k->nk = ll_min(g, n, ll_sub(g, end, k->t0));
+        fg_v after = ll_cmp(g, LL_GT, ll_add(g, k->t0, n), first);
         ll_if(g, &limits, ll_and(g, after, ll_cmp(g, LL_GT, k->nk, ll_i(g, 0))));
     }
     if (a->mask)
@@ -622,6 +643,31 @@ panel_block(blocks *k, fg_v n)
         ll_end(g, &limits, NULL, NULL);
 }
 
+/* for each block of keys, of n: those that a query of the chunk sees, or all of them from
+ * there on and round; ends with ll_next */
+static fg_v
+each_block(blocks *k, ll_loop *kv)
+{
+    fg_att *a = k->a;
+    fg_ll *g = a->g;
+    bool all = fg_att_all_count(a);
+    fg_v keys = ll_i(g, KEYS), first = fg_att_first(a, k->chunk0);
+    fg_v last = ll_sub(g, ll_add(g, k->chunk0, k->nchunk), ll_i(g, 1));
+    fg_v end = all ? a->keys : fg_att_end(a, last);
+    if (!all || a->left < 0) {
+        ll_for(g, kv, first, end, keys, 0, NULL);
+        k->t0 = kv->i;
+        return ll_min(g, ll_sub(g, end, kv->i), keys);
+    }
+    first = ll_min(g, first, end);
+    fg_v after = ll_add(g, ll_sub(g, end, first), ll_i(g, KEYS - 1));
+    fg_v turn = ll_and(g, after, ll_i(g, -KEYS));
+    ll_for(g, kv, ll_i(g, 0), ll_add(g, turn, first), keys, 0, NULL);
+    fg_v before = ll_cmp(g, LL_GE, kv->i, turn), back = ll_sub(g, ll_i(g, 0), turn);
+    k->t0 = ll_add(g, kv->i, ll_sel(g, before, back, first));
+    return ll_min(g, ll_sub(g, ll_sel(g, before, first, end), k->t0), keys);
+}
+
 static void
 chunk(blocks *k)
 {
@@ -630,12 +676,8 @@ chunk(blocks *k)
     fg_ll *g = a->g;
     ll_loop kv, p;
     load_queries(k);
-    fg_v last = ll_sub(g, ll_add(g, k->chunk0, k->nchunk), ll_i(g, 1));
-    fg_v end = fg_att_end(a, last);
-    ll_for(g, &kv, fg_att_first(a, k->chunk0), end, ll_i(g, KEYS), 0, NULL);
+    fg_v n = each_block(k, &kv);
     fg_scopemark s = fg_scope(e);
-    k->t0 = kv.i;
-    fg_v n = ll_min(g, ll_sub(g, end, kv.i), ll_i(g, KEYS));
     k->kbase = fg_att_rows(a, &a->k, k->t0, n, &k->kld);
     k->vbase = fg_att_rows(a, &a->v, k->t0, n, &k->vld);
     each_panel(k, &p);

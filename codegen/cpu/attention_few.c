@@ -72,8 +72,8 @@ load_queries(few *f)
     ll_next(g, &r,
             (fg_v[]){ll_min(g, r.phi[0], fg_att_first(a, i)),
                      ll_max(g, r.phi[1], fg_att_end(a, i))});
-    f->lo = r.phi[0];
-    f->hi = ll_max(g, r.phi[1], r.phi[0]);
+    f->lo = fg_att_all_count(a) ? ll_i(g, 0) : r.phi[0];
+    f->hi = fg_att_all_count(a) ? a->keys : ll_max(g, r.phi[1], r.phi[0]);
 }
 
 /* One product with rows of K or V: in place, or block by block. */
@@ -112,7 +112,7 @@ score(few *f, fg_v y, fg_v i, fg_v at, fg_v first, fg_v end)
     fg_ll *g = a->g;
     int W = a->t.W;
     fg_t vec = ll_vec(g->f32, W);
-    fg_v key = ll_add(g, f->lo, at);
+    fg_v key = ll_add(g, f->lo, at), none = ll_cf(vec, -INFINITY);
     fg_v in = ll_first(g, ll_sub(g, end, key), W);
     if (a->left >= 0)
         in = ll_and(g, in, ll_not(g, ll_first(g, ll_sub(g, first, key), W)));
@@ -125,7 +125,10 @@ score(few *f, fg_v y, fg_v i, fg_v at, fg_v first, fg_v end)
         e->mask = NULL;
     }
     s = fg_att_round(a, FG_ROUND_MASKED, s);
-    return ll_sel(g, in, s, ll_cf(vec, -INFINITY));
+    if (fg_att_all_count(a))
+        none = ll_sel(g, ll_first(g, ll_sub(g, a->keys, key), W), ll_cf(vec, a->hidden),
+                      none);
+    return ll_sel(g, in, s, none);
 }
 
 /* The weights of a row on their grid; times inv, they are what is to be rounded. */
