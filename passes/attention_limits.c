@@ -7,9 +7,11 @@
  *
  * What a limit hides is never computed, and never read from a mask. A mask of bools is a
  * conjunction; each part that is a comparison of positions, which affine.c shows, or a
- * constant of that form, bounds j - i from one side; the others stay as the mask. Only
- * -infinity hides as a limit does: a row that sees nothing is 0 or NaN either way, where
- * any other number would make it a mean.
+ * constant of that form, bounds j - i from one side; the others stay as the mask.
+ *
+ * A limit hides as -infinity does. A large negative number, which swallows what it is added
+ * to, leaves as little of a key beside one that is seen; but a query that sees none gets the
+ * mean of all values. So it is {empty=mean}, unless limits are all and leave each a key.
  */
 #include <math.h>
 
@@ -193,19 +195,37 @@ take_apart(limits *l, fg_reg r)
     return true;
 }
 
-/* What is true where the mask hides nothing: 0 where it is, -infinity elsewhere. */
+/* What is true where the mask hides nothing: 0 where it is, `*hidden` elsewhere. */
 static fg_reg
-condition(const fg_module *m, fg_reg mask)
+condition(const fg_module *m, fg_reg mask, double *hidden)
 {
-    double yes, no;
+    double yes;
     mask = unexpanded(m, mask);
     const fg_inst *d = fg_def(m, mask);
+    *hidden = -INFINITY;
     if (fg_rt(m, mask)->dtype == FG_bool)
         return mask;
     return fg_is_op(d, FG_OP_where) && fg_const_splat(m, d->in[1], &yes) && yes == 0 &&
-                   fg_const_splat(m, d->in[2], &no) && no == -INFINITY
+                   fg_const_splat(m, d->in[2], hidden)
                ? d->in[0]
                : 0;
+}
+
+/* Scores are numbers of at most a few hundred; added to this they are gone. */
+static bool
+swallows(const fg_module *m, const fg_inst *i, double hidden)
+{
+    return hidden <= (fg_rt(m, i->in[0])->dtype == FG_f16 ? -65504 : -4e9);
+}
+
+/* Do the limits leave each query a key? */
+static bool
+all_see(const limits *l)
+{
+    fg_exprs *t = l->m->ex;
+    fg_expr most = fg_esub(t, l->T, l->S);
+    return fg_e_lo(t, l->right) >= 0 &&
+           fg_e_le(t, l->left == FG_E_BAD ? fg_ec(t, 0) : l->left, most);
 }
 
 static bool
@@ -214,12 +234,13 @@ limit(limits *l, fg_inst *i)
     fg_module *m = l->m;
     fg_exprs *t = m->ex;
     int64_t width = -1;
-    fg_reg mask = i->nin > 3 ? i->in[3] : 0, c = mask ? condition(m, mask) : 0;
+    double hidden;
+    fg_reg mask = i->nin > 3 ? i->in[3] : 0, c = mask ? condition(m, mask, &hidden) : 0;
     bool free = !FG_GET(i, attention, causal).i && FG_GET(i, attention, left).i < 0 &&
                 FG_GET(i, attention, right).i < 0 &&
                 FG_GET(i, attention, offset).e == FG_E_BAD &&
                 (i->nin <= 5 || !i->in[5]) && !*FG_GET(i, attention, round).s;
-    if (!c || !free)
+    if (!c || !free || !swallows(m, i, hidden))
         return false;
     l->S = fg_rt(m, i->in[0])->dim[2];
     l->T = fg_rt(m, i->in[1])->dim[2];
@@ -241,6 +262,8 @@ limit(limits *l, fg_inst *i)
         i->nin--;
     FG_SET(i, attention, causal).i = 1;
     FG_SET(i, attention, left).i = width;
+    if (hidden > -INFINITY && (rest || !all_see(l)))
+        fg_set_word(m, &FG_SET(i, attention, empty), "mean");
     if (l->right != fg_esub(t, l->T, l->S))
         FG_SET(i, attention, offset).e = l->right;
     return true;

@@ -149,7 +149,7 @@ MODELS["decoder_masked_buffer"] = shared_buffers(1, PORTS + """
         (q, k, v, , , past, past_v, n) }""")
 
 
-def window():
+def window(hidden):
     """Attention over four positions, written as most exporters write it: a mask of positions."""
     text = """agraph (float[B,3,P,4] past, float[B,3,P,4] past_v, float[B,3,S,4] q, float[B,3,S,4] k, float[B,3,S,4] v,
         int64[B,T] mask) => (float[B,3,S,4] y, float[B,3,T,4] now, float[B,3,T,4] now_v) {
@@ -178,14 +178,14 @@ def window():
         rows = Unsqueeze (some, inner)
         sees = And (square, rows)
         none = Constant <value = float {0.0}> ()
-        bias = Where (sees, none, hidden)
+        bias = Where (sees, none, HIDDEN)
         kt = Transpose <perm = [0, 1, 3, 2]> (now)
         scores = MatMul (q, kt)
         half = Constant <value = float {0.5}> ()
         scaled = Mul (scores, half)
         masked = Add (scaled, bias)
         weights = Softmax <axis = -1> (masked)
-        y = MatMul (weights, now_v) }"""
+        y = MatMul (weights, now_v) }""".replace("HIDDEN", hidden)
     past, pv, q, k, v = f(2, 3, 9, 4), f(2, 3, 9, 4), f(2, 3, 3, 4), f(2, 3, 3, 4), f(2, 3, 3, 4)
     mask = np.ones((2, 12), np.int64)
     mask[1, 7] = 0
@@ -198,14 +198,18 @@ def window():
     return 17, text, [past, pv, q, k, v, mask], [y, now, now_v], "at=row, keep=3"
 
 
-MODELS["window"] = window()
+# What the parser has no numbers for.
+FLOATS = {"nothing": -np.inf, "least": np.finfo(np.float32).min}
+MODELS["window"] = window("nothing")
+MODELS["window_of_least"] = window("least")
 
 
 def check(forge, name, folder):
     opset, text, inputs, outputs, is_state = MODELS[name]
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n' + text)
-    if "hidden" in text:    # the parser knows no infinity
-        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(-np.inf, np.float32), "hidden"))
+    for value in FLOATS:
+        if value in text:
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(FLOATS[value], np.float32), value))
     path = os.path.join(folder, name + ".onnx")
     onnx.save(model, path)
     data = os.path.join(folder, name)
