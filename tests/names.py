@@ -15,7 +15,7 @@ handle SIGSTOP nostop noprint pass
 handle SIGCONT nostop noprint pass
 tbreak forge_execute
 run
-rbreak ^attention /m
+rbreak ^[a-z_]*attention /m
 continue
 stepi 300
 bt
@@ -54,7 +54,7 @@ def named(p):
             spans = sorted((int(at, 16), int(at, 16) + int(size, 16)) for at, size, _ in lines)
             assert all(a < b for a, b in spans) and all(s[1] <= t[0] for s, t in zip(spans, spans[1:])), "functions overlap"
             found = [name for _, _, name in lines]
-            assert any(n.startswith("attention /m/transformer/h.0/attn/") and n.endswith(" +1") for n in found), found
+            assert any("attention /m/transformer/h.0/attn/" in n and n.endswith(" +1") for n in found), found
 
 
 def perf(p):
