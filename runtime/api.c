@@ -9,9 +9,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* On the machines that matter; elsewhere only a hint is lost. */
-enum { HUGE_PAGE = 2 << 20 };
-
 static void *
 host_alloc(void *user, size_t bytes)
 {
@@ -77,10 +74,10 @@ void
 fg_large_pages(void *p, int64_t bytes)
 {
 #ifdef MADV_HUGEPAGE
-    uintptr_t from = ((uintptr_t)p + HUGE_PAGE - 1) & -(uintptr_t)HUGE_PAGE;
-    uintptr_t to = ((uintptr_t)p + (uintptr_t)bytes) & -(uintptr_t)HUGE_PAGE;
+    uintptr_t from = ((uintptr_t)p + FG_LARGE_PAGE - 1) & -(uintptr_t)FG_LARGE_PAGE;
+    uintptr_t to = ((uintptr_t)p + (uintptr_t)bytes) & -(uintptr_t)FG_LARGE_PAGE;
 
-    if (bytes >= HUGE_PAGE && from < to)
+    if (bytes >= FG_LARGE_PAGE && from < to)
         madvise((void *)from, to - from, MADV_HUGEPAGE);
 #else
     (void)p;

@@ -120,7 +120,7 @@ forge_status fg_artifact_model(fg_artifact *a, const char *folder, int verify,
 /* Reads or writes the INFO section. */
 void fg_io_info(fg_tables *x, fg_artifact_info *i);
 
-/* source.c: the file at path, mapped; false with *why. */
+/* source.c: the file at path, mapped at a multiple of a large page; false with *why. */
 int fg_map_file(const char *path, fg_filemap *map, const char **why);
 void fg_unmap_file(fg_filemap *map);
 /* Relative, and no step up. */

@@ -131,6 +131,8 @@ void fg_log(forge_ctx *cx, const char *fmt, ...) __attribute__((format(printf, 2
 /* False when out of memory. Contents are lost unless keep > 0 bytes. */
 int fg_memory_reserve(forge_ctx *cx, fg_memory *m, int64_t bytes, size_t keep);
 void fg_memory_free(forge_ctx *cx, fg_memory *m);
+/* On the machines that matter; elsewhere only a hint is lost. */
+enum { FG_LARGE_PAGE = 2 << 20 };
 /* A hint that all of it will be written: the system may back it with large pages. */
 void fg_large_pages(void *p, int64_t bytes);
 

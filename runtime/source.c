@@ -34,6 +34,25 @@ open_regular(const char *path, struct stat *st, const char **why)
     return -1;
 }
 
+/* A file's large pages can be mapped whole only where address and offset agree, which not every
+ * file system sees to. The hint is a place that was free a moment ago; when it no longer is, the
+ * system takes another. */
+static void *
+map_aligned(int fd, size_t n)
+{
+    size_t room = n + FG_LARGE_PAGE;
+    void *p = n < FG_LARGE_PAGE
+                  ? MAP_FAILED
+                  : mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uintptr_t hint = 0;
+
+    if (p != MAP_FAILED) {
+        hint = ((uintptr_t)p + FG_LARGE_PAGE - 1) & -(uintptr_t)FG_LARGE_PAGE;
+        munmap(p, room);
+    }
+    return mmap((void *)hint, n, PROT_READ, MAP_PRIVATE, fd, 0);
+}
+
 int
 fg_map_file(const char *path, fg_filemap *map, const char **why)
 {
@@ -44,7 +63,7 @@ fg_map_file(const char *path, fg_filemap *map, const char **why)
     if (fd < 0)
         return 0;
     if (st.st_size > 0) {
-        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        void *p = map_aligned(fd, (size_t)st.st_size);
         if (p == MAP_FAILED) {
             *why = strerror(errno);
             close(fd);

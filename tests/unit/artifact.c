@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "codegen/outfile.h"
 #include "runtime/artifact.h"
 #include "tests/unit/expect.h"
 
@@ -277,6 +278,37 @@ static const char packed[] = "$0 = f32[64,128] splat 0.5\n"
                              "  ret %y\n"
                              "}\n";
 
+/* Blocks of a file reach the system whole, so that it keeps them in large pages, and are mapped
+ * where it can map such a page at once. */
+static void
+test_blocks(const char *path)
+{
+    static const size_t piece[] = {7, 4096, 3 << 20, 1, (2 << 20) - 8, 5 << 20, 0, 99999};
+    enum { PIECES = sizeof piece / sizeof *piece };
+    uint8_t *data = malloc(12 << 20);
+    uint64_t at = 0, state = 1;
+    const char *why = "";
+    fg_filemap map;
+    fg_outfile f;
+
+    for (size_t k = 0; k < (size_t)12 << 20; k++)
+        data[k] = (uint8_t)next(&state);
+    expect(fg_outfile_open(&f, path, true), "a file is opened", strerror(f.error));
+    for (int k = 0; k < PIECES; at += piece[k++]) {
+        fg_outfile_put(&f, data + at, piece[k]);
+        expect(lseek(f.fd, 0, SEEK_END) % FG_OUTFILE_BLOCK == 0, "whole blocks", "");
+    }
+    fg_outfile_pad(&f, at + 5000);
+    memset(data + at, 0, 5000);
+    expect(fg_outfile_commit(&f), "a file is written", strerror(f.error));
+    expect(fg_map_file(path, &map, &why) && map.size == at + 5000, "its length", why);
+    expect(!memcmp(map.data, data, map.size), "its bytes", "");
+    expect((uintptr_t)map.data % FG_LARGE_PAGE == 0, "where it is mapped", "");
+    fg_unmap_file(&map);
+    unlink(path);
+    free(data);
+}
+
 /* What the first run has packed it does not take from memory that is the host's. */
 static void
 test_packing(forge_ctx *cx, file f)
@@ -349,6 +381,7 @@ main(int argc, char **argv)
         free(good.data);
         unlink(path);
     }
+    test_blocks(path);
     unlink(text[0]);
     unlink(text[1]);
     rmdir(folder);
