@@ -109,6 +109,8 @@ fg_reg fg_dequantize(fg_node *n, fg_reg x, fg_reg scale, fg_reg zero, int axis,
                      int64_t block, fg_dtype to);
 fg_reg fg_quantize_dynamic(fg_node *n, fg_reg x, fg_reg *scale, fg_reg *zero);
 fg_reg fg_matmul_int(fg_node *n, fg_reg x, fg_reg y, fg_reg zx, fg_reg zy);
+/* i32 sums times both scales, plus bias unless it is 0. */
+fg_reg fg_scaled_product(fg_node *n, fg_reg sum, fg_reg sx, fg_reg sy, fg_reg bias);
 
 /* Attention: all tensors [B,H,S,D]; what is 0 or FG_E_BAD is absent. */
 typedef struct fg_attention {

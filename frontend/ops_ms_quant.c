@@ -309,9 +309,8 @@ fg_onnx_ms_gather_block_quantized(fg_node *n)
 
 /* ---- integer products ------------------------------------------------------------ */
 
-/* i32 sums times both scales, plus bias. */
-static fg_reg
-scaled_product(fg_node *n, fg_reg sum, fg_reg sx, fg_reg sy, fg_reg bias)
+fg_reg
+fg_scaled_product(fg_node *n, fg_reg sum, fg_reg sx, fg_reg sy, fg_reg bias)
 {
     if (!sum || !sx || !sy)
         return 0;
@@ -327,7 +326,7 @@ fg_onnx_ms_dynamic_quantize_matmul(fg_node *n)
     if (!x)
         return false;
     fg_reg sum = fg_matmul_int(n, x, fg_need(n, 1), zero, fg_in(n, 3));
-    return fg_yield(n, scaled_product(n, sum, scale, fg_need(n, 2), fg_in(n, 4)));
+    return fg_yield(n, fg_scaled_product(n, sum, scale, fg_need(n, 2), fg_in(n, 4)));
 }
 
 bool
@@ -335,7 +334,8 @@ fg_onnx_ms_matmul_integer_to_float(fg_node *n)
 {
     fg_reg sum = fg_matmul_int(n, fg_need(n, 0), fg_need(n, 1), fg_in(n, 4), fg_in(n, 5));
 
-    return fg_yield(n, scaled_product(n, sum, fg_need(n, 2), fg_need(n, 3), fg_in(n, 6)));
+    return fg_yield(n,
+                    fg_scaled_product(n, sum, fg_need(n, 2), fg_need(n, 3), fg_in(n, 6)));
 }
 
 /* alpha (a - za)(b - zb) sa sb + c sa sb alpha, requantised when there is a result
@@ -357,7 +357,7 @@ fg_onnx_ms_qgemm(fg_node *n)
     fg_reg sum = fg_matmul_int(n, a, b, fg_in(n, 2), fg_in(n, 5));
     if (fg_in(n, 6))
         sum = E2(add, sum, n->in[6]);
-    fg_reg y = scaled_product(n, sum, fg_scalar(n, sa, "the first scale"), sb, 0);
+    fg_reg y = fg_scaled_product(n, sum, fg_scalar(n, sa, "the first scale"), sb, 0);
     if (alpha != 1)
         y = E2(mul, y, fg_num(n, y, alpha));
     if (fg_in(n, 7))

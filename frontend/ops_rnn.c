@@ -6,6 +6,9 @@
  * Gates of one direction lie side by side: RNN i; GRU z r h; LSTM i o f c. Rows of the
  * batch that end early keep their state and give 0. The reverse direction reads every
  * row from its own end.
+ *
+ * DynamicQuantizeLSTM has integer weights, the other way round, and rounds what meets them: all
+ * inputs together, the state anew in each step.
  */
 #include "frontend/ops.h"
 
@@ -22,11 +25,12 @@ struct cell {
     bool linear;  /* GRU: reset after the product */
     bool coupled; /* LSTM: forget = 1 - input */
     fg_expr hidden;
-    fg_reg x;    /* [T,B,gates*H]: x w' + biases */
-    fg_reg r;    /* [gates*H, H] */
-    fg_reg rb;   /* GRU: [H], bias of the candidate's recurrent part */
-    fg_reg p;    /* LSTM: peepholes [3H] or 0 */
-    fg_reg lens; /* i64[B,1] or 0 */
+    fg_reg x;           /* [T,B,gates*H]: x w' + biases */
+    fg_reg r;           /* [gates*H, H] */
+    fg_reg scale, zero; /* packed: of r, which is [H, gates*H]; 0 otherwise */
+    fg_reg rb;          /* GRU: [H], bias of the candidate's recurrent part */
+    fg_reg p;           /* LSTM: peepholes [3H] or 0 */
+    fg_reg lens;        /* i64[B,1] or 0 */
 };
 
 static fg_reg
@@ -48,15 +52,27 @@ part(fg_node *n, const cell *c, fg_reg x, int k, int count)
                               fg_emul(n->ex, c->hidden, fg_c(n, count)));
 }
 
+/* x w' in floating point, or x w with x rounded and w in integers: one scale and zero point for
+ * all of w or one of each column's. */
+static fg_reg
+weighted(fg_node *n, fg_reg x, fg_reg w, fg_reg scale, fg_reg zero)
+{
+    if (!scale)
+        return fg_emit_matmul(n->b, x, w, false, true);
+    fg_reg sx = 0, zx = 0, q = fg_quantize_dynamic(n, x, &sx, &zx);
+    return fg_scaled_product(n, fg_matmul_int(n, q, w, zx, zero), sx, scale, 0);
+}
+
 /* h r' for gates [k, k+count). */
 static fg_reg
 recur(fg_node *n, const cell *c, fg_reg h, int k, int count)
 {
     fg_expr start = fg_emul(n->ex, c->hidden, fg_c(n, k));
-    fg_reg r = fg_emit_slice_axis(n->b, c->r, 0, start,
-                                  fg_emul(n->ex, c->hidden, fg_c(n, count)));
-
-    return fg_emit_matmul(n->b, h, r, false, true);
+    fg_reg r = c->r;
+    if (count < c->gates)
+        r = fg_emit_slice_axis(n->b, r, 0, start,
+                               fg_emul(n->ex, c->hidden, fg_c(n, count)));
+    return weighted(n, h, r, c->scale, c->zero);
 }
 
 static fg_reg
@@ -207,7 +223,10 @@ cell_inputs(fg_node *n, cell *c, fg_reg x, int dir)
 
     c->r = direction(n, n->in[2], dir);
     c->p = direction(n, fg_in(n, 7), dir);
-    c->x = fg_emit_matmul(n->b, x, w, false, true);
+    c->scale = direction(n, fg_in(n, 10), dir);
+    c->zero = direction(n, fg_in(n, 11), dir);
+    c->x =
+        weighted(n, x, w, direction(n, fg_in(n, 8), dir), direction(n, fg_in(n, 9), dir));
     if (!c->x || !c->r)
         return false;
     c->rb = fg_num(n, c->x, 0);
@@ -264,19 +283,24 @@ stack(fg_node *n, int count, const fg_reg *r, int axis)
 static bool
 check_operands(fg_node *n, cell *c, int dirs)
 {
+    bool packed = n->nin > 8; /* integer weights, transposed */
     static const int ranks[] = {3, 3, 3, 2, 1, 3, 3, 2};
 
     for (int k = 0; k < n->nin && k < 8; k++)
         if (n->in[k] && fg_rank(n, n->in[k]) != ranks[k])
             return fg_node_error(n, "operand %d, %s, must have rank %d", k,
                                  fg_type_text(n->m, fg_rt(n->m, n->in[k])), ranks[k]);
+    for (int k = 8; k < n->nin; k++)
+        if (!fg_need(n, k) || fg_rank(n, n->in[k]) < 1 || fg_rank(n, n->in[k]) > 2)
+            return fg_node_error(n, "operand %d must have rank 1 or 2", k);
     fg_reg w = fg_need(n, 1), r = fg_need(n, 2);
     if (!w || !r || !fg_need(n, 0))
         return false;
-    c->hidden = fg_dim(n, r, 2);
+    int rows_at = packed ? 2 : 1;
+    c->hidden = fg_dim(n, r, packed ? 1 : 2);
     fg_expr rows = fg_emul(n->ex, c->hidden, fg_c(n, c->gates));
-    if (!fg_e_is(n->ex, fg_dim(n, w, 0), dirs) || fg_dim(n, w, 1) != rows ||
-        fg_dim(n, r, 1) != rows)
+    if (!fg_e_is(n->ex, fg_dim(n, w, 0), dirs) || fg_dim(n, w, rows_at) != rows ||
+        fg_dim(n, r, rows_at) != rows)
         return fg_node_error(n, "weights %s and %s", fg_type_text(n->m, fg_rt(n->m, w)),
                              fg_type_text(n->m, fg_rt(n->m, r)));
     return true;
@@ -289,7 +313,7 @@ fg_onnx_rnn(fg_node *n)
     bool both = !strcmp(how, "bidirectional"), back = !strcmp(how, "reverse");
     bool batch_first = fg_attr_int(n, "layout", 0) != 0;
     int dirs = both ? 2 : 1;
-    cell c = {.gates = !strcmp(n->op, "LSTM")  ? 4
+    cell c = {.gates = strstr(n->op, "LSTM")   ? 4
                        : !strcmp(n->op, "GRU") ? 3
                                                : 1,
               .clip = fg_attr_float(n, "clip", 0),

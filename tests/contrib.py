@@ -260,6 +260,13 @@ def quantised():
          rng.integers(-99, 99, 6).astype(np.int32), num(0.7), z], **half)
     case("qgemm_float", "QGemm", [u8(3, 8), num(0.05), z, i8(6, 8), np.abs(f32(6)), np.zeros(6, np.int8)],
          fixed=REST, transB=1)
+    hidden, late = f32(1, 3, 8), dict(rtol=0, atol=0.02, fixed=(1, 2, 8, 9, 10, 11))
+    lstm = [f32(5, 1, 6), i8(1, 6, 32), i8(1, 8, 32), f32(1, 64), None, hidden[:, :1], hidden[:, 1:2], None]
+    case("lstm", "DynamicQuantizeLSTM", lstm + [num([0.02]), num([0], np.int8), num([0.01]), num([0], np.int8)], 3,
+         hidden_size=8, **late)
+    case("lstm_columns", "DynamicQuantizeLSTM", [f32(5, 1, 6), i8(2, 6, 32), i8(2, 8, 32), f32(2, 64), None, None, None,
+         f32(2, 24), np.abs(f32(2, 32)) / 50, i8(2, 32) * 0, np.abs(f32(2, 32)) / 90, i8(2, 32) * 0], "101",
+         hidden_size=8, direction="bidirectional", **late)
     case("quantize", "QuantizeLinear", [f32(3, 4), num(0.1), num(5, np.uint8)], **half)
     case("dequantize", "DequantizeLinear", [u8(3, 4), num(0.1), num(5, np.uint8)], fixed=REST)
 
