@@ -521,6 +521,14 @@ operands(emitter *e)
 
 /* ---- the instruction ---------------------------------------------------------------------- */
 
+/* What is on a grid already stays there. */
+static bool
+same_round(const fg_attwalk *w, int a, int b)
+{
+    return w->round[a].scale == w->round[b].scale &&
+           w->round[a].zero == w->round[b].zero && w->round[a].type == w->round[b].type;
+}
+
 /* In the order they happen; those above the softmax were found from its end. */
 static const char *
 push_rounds(emitter *e, fg_reg *in, int *nin)
@@ -528,10 +536,11 @@ push_rounds(emitter *e, fg_reg *in, int *nin)
     fg_attwalk *w = e->w;
     fg_text t = fg_text_new(w->m->a);
     for (int kind = FG_ROUND_SCORES; kind <= FG_ROUND_WEIGHTS; kind++)
-        for (int n = 0; n < w->nround; n++) {
+        for (int n = 0, last = -1; n < w->nround; n++) {
             int k = kind == FG_ROUND_WEIGHTS ? n : w->nround - 1 - n;
-            if ((int)w->round[k].at != kind)
+            if ((int)w->round[k].at != kind || (last >= 0 && same_round(w, k, last)))
                 continue;
+            last = k;
             *nin = *nin < 6 ? 6 : *nin;
             in[(*nin)++] = fg_emit_f(&e->b, e->number, w->round[k].scale);
             in[(*nin)++] = fg_emit_f(&e->b, w->round[k].type, w->round[k].zero);

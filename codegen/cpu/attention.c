@@ -184,17 +184,12 @@ fg_att_round(fg_att *a, fg_roundat at, fg_v x)
         if (a->round[k].at != at)
             continue;
         fg_dtype d = fg_rt(a->e->m, a->round[k].zero)->dtype;
-        bool sign = fg_dtypes[d].cls == FG_CLASS_SINT;
-        double n = ldexp(1, fg_dtypes[d].bits);
         fg_v s = a->grid[k][0], z = a->grid[k][1];
         if (lanes) {
             s = ll_splat(g, s, lanes);
             z = ll_splat(g, z, lanes);
         }
-        x = ll_add(g, ll_round(g, ll_div(g, x, s)), z);
-        x = ll_max(g, x, ll_cf(t, sign ? -n / 2 : 0));
-        x = ll_min(g, x, ll_cf(t, (sign ? n / 2 : n) - 1));
-        x = ll_mul(g, ll_sub(g, x, z), s);
+        x = ll_mul(g, fg_grid_steps(a->e, x, a->round[k].scale, s, z, d), s);
     }
     return x;
 }

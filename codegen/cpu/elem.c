@@ -28,17 +28,22 @@ wrap(fg_ll *g, fg_dtype d, fg_v v)
 /* ---- conversions
  * ------------------------------------------------------------------------- */
 
+/* NaN is 0, what lies outside the nearest. LLVM saturates vectors of fewer than 32 bits one
+ * element at a time, so they are cut to size before. */
 static fg_v
 float_to_int(fg_em *e, fg_v v, fg_dtype to)
 {
     fg_ll *g = e->g;
     fg_t t = LLVMTypeOf(v);
-    if (to == FG_i4 || to == FG_u4) {
-        double lo = to == FG_i4 ? -8 : 0, hi = to == FG_i4 ? 7 : 15;
-        v = ll_max(g, ll_cf(t, lo), ll_min(g, ll_cf(t, hi), v));
-        return ll_toint_sat(g, v, g->i8, true);
-    }
-    return ll_toint_sat(g, v, fg_em_type(e, to), is_signed(to));
+    int bits = fg_dtypes[to].bits;
+    if (bits > 16)
+        return ll_toint_sat(g, v, fg_em_type(e, to), is_signed(to));
+    double half = 1 << (bits - 1), lo = is_signed(to) ? -half : 0;
+    if (is_signed(to))
+        v = ll_sel(g, ll_isnan(g, v), ll_zero(t), v);
+    v = ll_max(g, v, ll_cf(t, lo)); /* the second, if the first is NaN */
+    v = ll_min(g, v, ll_cf(t, lo + 2 * half - 1));
+    return ll_sext(g, ll_toint(g, v, g->i32), fg_em_type(e, to));
 }
 
 fg_v

@@ -191,6 +191,10 @@ bool fg_gen_rows(fg_em *e, fg_inst *anchor);    /* reductions over rows; rows.c 
 bool fg_gen_library(fg_em *e, fg_inst *anchor); /* sequential operations; library.c */
 bool fg_gen_matmul(fg_em *e, fg_inst *anchor);  /* gemm.c */
 bool fg_gen_panels(fg_em *e, fg_inst *anchor);  /* panels.c */
+/* clamp(round(x / s) + z) - z, by the grid of type d: x, s and z f32 or f64, as many lanes;
+ * `scale` is where s is from. */
+fg_v fg_grid_steps(fg_em *e, fg_v x, fg_reg scale, fg_v s, fg_v z,
+                   fg_dtype d);                       /* grid.c */
 bool fg_gen_quantize_rows(fg_em *e, fg_inst *anchor); /* quant_rows.c */
 bool fg_gen_attention(fg_em *e, fg_inst *anchor);     /* attention.c */
 bool fg_gen_conv(fg_em *e, fg_inst *anchor);          /* conv.c */

@@ -1,4 +1,4 @@
-/* gather.c - pull rules that read by index tensors, rotate pairs, and (de)quantise. */
+/* gather.c - pull rules that read by index tensors, and rotate pairs. */
 #include "codegen/cpu/pull.h"
 
 /* ---- gather
@@ -165,73 +165,4 @@ fg_pull_rope(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
     si = ll_mul(g, si, fg_lanes(e, sign));
     fg_v y = fg_em_round(e, t->dtype, ll_fma(g, x, co, ll_mul(g, other, si)));
     return turns ? ll_sel(g, turns, y, x) : y;
-}
-
-/* ---- quantisation
- * ----------------------------------------------------------------------------------- */
-
-/* Scale or zero point that belongs to the element at ix. */
-static fg_v
-pull_group(fg_em *e, fg_reg s, const fg_index *ix, int64_t axis, int64_t block)
-{
-    const fg_type *t = fg_rt(e->m, s);
-    fg_index at[FG_MAXRANK];
-    int64_t one = 0;
-    if (t->rank == 1 && !(fg_e_const(e->m->ex, t->dim[0], &one) && one == 1)) {
-        at[0] = ix[axis];
-    } else {
-        for (int a = 0; a < t->rank; a++)
-            at[a] = t->rank == 1 ? fg_ixc(e, 0) : ix[a];
-        if (block && t->rank > 1)
-            at[axis] = fg_ix_div(e, ix[axis], fg_ec(e->m->ex, block));
-    }
-    return fg_pull(e, s, at);
-}
-
-static void
-match_lanes(fg_em *e, fg_v *a, fg_v *b)
-{
-    if (ll_lanes(*a) != ll_lanes(*b)) {
-        *a = fg_lanes(e, *a);
-        *b = fg_lanes(e, *b);
-    }
-}
-
-fg_v
-fg_pull_dequantize(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
-{
-    fg_ll *g = e->g;
-    int64_t axis = FG_GET(i, dequantize, axis).i, block = FG_GET(i, dequantize, block).i;
-    fg_dtype dx = fg_rt(e->m, i->in[0])->dtype, ds = fg_rt(e->m, i->in[1])->dtype;
-    fg_dtype wide = ds == FG_f64 ? FG_f64 : FG_f32;
-    /* The difference of two integers of up to 16 bits is exact in i32. */
-    fg_dtype mid = fg_dtypes[dx].bits <= 16 ? FG_i32 : FG_i64;
-    fg_v x = fg_em_cast(e, fg_pull(e, i->in[0], ix), dx, mid);
-    if (i->nin > 2 && i->in[2]) {
-        fg_v z = fg_em_cast(e, pull_group(e, i->in[2], ix, axis, block), dx, mid);
-        match_lanes(e, &x, &z);
-        x = ll_sub(g, x, z);
-    }
-    fg_v y = fg_em_cast(e, x, mid, wide), s = pull_group(e, i->in[1], ix, axis, block);
-    match_lanes(e, &y, &s);
-    return fg_em_cast(e, ll_mul(g, y, s), wide, fg_rt(e->m, r)->dtype);
-}
-
-fg_v
-fg_pull_quantize(fg_em *e, fg_inst *i, fg_reg r, const fg_index *ix)
-{
-    fg_ll *g = e->g;
-    int64_t axis = FG_GET(i, quantize, axis).i, block = FG_GET(i, quantize, block).i;
-    fg_dtype to = fg_rt(e->m, r)->dtype, dx = fg_rt(e->m, i->in[0])->dtype;
-    fg_v x = fg_pull(e, i->in[0], ix), s = pull_group(e, i->in[1], ix, axis, block);
-    s = fg_em_cast(e, s, fg_rt(e->m, i->in[1])->dtype, dx);
-    match_lanes(e, &x, &s);
-    fg_dtype wide = dx == FG_f64 ? FG_f64 : FG_f32;
-    x = ll_round(g, ll_div(g, x, s));
-    if (i->nin > 2 && i->in[2]) {
-        fg_v z = fg_em_cast(e, pull_group(e, i->in[2], ix, axis, block), to, wide);
-        match_lanes(e, &x, &z);
-        x = ll_add(g, x, z);
-    }
-    return fg_em_cast(e, x, wide, to);
 }

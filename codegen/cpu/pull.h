@@ -17,8 +17,9 @@ fg_pullrule fg_pull_const, fg_pull_symvec, fg_pull_iota, fg_pull_copy, fg_pull_r
     fg_pull_transpose, fg_pull_expand, fg_pull_slice, fg_pull_concat, fg_pull_append,
     fg_pull_pad;
 /* gather.c */
-fg_pullrule fg_pull_gather, fg_pull_gather_elements, fg_pull_gather_nd, fg_pull_rope,
-    fg_pull_quantize, fg_pull_dequantize;
+fg_pullrule fg_pull_gather, fg_pull_gather_elements, fg_pull_gather_nd, fg_pull_rope;
+/* grid.c */
+fg_pullrule fg_pull_quantize, fg_pull_dequantize;
 /* nest.c: a loop nest per element */
 fg_pullrule fg_pull_matmul, fg_pull_matmul_panels, fg_pull_matmul_int, fg_pull_conv,
     fg_pull_conv_transpose, fg_pull_max_pool, fg_pull_avg_pool, fg_pull_reduce,
