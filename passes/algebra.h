@@ -13,7 +13,8 @@
 typedef enum {
     FG_DIFFERS_NOWHERE,
     FG_DIFFERS_ZERO_SIGN, /* -0 may become 0 or the reverse */
-    FG_DIFFERS_ROUNDING   /* last bit, or where the old form overflowed on the way */
+    FG_DIFFERS_ROUNDING,  /* last bit, or where the old form overflowed on the way */
+    FG_DIFFERS_SUMS       /* sums are rounded elsewhere, or not at all */
 } fg_differs;
 
 /* The register to read instead of i's only result; 0 when the rule does not apply. New
@@ -31,7 +32,7 @@ typedef struct fg_rule {
 
 /* Terminated by a row without function. */
 extern const fg_rule fg_rules_arith[], fg_rules_cast[], fg_rules_view[], fg_rules_index[],
-    fg_rules_cache[]; /* for the states pass */
+    fg_rules_quant[], fg_rules_cache[]; /* for the states pass */
 
 /* What the first rule of the table that applies makes of i; 0 when none does. */
 fg_reg fg_rules_apply(fg_build *b, fg_inst *i, const fg_rule *table);

@@ -6,8 +6,6 @@
  *
  * Each function is one rule of the table at the end; the law is in algebra.h.
  */
-#include <math.h>
-
 #include "passes/algebra.h"
 
 static bool
@@ -397,59 +395,6 @@ reduce_one(fg_build *b, fg_inst *i)
     return fg_emit_reshape(b, i->in[0], y->rank, y->dim);
 }
 
-/* One scale with which k s / s differs from the integer k of 16 bits by far less than a
- * half: neither k s nor s loses bits. */
-static bool
-plain_scale(const fg_module *m, fg_reg r)
-{
-    bool half = fg_rt(m, r)->dtype == FG_f16;
-    double s;
-    return fg_const_splat(m, r, &s) && fabs(s) > (half ? 0x1p-13 : 0x1p-100) &&
-           fabs(s) < (half ? 0x1p-1 : 0x1p100);
-}
-
-/* quantize(view(dequantize q)) = view(q) for one scale and zero point. */
-static fg_reg
-quantized_again(fg_build *b, fg_inst *i)
-{
-    enum { MAXVIEWS = 4 };
-    fg_inst *view[MAXVIEWS], *d = fg_def(b->m, i->in[0]);
-    int n = 0;
-    while (d && n < MAXVIEWS && (d->op == FG_OP_reshape || d->op == FG_OP_transpose)) {
-        view[n++] = d;
-        d = fg_def(b->m, d->in[0]);
-    }
-    if (!fg_is_op(d, FG_OP_dequantize) || d->nin != i->nin || d->in[1] != i->in[1] ||
-        (i->nin > 2 && d->in[2] != i->in[2]) || !plain_scale(b->m, i->in[1]) ||
-        fg_dtypes[fg_rt(b->m, d->in[0])->dtype].bits > 16 ||
-        fg_rt(b->m, d->in[0])->dtype != fg_rt(b->m, i->out[0])->dtype)
-        return 0;
-    fg_reg x = d->in[0];
-    while (n-- > 0) {
-        const fg_type t = *fg_rt(b->m, view[n]->out[0]);
-        x = view[n]->op == FG_OP_reshape
-                ? fg_emit_reshape(b, x, t.rank, t.dim)
-                : fg_emit_transpose(b, x, FG_GET(view[n], transpose, perm).is);
-    }
-    return x;
-}
-
-/* Zero points that are all the same are one, and the usual ones of packed weights need no
- * memory. */
-static fg_reg
-one_zero_point(fg_build *b, fg_inst *i)
-{
-    const fg_weight *w = i->nin > 2 ? fg_reg_weight(b->m, i->in[2]) : NULL;
-    const unsigned char *p = w ? w->data : NULL;
-    if (!p || w->rank == 0 || !w->bytes || fg_dtypes[w->dtype].bits > 8 ||
-        (fg_dtypes[w->dtype].bits == 4 && (w->bytes < 2 || p[0] >> 4 != (p[0] & 15))) ||
-        memcmp(p, p + 1, w->bytes - 1))
-        return 0;
-    unsigned char one = fg_dtypes[w->dtype].bits == 4 ? p[0] & 15 : p[0];
-    fg_reg in[3] = {i->in[0], i->in[1], fg_emit_const(b, w->dtype, 0, NULL, &one)};
-    return fg_emit_again(b, i, in);
-}
-
 /* A product over an inner size of 1 is the product of a column and a row. */
 static fg_reg
 matmul_outer(fg_build *b, fg_inst *i)
@@ -494,8 +439,6 @@ const fg_rule fg_rules_view[] = {
     FG_RULE(reduce_prod, reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(reduce_max,  reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(reduce_min,  reduce_one,           NOWHERE, "over axes of size 1")
-    FG_RULE(quantize,    quantized_again,      NOWHERE, "of what was dequantised so")
-    FG_RULE(dequantize,  one_zero_point,       NOWHERE, "with equal zero points")
     FG_RULE(matmul,      matmul_outer,         ZERO_SIGN, "over one product")
     FG_RULE(NONE,        op_of_expand,         NOWHERE, "expand after, not before")
     FG_RULE(NONE,        operand_expanded,     NOWHERE, "op(x, expand y) = op(x, y)")

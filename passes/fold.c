@@ -253,7 +253,7 @@ static fg_reg
 simplified(folder *f, fg_inst *i)
 {
     static const fg_rule *const tables[] = {fg_rules_cast, fg_rules_view, fg_rules_index,
-                                            fg_rules_arith};
+                                            fg_rules_quant, fg_rules_arith};
     if (i->nout != 1)
         return 0;
     fg_build b = fg_build_before(i);

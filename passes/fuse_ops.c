@@ -112,6 +112,13 @@ same_count(fg_module *m, fg_reg a, fg_reg b)
     return fg_type_count(m->ex, fg_rt(m, a)) == fg_type_count(m->ex, fg_rt(m, b));
 }
 
+/* Keeps the index of its first operand, whatever its scale and zero point are by. */
+static bool
+is_grid(const fg_inst *i)
+{
+    return i->op == FG_OP_quantize || i->op == FG_OP_dequantize;
+}
+
 /* Constants a kernel holds as immediates. */
 static bool
 is_immediate(fuser *f, fg_reg r)
@@ -154,7 +161,8 @@ path_for(fuser *f, const fg_inst *i, int k, path way)
         same = a->dim[d] == b->dim[d];
     if (way < PATH_VIEWS)
         return PATH_OTHER;
-    if (same && (fg_op_is(i->op, FG_T_ELEM) || i->op == FG_OP_copy))
+    if (same &&
+        (fg_op_is(i->op, FG_T_ELEM) || i->op == FG_OP_copy || (k == 0 && is_grid(i))))
         return way;
     if (i->op == FG_OP_reshape || i->op == FG_OP_transpose)
         return PATH_VIEWS;
@@ -249,14 +257,15 @@ take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
     }
 }
 
-/* A chain of views, nobody else's, above an instruction that could store its result
+/* A chain of views, perhaps rounded, nobody else's, above an instruction that could store its result
  * through them: better its kernel does than this one reads crosswise. */
 static bool
 is_forwarded(fuser *f, fg_reg r)
 {
     fg_inst *i = f->def[r];
     while (i &&
-           (i->op == FG_OP_reshape || i->op == FG_OP_transpose || i->op == FG_OP_copy) &&
+           (i->op == FG_OP_reshape || i->op == FG_OP_transpose || i->op == FG_OP_copy ||
+            is_grid(i)) &&
            i->block == f->block) {
         r = i->in[0];
         if (f->uses[r] != 1 || fg_bits_has(f->needed, r))

@@ -67,7 +67,8 @@ describe(joiner *j, fg_inst *kernel)
     fg_each_inst(kernel->region[0], i) {
         if (!fg_op_is(i->op, FG_T_ANCHOR) || i->op == FG_OP_rope || i->op == FG_OP_append)
             continue;
-        if (i->op == FG_OP_matmul || i->op == FG_OP_matmul_panels) {
+        if (i->op == FG_OP_matmul || i->op == FG_OP_matmul_panels ||
+            i->op == FG_OP_matmul_int) {
             s.kind = KIND_PRODUCT;
             s.shared = operand_behind(j->m, kernel, i->in[0]);
         } else if (i->op != FG_OP_rmsnorm && i->op != FG_OP_layernorm &&
