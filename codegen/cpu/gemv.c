@@ -43,6 +43,35 @@ few_call(fg_ll *g, const fg_tile *t, const fg_few *f, const char *name,
             (fg_v[]){f->x, f->ldx, f->m, f->w, f->ldw, f->k, f->y, f->ldy, f->n});
 }
 
+/* Fetches `lines` lines of rows of w that are `width` bytes wide, row after row: memory sees
+ * one sequential read, whatever the order of the steps. `at` is how far in its row the next
+ * line is. */
+static void
+fetch_on(fg_ll *g, fg_v lines, fg_v width, fg_v *row, fg_v *at)
+{
+    ll_loop l;
+    ll_for1(g, &l, ll_i(g, 0), lines, ll_i(g, 1), 2, (fg_v[]){*row, *at});
+    ll_prefetch_second(g, at_bytes(g, l.phi[0], l.phi[1]));
+    fg_v on = ll_add(g, l.phi[1], ll_i(g, LINE)), over = ll_cmp(g, LL_GE, on, width);
+    fg_v next = at_bytes(g, l.phi[0], ll_param(g, LDW));
+    ll_next(g, &l,
+            (fg_v[]){ll_sel(g, over, next, l.phi[0]), ll_sel(g, over, ll_i(g, 0), on)});
+    *row = l.phi[0];
+    *at = l.phi[1];
+}
+
+/* Bytes from a row to the one that is fetched meanwhile: the next `deep`, or as many more as
+ * make up what memory takes to answer. */
+static fg_v
+rows_ahead(fg_ll *g, int deep, fg_v width)
+{
+    fg_v bytes = ll_mul(g, width, ll_i(g, deep));
+    fg_v steps =
+        ll_udiv(g, ll_i(g, g->t->knob[FG_KNOB_few_ahead]), ll_max(g, bytes, ll_i(g, 1)));
+    return ll_mul(g, ll_param(g, LDW),
+                  ll_mul(g, ll_add(g, steps, ll_i(g, 1)), ll_i(g, deep)));
+}
+
 /* ---- rows of w contiguous ------------------------------------------------------- */
 
 /* One vector of columns times `deep` rows of w, for every row of x. */
@@ -68,39 +97,14 @@ rows_step(fg_ll *g, const fg_tile *t, int deep, fg_v x, fg_v w, fg_v y, fg_v mas
                      at_bytes(g, m.phi[1], ll_param(g, LDY))});
 }
 
-/* Fetches as many lines of the next rows of w as a step consumes of these, row after row:
- * memory sees one sequential read, whatever the order of the steps. `at` is how far in
- * its row the next line is. */
-static void
-fetch_on(fg_ll *g, const fg_tile *t, int deep, fg_v *row, fg_v *at)
-{
-    int bytes = deep * t->W * t->size / LINE * LINE;
-    for (int b = 0; b < bytes; b += LINE)
-        ll_prefetch_second(g, ll_atc(g, at_bytes(g, *row, *at), g->i8, b));
-    fg_v on = ll_add(g, *at, ll_i(g, bytes));
-    fg_v over = ll_cmp(g, LL_GE, on, ll_mul(g, ll_param(g, N), ll_i(g, t->size)));
-    *row = ll_sel(g, over, at_bytes(g, *row, ll_param(g, LDW)), *row);
-    *at = ll_sel(g, over, ll_i(g, 0), on);
-}
-
-/* Bytes from a row to the one that is fetched meanwhile: the next `deep`, or as many more as
- * make up what memory takes to answer. */
-static fg_v
-rows_ahead(fg_ll *g, const fg_tile *t, int deep)
-{
-    fg_v bytes = ll_mul(g, ll_param(g, N), ll_i(g, deep * t->size));
-    fg_v steps =
-        ll_udiv(g, ll_i(g, g->t->knob[FG_KNOB_few_ahead]), ll_max(g, bytes, ll_i(g, 1)));
-    return ll_mul(g, ll_param(g, LDW),
-                  ll_mul(g, ll_add(g, steps, ll_i(g, 1)), ll_i(g, deep)));
-}
-
 /* Rows [lo, hi) of w, `deep` at a time. */
 static void
 rows_sweep(fg_ll *g, const fg_tile *t, int deep, fg_v lo, fg_v hi)
 {
     fg_v n = ll_param(g, N), width = ll_i(g, t->W);
-    fg_v whole = ll_and(g, n, ll_i(g, -t->W)), far = rows_ahead(g, t, deep);
+    fg_v whole = ll_and(g, n, ll_i(g, -t->W)), bytes = ll_mul(g, n, ll_i(g, t->size));
+    fg_v far = rows_ahead(g, deep, bytes);
+    fg_v lines = ll_i(g, (deep * t->W * t->size + LINE - 1) / LINE);
     ll_loop k, j;
     ll_for(g, &k, lo, hi, ll_i(g, deep), 0, NULL);
     fg_v x = ll_at(g, ll_param(g, X), t->elem, k.i);
@@ -108,7 +112,7 @@ rows_sweep(fg_ll *g, const fg_tile *t, int deep, fg_v lo, fg_v hi)
     fg_v next = at_bytes(g, w, far);
     ll_for(g, &j, ll_i(g, 0), whole, width, 2, (fg_v[]){next, ll_i(g, 0)});
     fg_v ahead[2] = {j.phi[0], j.phi[1]};
-    fetch_on(g, t, deep, &ahead[0], &ahead[1]);
+    fetch_on(g, lines, bytes, &ahead[0], &ahead[1]);
     rows_step(g, t, deep, x, ll_at(g, w, t->elem, j.i),
               ll_at(g, ll_param(g, Y), t->elem, j.i), NULL);
     ll_next(g, &j, ahead);
@@ -208,40 +212,40 @@ dot_rows(fg_ll *g, const fg_tile *t, fg_v x, const fg_v *row)
 }
 
 /* As many rows of w as a vector has lanes; they stay in the first-level cache while every
- * row of x meets them. */
+ * row of x meets them. Each time `lines` lines are fetched, from `next` on. */
 static void
-short_step(fg_ll *g, const fg_tile *t, fg_v w, fg_v left, fg_v y)
+short_step(fg_ll *g, const fg_tile *t, fg_v w, fg_v left, fg_v y, fg_v next, fg_v lines)
 {
     fg_v row[SHORT_ROWS], mine = ll_first(g, left, t->W), ld = ll_param(g, LDW);
     for (int i = 0; i < t->W; i++) { /* past the last: that one again */
         row[i] = w;
         w = ll_sel(g, ll_cmp(g, LL_GT, left, ll_i(g, i + 1)), at_bytes(g, w, ld), w);
     }
-    ll_loop m, r, l;
-    fg_v ahead = ll_atc(g, row[0], g->i8, g->t->knob[FG_KNOB_few_ahead]);
-    ll_for1(g, &r, ll_i(g, 0), ll_i(g, t->W), ll_i(g, 1), 1, &ahead);
-    ll_for(g, &l, ll_i(g, 0), ll_mul(g, ll_param(g, K), ll_i(g, t->size)), ll_i(g, LINE),
-           0, NULL);
-    ll_prefetch_second(g, at_bytes(g, r.phi[0], l.i));
-    ll_next(g, &l, NULL);
-    ll_next(g, &r, (fg_v[]){at_bytes(g, r.phi[0], ld)});
-    ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 2,
-            (fg_v[]){ll_param(g, X), y});
+    ll_loop m;
+    ll_for1(g, &m, ll_i(g, 0), ll_param(g, M), ll_i(g, 1), 4,
+            (fg_v[]){ll_param(g, X), y, next, ll_i(g, 0)});
+    fg_v ahead[2] = {m.phi[2], m.phi[3]};
+    fetch_on(g, lines, ll_mul(g, ll_param(g, K), ll_i(g, t->size)), &ahead[0], &ahead[1]);
     fg_v was = ll_mload(g, ll_vec(t->elem, t->W), m.phi[1], mine);
     ll_mstore(g, ll_add(g, was, dot_rows(g, t, m.phi[0], row)), m.phi[1], mine);
     ll_next(g, &m,
             (fg_v[]){at_bytes(g, m.phi[0], ll_param(g, LDX)),
-                     at_bytes(g, m.phi[1], ll_param(g, LDY))});
+                     at_bytes(g, m.phi[1], ll_param(g, LDY)), ahead[0], ahead[1]});
 }
 
 static void
 short_body(fg_ll *g, const fg_tile *t)
 {
-    fg_v n = ll_param(g, N), ld = ll_param(g, LDW);
+    fg_v n = ll_param(g, N), ld = ll_param(g, LDW), m = ll_param(g, M);
+    fg_v bytes = ll_mul(g, ll_param(g, K), ll_i(g, t->size));
+    fg_v far = rows_ahead(g, t->W, bytes);
+    fg_v lines = ll_udiv(g, ll_mul(g, bytes, ll_i(g, t->W)), ll_i(g, LINE));
+    lines = ll_udiv(g, ll_add(g, lines, m), m); /* evenly over the rows of x */
     ll_loop j;
     ll_for(g, &j, ll_i(g, 0), n, ll_i(g, t->W), 0, NULL);
-    short_step(g, t, at_bytes(g, ll_param(g, W), ll_mul(g, j.i, ld)), ll_sub(g, n, j.i),
-               ll_at(g, ll_param(g, Y), t->elem, j.i));
+    fg_v w = at_bytes(g, ll_param(g, W), ll_mul(g, j.i, ld));
+    short_step(g, t, w, ll_sub(g, n, j.i), ll_at(g, ll_param(g, Y), t->elem, j.i),
+               at_bytes(g, w, far), lines);
     ll_next(g, &j, NULL);
 }
 
