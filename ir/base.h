@@ -70,6 +70,9 @@ void fg_arena_free(fg_arena *a); /* takes NULL */
 fg_ctx *fg_arena_ctx(fg_arena *a);
 void *fg_alloc(fg_arena *a, size_t bytes);            /* zeroed, 16-byte aligned */
 void *fg_alloc_n(fg_arena *a, size_t n, size_t each); /* product checked */
+/* Not zeroed, by lines of the cache; what is taken so lies side by side, in large pages where
+ * the system has them. For what runs will read. */
+void *fg_alloc_large(fg_arena *a, size_t bytes);
 void *fg_dup(fg_arena *a, const void *p, size_t bytes);
 char *fg_strdup(fg_arena *a, const char *s);
 char *fg_format(fg_arena *a, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

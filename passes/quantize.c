@@ -218,9 +218,9 @@ pack_weight(quantizer *z, fg_reg r, const fg_weight *w, bool trans, int bits)
     p.along = trans ? 1 : p.n;
     p.groups = (p.k + z->group - 1) / z->group;
     size_t bytes = (size_t)(p.n * p.k) * (size_t)bits / 8;
-    p.to = fg_alloc(z->m->a, bytes);
+    p.to = fg_alloc_large(z->m->a, bytes);
     if (bits < 16)
-        p.scale = fg_alloc(z->m->a, (size_t)(p.n * p.groups) * sizeof *p.scale);
+        p.scale = fg_alloc_large(z->m->a, (size_t)(p.n * p.groups) * sizeof *p.scale);
     pack_all(&p);
     give_back(w);
     fg_dtype type = bits == 16 ? FG_bf16 : bits == 8 ? FG_i8 : FG_i4;

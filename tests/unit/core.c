@@ -279,6 +279,29 @@ test_memory(void)
     }
 }
 
+/* Large data lie side by side on lines of the cache, apart from everything small. */
+static void
+test_large(fg_ctx *cx)
+{
+    enum { N = 12, BYTES = 700001 };
+    fg_arena *a = fg_arena_new(cx);
+    char *p[N], *few = NULL;
+    int beside = 0;
+    for (int k = 0; k < N; k++) {
+        p[k] = fg_alloc_large(a, BYTES);
+        memset(p[k], k + 1, BYTES);
+        beside += k && p[k] - p[k - 1] > 0 && p[k] - p[k - 1] < BYTES + 256;
+        few = fg_alloc(a, 100);
+        holds((uintptr_t)p[k] % 64 == 0 && !few[0] && !few[99], "lines, and zeros");
+        memset(few, 77, 100);
+    }
+    for (int k = 0; k < N; k++)
+        holds(p[k][0] == k + 1 && p[k][BYTES - 1] == k + 1, "nobody else's");
+    holds(beside >= N - 3, "side by side");
+    holds(fg_arena_bytes(a) < 4 * (size_t)N * BYTES, "no more than is soon filled");
+    fg_arena_free(a);
+}
+
 /* Tensors that all look alike where the sample is taken, as in a zero-filled file: finding that they
  * differ must not compare each with each (that would be 500 GB here). */
 static void
@@ -311,6 +334,7 @@ main(void)
     test_numbers(a);
     test_strings(cx, a);
     test_memory();
+    test_large(cx);
     test_weights(cx, a);
     fg_arena_free(a);
     fg_ctx_free(cx);
