@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -29,28 +30,56 @@ open_folder(const char *path, int flags, mode_t mode)
     return open(dir, flags | O_CLOEXEC, mode);
 }
 
-bool
-fg_outfile_open(fg_outfile *f, const char *path, bool transient)
+/* Where the file goes: a link stays a link, to the file that is replaced; what is no file, as
+ * a pipe or a terminal, is written to as it is. */
+static bool
+find_target(fg_outfile *f, const char *path)
+{
+    struct stat st;
+    bool there = !stat(path, &st);
+
+    f->special = there && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+    if (there && !f->special)
+        return realpath(path, f->path);
+    if (strlen(path) < sizeof f->path) {
+        strcpy(f->path, path);
+        return true;
+    }
+    errno = ENAMETOOLONG;
+    return false;
+}
+
+static bool
+open_target(fg_outfile *f)
 {
     static atomic_uint counter;
+    mode_t mode = f->transient ? 0600 : 0666;
 
-    mode_t mode = transient ? 0600 : 0666;
-
-    *f = (fg_outfile){.fd = -1, .path = path, .transient = transient};
+    if (f->special) {
+        f->fd = open(f->path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+        return f->fd >= 0;
+    }
     /* Beside the target: a rename does not cross file systems. */
-    if (snprintf(f->temp, sizeof f->temp, "%s.%ld.%u.tmp", path, (long)getpid(),
+    if (snprintf(f->temp, sizeof f->temp, "%s.%ld.%u.tmp", f->path, (long)getpid(),
                  atomic_fetch_add(&counter, 1)) >= (int)sizeof f->temp) {
-        f->error = ENAMETOOLONG;
+        errno = ENAMETOOLONG;
         return false;
     }
     /* A file without a name gets one through /proc only. */
     if (!access("/proc/self/fd", X_OK))
-        f->fd = open_folder(path, O_TMPFILE | O_WRONLY, mode);
+        f->fd = open_folder(f->path, O_TMPFILE | O_WRONLY, mode);
     if (f->fd < 0) {
         f->fd = open(f->temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         f->named = f->fd >= 0;
     }
-    if (f->fd < 0) {
+    return f->fd >= 0;
+}
+
+bool
+fg_outfile_open(fg_outfile *f, const char *path, bool transient)
+{
+    *f = (fg_outfile){.fd = -1, .transient = transient};
+    if (!find_target(f, path) || !open_target(f)) {
         f->error = errno;
         return false;
     }
@@ -136,9 +165,9 @@ bool
 fg_outfile_commit(fg_outfile *f)
 {
     write_out(f, f->block, f->at % FG_OUTFILE_BLOCK);
-    if (!f->error && ((!f->transient && fsync(f->fd)) || !give_name(f)))
+    if (!f->error && !f->special && ((!f->transient && fsync(f->fd)) || !give_name(f)))
         f->error = errno;
-    if (!f->error) {
+    if (!f->error && !f->special) {
         int dir = f->transient ? -1 : open_folder(f->path, O_RDONLY | O_DIRECTORY, 0);
         if (dir >= 0) {
             fsync(dir);

@@ -14,8 +14,8 @@ typedef struct fg_outfile {
     bool named;     /* temp exists in its folder */
     bool transient; /* whole or not at all, but neither durable nor for other users */
     uint64_t at;    /* bytes put */
-    const char *path;
-    char temp[4096];
+    bool special;   /* no file, as a pipe: written to as it is */
+    char path[4096], temp[4096];
     int error; /* errno of the first failure */
 } fg_outfile;
 

@@ -3,7 +3,7 @@
 
     cli.py build/forge tests/models
 """
-import json, os, stat, sys, tempfile
+import json, os, stat, subprocess, sys, tempfile
 
 from checks import Checks
 
@@ -115,6 +115,33 @@ def faults(c, model, data, folder):
     c.run(3, "run", model, "--atol=0", "--rtol=0", "--test-data=" + data, message="differ")
 
 
+def outputs(c, model, folder):
+    """What has the name of an output is replaced only if it is a file; a link stays one."""
+    path, link, pipe = (os.path.join(folder, n) for n in ("out.forge", "link", "pipe"))
+    c.run(0, "compile", model, "-o", path)
+    with open(path, "rb") as f:
+        want = f.read()
+    os.unlink(path)
+    os.symlink("out.forge", link)
+    for there in (False, True):
+        c.run(0, "compile", model, "-o", link if there else path)
+        with open(path, "rb") as f:
+            c.expect(f.read() == want and os.path.islink(link), "through a link")
+    os.mkfifo(pipe)
+    for argv in (["compile", model, "-o", pipe], ["compile", model, "--emit=ll", "-o", pipe], ["dump", model, "--html=" + pipe]):
+        with tempfile.TemporaryFile() as f:
+            reader = subprocess.Popen(["cat", pipe], stdout=f)
+            c.run(0, *argv)
+            reader.wait(timeout=60)
+            f.seek(0)
+            got = f.read()
+        c.expect(len(got) > 1000 and (argv[-1] != pipe or len(argv) > 4 or got == want), "into a pipe")
+        c.expect(stat.S_ISFIFO(os.stat(pipe).st_mode), "a pipe stays a pipe")
+    for kind in ("obj", "lib"):
+        c.run(2, "compile", model, "--emit=" + kind, "-o", pipe, message="is not a regular file")
+    c.run(1, "run", model, "--random=1", "--record=" + pipe, message="is not a regular file")
+
+
 def results(c, model, data, folder):
     report, out = os.path.join(folder, "report.json"), os.path.join(folder, "out.npy")
     c.run(0, "check", model)
@@ -191,10 +218,6 @@ def replay(c, model, data, folder):
         f.write(whole[:at] + b"--report=" + whole[at + 9:])
     c.run(3, "run", model, "--replay=" + other, message="not the same")
     c.run(1, "run", model, "--test-data=" + data, "--record=" + os.path.join(folder, "none", "x"), message="No such file")
-    pipe = os.path.join(folder, "pipe")
-    os.mkfifo(pipe)
-    c.run(1, "run", model, "--test-data=" + data, "--record=" + pipe, message="is not a regular file")
-    c.expect(stat.S_ISFIFO(os.stat(pipe).st_mode), "a record takes no pipe's place")
 
 
 def decode(c, model):
@@ -230,6 +253,8 @@ def main():
         usage(c, model)
         faults(c, model, data, folder)
         results(c, model, data, folder)
+        os.mkdir(os.path.join(folder, "outputs"))
+        outputs(c, model, os.path.join(folder, "outputs"))
         peaks(c, os.path.join(models, "gpt2-ts17", "model.onnx"))
         replay(c, model, data, folder)
         diff(c, model, data, folder)

@@ -83,6 +83,9 @@ check_usage(compile *x)
         model.st_dev == out.st_dev)
         return tool_fail(TOOL_USAGE, "%.400s: the output would replace the model",
                          x->out);
+    if (!stat(x->out, &out) && !S_ISREG(out.st_mode) &&
+        (!strcmp(x->emit, "obj") || !strcmp(x->emit, "lib")))
+        return tool_fail(TOOL_USAGE, "%.400s: is not a regular file", x->out);
     return TOOL_OK;
 }
 

@@ -293,7 +293,8 @@ test_blocks(const char *path)
 
     for (size_t k = 0; k < (size_t)12 << 20; k++)
         data[k] = (uint8_t)next(&state);
-    expect(fg_outfile_open(&f, path, true), "a file is opened", strerror(f.error));
+    bool open = fg_outfile_open(&f, path, true);
+    expect(open, "a file is opened", strerror(f.error));
     for (int k = 0; k < PIECES; at += piece[k++]) {
         fg_outfile_put(&f, data + at, piece[k]);
         expect(lseek(f.fd, 0, SEEK_END) % FG_OUTFILE_BLOCK == 0, "whole blocks", "");
