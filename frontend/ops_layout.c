@@ -363,7 +363,8 @@ fg_onnx_concat(fg_node *n)
 /* ---- parts ----------------------------------------------------------------------- */
 
 /* A bound of Slice as a position: counted from the end when negative, then within lo..hi.
- * Constants as large as INT32_MAX are the exporters' words for "the end". */
+ * Constants as large as INT32_MAX are the exporters' words for "the end". The last k, of which
+ * there may be fewer, are written as that: d - min(d, k) tells more than max(0, d - k). */
 static fg_expr
 slice_bound(fg_node *n, fg_expr at, fg_expr d, fg_expr lo, fg_expr hi)
 {
@@ -374,6 +375,8 @@ slice_bound(fg_node *n, fg_expr at, fg_expr d, fg_expr lo, fg_expr hi)
         return hi;
     if (fg_e_const(t, at, &v) && v <= -INT32_MAX)
         return fg_emin(t, lo, hi);
+    if (fg_e_const(t, at, &v) && v < 0 && fg_e_is(t, lo, 0) && hi == d)
+        return fg_esub(t, d, fg_emin(t, d, fg_c(n, -v)));
     at = fg_eselect(t, fg_elt(t, at, fg_c(n, 0)), fg_eadd(t, at, d), at);
     return fg_emin(t, fg_emax(t, at, lo), hi);
 }
