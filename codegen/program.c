@@ -430,7 +430,12 @@ lower_outputs(lower *l, steps *list, fg_portdef *port)
         fg_reg r = l->m->output[k].reg, s = fg_storage_of(l->m, r);
         uint32_t t = tensor(l, r);
         const fg_state *state = fg_state_of_output(l->m, k);
-        if (state && state->length != FG_E_BAD) {
+        if (state && fg_state_cut(l->m, state)) { /* the runtime copies the last rows */
+            fg_type present = *fg_rt(l->m, r);
+            present.dim[state->axis] = state->next;
+            t = new_tensor_like(l, r, &present, FG_ST_OUTPUT);
+            l->tensor[t].port = (uint32_t)k;
+        } else if (state && state->length != FG_E_BAD) {
             /* the storage itself */
         } else if (fg_ri(l->m, s)->mem != FG_MEM_OUTPUT ||
                    output_port(l, s) != (uint32_t)k) {

@@ -619,6 +619,30 @@ widen(run *r, int input, fg_tensor *t)
     return true;
 }
 
+/* What the host gets of an output: of a window that the model cuts, the last rows. */
+static bool
+present(run *r, int output, const fg_tensor *t, fg_tensor *out)
+{
+    const fg_state *s = fg_state_of_output(r->m, output);
+    int64_t stride[FG_MAXRANK], dim[FG_MAXRANK];
+
+    *out = *t;
+    if (!s || !fg_state_cut(r->m, s))
+        return true;
+    memcpy(dim, t->dim, sizeof dim);
+    if (!value_of(&r->env, s->next, &dim[s->axis]) || dim[s->axis] > t->dim[s->axis])
+        return fg_error(r->m->cx, "output \"%s\": no rows", r->m->output[output].name);
+    if (!fg_tensor_new(r->a, out, t->dtype, t->rank, dim))
+        return false;
+    fg_walk w = fg_walk_new(t->rank, dim);
+    fg_tensor_strides(t, stride);
+    memcpy(w.stride[w.n++], stride, sizeof stride);
+    int64_t first = (t->dim[s->axis] - dim[s->axis]) * stride[s->axis];
+    for (int64_t k = 0; k < out->count; k++, fg_walk_next(&w))
+        fg_tensor_move(out, k, t, first + w.off[0]);
+    return true;
+}
+
 bool
 fg_eval(fg_module *m, fg_arena *a, const fg_tensor *in, fg_tensor *out, fg_tensor *regs)
 {
@@ -645,6 +669,7 @@ fg_eval(fg_module *m, fg_arena *a, const fg_tensor *in, fg_tensor *out, fg_tenso
     if (!ret)
         return false;
     for (int k = 0; k < m->noutput; k++)
-        out[k] = r.reg[ret->in[k]];
+        if (!present(&r, k, &r.reg[ret->in[k]], &out[k]))
+            return false;
     return true;
 }

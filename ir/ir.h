@@ -351,6 +351,8 @@ fg_expr fg_state_capacity(const fg_module *m, const fg_state *s); /* of one in p
 /* Rows of its storage that are in use after the run; of a window, rows that it appends. */
 fg_expr fg_state_rows(const fg_module *m, const fg_state *s);
 fg_expr fg_state_more(const fg_module *m, const fg_state *s);
+/* A window whose present is the last `next` of those rows, and not all. */
+bool fg_state_cut(const fg_module *m, const fg_state *s);
 /* The append, in a kernel or not, that makes r; *x: the register it appends
  * to. NULL when something else makes r. */
 const fg_inst *fg_append_of(const fg_module *m, fg_reg r, fg_reg *x);

@@ -17,6 +17,12 @@
  * A window: whoever reads the storage reads no more than the last 511 rows of the past, and
  * what is appended. Then the past ends at row R, where the state says, and what was
  * further back need not be there any more. Without a state R is P.
+ *
+ *     state "past" -> "present" {axis=2, length=P, next=min(P+S,512), at=R, keep=512}
+ *
+ * A window that the model itself cuts: the present is the last 512 rows of past and new. The
+ * storage has all of them, and whoever reads past or present reads rows of it; a host that
+ * keeps no state gets a copy.
  */
 #include "ir/ir.h"
 
@@ -62,6 +68,12 @@ fg_state_more(const fg_module *m, const fg_state *s)
     const fg_inst *i = fg_append_of(m, m->output[s->output].reg, &x);
 
     return i ? fg_rt(m, i->in[1])->dim[s->axis] : FG_E_BAD;
+}
+
+bool
+fg_state_cut(const fg_module *m, const fg_state *s)
+{
+    return s->at != FG_E_BAD && s->next != fg_eadd(m->ex, s->length, fg_state_more(m, s));
 }
 
 fg_expr

@@ -504,8 +504,22 @@ appends_only(fg_module *m, const fg_state *s)
            (grown || s->length == s->next);
 }
 
-/* Rows of a window that are read are among the last `keep` of the past, or appended: r is its
- * storage, or what a region calls it. */
+/* Rows from `start` on are among the last `keep` of the past, or appended. The past of a window
+ * that the model cuts has no more: then any of it will do. */
+static bool
+in_window(fg_module *m, const fg_state *s, fg_expr start)
+{
+    fg_exprs *x = m->ex;
+    fg_expr back = fg_esub(x, s->at, start);
+    int64_t most = fg_e_hi(x, back);
+
+    if (fg_state_cut(m, s))
+        return fg_e_le(x, fg_esub(x, fg_state_rows(m, s), start),
+                       fg_eadd(x, s->length, fg_state_more(m, s)));
+    return most <= s->keep && back == fg_emin(x, s->length, fg_ec(x, most));
+}
+
+/* Nobody reads other rows: r is the storage of a window, or what a region calls it. */
 static bool
 reads_window(fg_module *m, const fg_state *s, const fg_block *b, fg_reg r)
 {
@@ -517,10 +531,8 @@ reads_window(fg_module *m, const fg_state *s, const fg_block *b, fg_reg r)
                 if (!reads_window(m, s, i->region[0], i->region[0]->param[k]))
                     return false;
             } else if (i->op == FG_OP_slice) {
-                fg_expr back = fg_esub(m->ex, s->at, FG_GET(i, slice, start).es[s->axis]);
-                int64_t most = fg_e_hi(m->ex, back);
-                if (FG_GET(i, slice, step).is[s->axis] != 1 || most > s->keep ||
-                    back != fg_emin(m->ex, s->length, fg_ec(m->ex, most)))
+                if (FG_GET(i, slice, step).is[s->axis] != 1 ||
+                    !in_window(m, s, FG_GET(i, slice, start).es[s->axis]))
                     return false;
             } else if (i != b->last && !(i->op == FG_OP_append && k == 0)) {
                 return false;
@@ -528,6 +540,15 @@ reads_window(fg_module *m, const fg_state *s, const fg_block *b, fg_reg r)
         }
     }
     return true;
+}
+
+/* Of past and new rows the last `keep`, of which at first there may be fewer. */
+static bool
+keeps_last(fg_module *m, const fg_state *s)
+{
+    fg_expr all = fg_eadd(m->ex, s->length, fg_state_more(m, s));
+
+    return s->next == fg_emin(m->ex, all, fg_ec(m->ex, s->keep));
 }
 
 /* What says where a window's past ends is a symbol that no input tells, and the same for all
@@ -547,13 +568,15 @@ check_window(verifier *v, const fg_state *s, const char *name)
         bool apart = fg_state_capacity(m, o) != fg_state_capacity(m, s);
         if (o->length != FG_E_BAD && (o->at == s->at) == apart)
             return fault(v, NULL, "state \"%s\": another one has its row", name);
-        if (o->length != FG_E_BAD && !apart && o->keep != s->keep)
+        if (o->length != FG_E_BAD && !apart &&
+            (o->keep != s->keep || fg_state_more(m, o) != fg_state_more(m, s)))
             return fault(v, NULL, "state \"%s\": another one keeps other rows", name);
     }
-    if (!reads_window(m, s, m->body, m->output[s->output].reg) ||
-        fg_state_rows(m, s) == FG_E_BAD)
+    if (fg_state_rows(m, s) == FG_E_BAD ||
+        !reads_window(m, s, m->body, m->output[s->output].reg))
         return fault(v, NULL, "state \"%s\": more is read of it than it keeps", name);
-    return true;
+    return !fg_state_cut(m, s) || keeps_last(m, s) ||
+           fault(v, NULL, "state \"%s\": its present is not its last rows", name);
 }
 
 /* In place: nothing but appending changes it, and the capacity is a symbol of its own, so

@@ -12,7 +12,8 @@
  * computation; but for {empty=mean}, where a query that sees none of its keys, padding that
  * nobody reads, is then the mean of what is left. When nobody reads more of a cache, its rows need not be at their positions:
  * the append and those who read begin at a row that the state tells (ir/state.c), and the
- * runtime keeps no more than those.
+ * runtime keeps no more than those. (Caches that the model cuts itself are so from the
+ * beginning: states.c.)
  */
 #include "passes/algebra.h"
 #include "passes/states.h"
@@ -146,14 +147,14 @@ read_near(fg_module *m, const fg_state *s, fg_reg now, int64_t *keep)
     return *keep >= 0;
 }
 
-/* Windows that grow alike and keep as much have one row and one capacity. */
-static void
-new_symbols(fg_module *m, const fg_state *s, int64_t keep, fg_expr *at, fg_expr *capacity)
+void
+fg_window_symbols(fg_module *m, const fg_state *s, fg_expr more, fg_expr *at,
+                  fg_expr *capacity)
 {
     for (int k = 0; k < m->nstate; k++) {
         const fg_state *o = &m->state[k];
-        if (o->at != FG_E_BAD && o->keep == keep && o->length == s->length &&
-            o->next == s->next) {
+        if (o->at != FG_E_BAD && o->keep == s->keep && o->length == s->length &&
+            o->next == s->next && fg_state_more(m, o) == more) {
             *at = o->at;
             *capacity = fg_state_capacity(m, o);
             return;
@@ -175,7 +176,8 @@ make_window(fg_module *m, fg_state *s)
         w->in[0] != past || FG_GET(w, append, at).e != s->length ||
         !read_near(m, s, now, &keep))
         return false;
-    new_symbols(m, s, keep, &at, &capacity);
+    s->keep = keep;
+    fg_window_symbols(m, s, fg_state_more(m, s), &at, &capacity);
     fg_each_inst(m->body, i)
         if (i != m->body->last && fg_reads(i, now)) {
             fg_attr *start = &FG_SET(i, slice, start);
@@ -187,7 +189,6 @@ make_window(fg_module *m, fg_state *s)
     FG_SET(w, append, at).e = at;
     fg_ri(m, past)->type.dim[s->axis] = fg_ri(m, now)->type.dim[s->axis] = capacity;
     s->at = at;
-    s->keep = keep;
     return true;
 }
 

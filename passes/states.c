@@ -13,6 +13,14 @@
  * that appending leaves alone. What the joined part is made of may therefore not
  * depend on the input, and all other readers must come later.
  *
+ * When the output is no more than the last rows of that, the input becomes a window
+ * (state_windows.c, ir/state.c): nothing is moved to the front for the rows that go.
+ *
+ *     %1 = concat %past, %x {axis=2}           %3 = append %past, %x {axis=2, at=R}
+ *     ..                                       %1 = slice %3 {start=[0,0,R-P,0]} : f32[B,4,P+S,64]
+ *     %2 = slice %1 {start=[0,0,P+S-512,0]} =>
+ *     ret %2                                   ret %3
+ *
  * Caches of one size, and those that are padded first, are written at rows that are found
  * while running. The same rewriting, with length = next when the size stays; zeros are
  * appended for padding. Any row may change, so nobody else may read the input at all.
@@ -78,6 +86,8 @@ read_before(const fg_inst *at, fg_reg r)
  * written over, and by writing rows into it. */
 typedef struct cache {
     int input, axis;
+    fg_inst *cut; /* slice to the last `keep` rows of that; NULL: all of it */
+    int64_t keep;
     fg_inst *grow;            /* concat or pad; NULL: the size stays */
     fg_inst *write[MAXWRITE]; /* appends to rows, the last first */
     int nwrite;
@@ -99,11 +109,43 @@ pads_behind(fg_module *m, const fg_inst *i, int axis)
     return fg_e_le(m->ex, fg_rt(m, i->in[0])->dim[axis], fg_rt(m, i->out[0])->dim[axis]);
 }
 
-/* From the output back to what may be an input. What lies between is read by nobody else. */
+/* The axis along which i takes the last elements of what it reads, and all along others; -1. */
+static int
+takes_last(fg_module *m, const fg_inst *i)
+{
+    const fg_type *all = fg_rt(m, i->in[0]), *t = fg_rt(m, i->out[0]);
+    int axis = -1;
+
+    for (int d = 0; d < t->rank; d++) {
+        if (FG_GET(i, slice, step).is[d] != 1 ||
+            fg_eadd(m->ex, FG_GET(i, slice, start).es[d], t->dim[d]) != all->dim[d])
+            return -1;
+        if (t->dim[d] != all->dim[d]) {
+            if (axis >= 0)
+                return -1;
+            axis = d;
+        }
+    }
+    return axis;
+}
+
+/* From the output back to what may be an input. What lies between is read by nobody else, but
+ * for what a cut leaves. */
 static fg_reg
 walk_back(fg_module *m, fg_reg r, const uint32_t *uses, cache *c)
 {
     fg_inst *i = fg_def(m, r);
+
+    if (fg_is_op(i, FG_OP_slice) && i->block == m->body) {
+        c->cut = i;
+        c->axis = takes_last(m, i);
+        i = fg_def(m, i->in[0]);
+        return c->axis >= 0 && fg_is_op(i, FG_OP_concat) && i->block == m->body &&
+                       i->nin == 2 && i->in[0] != i->in[1] &&
+                       FG_GET(i, concat, axis).i == c->axis
+                   ? (c->grow = i)->in[0]
+                   : 0;
+    }
 
     while (fg_is_op(i, FG_OP_append) && i->block == m->body && i->nin > 2 && i->in[2]) {
         int axis = (int)FG_GET(i, append, axis).i;
@@ -125,6 +167,39 @@ walk_back(fg_module *m, fg_reg r, const uint32_t *uses, cache *c)
     return c->grow ? i->in[0] : 0;
 }
 
+/* Rows so small that a line of memory has several of them, and few, are written anew for less
+ * than what it takes to touch a line for each: the last inputs of a convolution whose axis
+ * of time comes last. */
+static bool
+worth_a_window(fg_module *m, const fg_type *t, const cache *c)
+{
+    enum { FEW = 4 * 64 };
+    int64_t bytes = fg_dtypes[t->dtype].bits / 8;
+
+    for (int d = c->axis + 1; d < t->rank && bytes < FEW; d++) {
+        int64_t n = fg_e_lo(m->ex, t->dim[d]);
+        bytes *= n < 1 ? 1 : n < FEW ? n : FEW;
+    }
+    return c->keep * bytes >= FEW || c->keep >= FEW;
+}
+
+/* The output is the last `keep` rows of past and new, or as many as there are; and the past has
+ * no more than those. */
+static bool
+cuts(fg_module *m, const fg_type *past, fg_expr next, cache *c)
+{
+    fg_exprs *x = m->ex;
+    fg_expr length = past->dim[c->axis], all = fg_rt(m, c->grow->out[0])->dim[c->axis];
+    fg_sym p;
+
+    c->keep = fg_e_hi(x, next);
+    return c->keep > 0 && c->keep < INT64_MAX &&
+           next == fg_emin(x, all, fg_ec(x, c->keep)) &&
+           (length == fg_ec(x, c->keep) ||
+            (fg_e_single(x, length, &p) && fg_sym_info(x, p)->kind == FG_SYM_INPUT)) &&
+           worth_a_window(m, past, c);
+}
+
 static bool
 fits(fg_module *m, fg_reg out, const uint32_t *uses, cache *c)
 {
@@ -137,6 +212,8 @@ fits(fg_module *m, fg_reg out, const uint32_t *uses, cache *c)
     fg_expr length = fg_rt(m, past)->dim[c->axis], next = fg_rt(m, out)->dim[c->axis];
     if (fg_e_mentions(m->ex, next, FG_SYM_RUN))
         return false;
+    if (c->cut)
+        return cuts(m, fg_rt(m, past), next, c) && !read_before(c->grow, past);
     if (c->grow &&
         !(fg_e_single(m->ex, length, &p) && fg_sym_info(m->ex, p)->kind == FG_SYM_INPUT))
         return false;
@@ -148,7 +225,7 @@ static fg_expr
 capacity_for(fg_module *m, fg_expr next)
 {
     for (int k = 0; k < m->nstate; k++)
-        if (m->state[k].next == next)
+        if (m->state[k].next == next && m->state[k].at == FG_E_BAD)
             return fg_state_capacity(m, &m->state[k]);
     int64_t lo = fg_e_lo(m->ex, next);
     return fg_es(m->ex,
@@ -195,47 +272,70 @@ rebuild(const cache *c, fg_reg past, fg_expr length)
     return x;
 }
 
+/* Whoever reads r, which had type t, reads as much of the storage from row `first` on. */
+static bool
+read_there(fg_module *m, fg_reg r, const fg_type *t, fg_reg now, int axis, fg_expr first)
+{
+    fg_inst *append = fg_def(m, now), *j = m->body->first;
+    fg_expr start[FG_MAXRANK];
+    int64_t one[FG_MAXRANK];
+
+    while (j && (j == append || !fg_reads(j, r)))
+        j = j->next;
+    if (!j)
+        return true;
+    for (int d = 0; d < t->rank; d++) {
+        start[d] = d == axis ? first : fg_ec(m->ex, 0);
+        one[d] = 1;
+    }
+    fg_build b = fg_build_before(j);
+    fg_reg rows = fg_emit_slice(&b, now, start, one, t->dim), from = append->in[0];
+    if (!rows)
+        return false;
+    fg_replace_uses(m->body, r, rows);
+    append->in[0] = from;
+    return true;
+}
+
 static bool
 make_state(fg_module *m, int output, const cache *c)
 {
-    fg_inst *last = c->nwrite ? c->write[0] : c->grow;
-    fg_reg past = m->input[c->input].reg, was = last->out[0];
-    fg_type before = *fg_rt(m, past), after = *fg_rt(m, was);
+    fg_inst *last = c->cut ? c->cut : c->nwrite ? c->write[0] : c->grow;
+    fg_reg past = m->input[c->input].reg, was = last->out[0],
+           all = c->cut ? c->grow->out[0] : was;
+    const fg_type before = *fg_rt(m, past), joined = *fg_rt(m, all),
+                  after = *fg_rt(m, was);
     fg_state s = {c->input, output, c->axis, before.dim[c->axis], after.dim[c->axis]};
-    fg_build b = fg_build_before(last);
-    fg_expr zero[FG_MAXRANK];
-    int64_t one[FG_MAXRANK];
+    fg_expr first = fg_ec(m->ex, 0), begins = s.length;
+    fg_expr capacity = c->cut ? FG_E_BAD : capacity_for(m, s.next);
 
-    for (int d = 0; d < FG_MAXRANK; d++) {
-        zero[d] = fg_ec(m->ex, 0);
-        one[d] = 1;
+    if (c->cut) {
+        s.keep = c->keep;
+        fg_window_symbols(m, &s, fg_rt(m, c->grow->in[1])->dim[c->axis], &s.at,
+                          &capacity);
+        begins = s.at;
+        first = fg_esub(m->ex, s.at, s.length);
     }
-    fg_ri(m, past)->type.dim[c->axis] = capacity_for(m, s.next);
-    fg_reg now = rebuild(c, past, s.length), all, old = 0;
-    if (!now || !(all = fg_emit_slice(&b, now, zero, one, after.dim)))
+    fg_ri(m, past)->type.dim[c->axis] = capacity;
+    fg_reg now = rebuild(c, past, begins);
+    if (!now)
         return false;
     const char *name = fg_ri(m, now)->name;
     fg_ri(m, now)->name = fg_ri(m, was)->name;
     fg_ri(m, was)->name = name;
+    m->output[output].reg = m->body->last->in[output] = now;
+    if (c->cut)
+        fg_inst_remove(c->cut);
     for (int k = 0; k < c->nwrite; k++)
         fg_inst_remove(c->write[k]);
     if (c->grow)
         fg_inst_remove(c->grow);
-    fg_replace_uses(m->body, was, all);
-    fg_inst *first = c->nwrite ? NULL : fg_def(m, now);
-    fg_each_inst(m->body, j) /* what was valid before, made only for those who read it */
-        if (first && j != first && fg_reads(j, past) && !old) {
-            b = fg_build_before(j);
-            if (!(old = fg_emit_slice(&b, now, zero, one, before.dim)))
-                return false;
-        }
-    if (old) {
-        fg_replace_uses(m->body, past, old);
-        first->in[0] = past;
-    }
-    m->output[output].reg = m->body->last->in[output] = now;
     m->state[m->nstate++] = s;
-    return true;
+    fg_expr end = fg_eadd(m->ex, first, joined.dim[c->axis]);
+    return read_there(m, all, &joined, now, c->axis, first) &&
+           (!c->cut ||
+            read_there(m, was, &after, now, c->axis, fg_esub(m->ex, end, s.next))) &&
+           (c->nwrite || read_there(m, past, &before, now, c->axis, first));
 }
 
 /* ---- by name ------------------------------------------------------------------------ */

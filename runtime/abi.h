@@ -135,8 +135,10 @@ typedef struct fg_portdef {
  * it, and the present is `tensor` itself. The capacity is a symbol that no row of solve finds:
  * it is the state's own, or `next` when the host binds past and present itself; then the past
  * is first copied into `tensor`. A window: the past ends at row `at` of the storage, a symbol
- * too; what is further back than `keep` rows need not be there. Not in place: past and
- * present are plain ports. */
+ * too; what is further back than `keep` rows need not be there. A window that the model cuts: the
+ * present is a tensor of its own, the last rows of `tensor`, copied there when the host wants it;
+ * a past of fixed size is `keep` rows from the beginning on, zeros at first. Not in place: past
+ * and present are plain ports. */
 typedef struct fg_statedef {
     uint32_t input, output;         /* ports */
     int32_t  axis;                  /* that grows; -1: none */

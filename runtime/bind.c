@@ -6,7 +6,7 @@
  * The solve rows come in an order in which each needs only symbols found before. Nothing
  * is trusted after that: a symbol found from one input is checked against all of them.
  */
-#include "runtime/rt.h"
+#include "runtime/state.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -82,13 +82,14 @@ set_capacities(forge_run *r)
         int64_t next = fg_state_next(r, s);
         forge_status e = FORGE_OK;
         if (next == FG_UNKNOWN ||
-            (s->axis >= 0 && next < input_dim(r, s->input, s->axis)))
+            (s->axis >= 0 && !fg_is_window(s) && next < input_dim(r, s->input, s->axis)))
             return fg_fail(r->cx, FORGE_USAGE, "output \"%s\": the size is out of range",
                            p->output[s->output].name);
         if (r->state && (e = fg_state_room(r, s, next)))
             return e;
-        fg_state_symbols(r, k);
     }
+    for (uint32_t k = 0; k < p->nstate; k++)
+        fg_state_symbols(r, k);
     fg_values(p, r->sym, r->value, 0, p->nvalue);
     return FORGE_OK;
 }
@@ -184,9 +185,10 @@ forge_status
 fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep)
 {
     const fg_tensordef *x = &r->p->tensor[t];
-    uint32_t port = x->storage == FG_ST_OUTPUT  ? x->port
-                    : x->storage == FG_ST_STATE ? r->p->state[x->port].output
-                                                : FG_NONE;
+    const fg_statedef *s = x->storage == FG_ST_STATE ? &r->p->state[x->port] : NULL;
+    uint32_t port = x->storage == FG_ST_OUTPUT ? x->port
+                    : s && !fg_is_cut(r->p, s) ? s->output
+                                               : FG_NONE;
 
     if (port != FG_NONE && r->out[port].bound) {
         if ((uint64_t)bytes > r->out[port].capacity)

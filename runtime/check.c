@@ -198,7 +198,9 @@ check_state(checker *c, uint32_t k)
         if (s->axis < 0 || !tensor_ok(c, s->tensor) || !symbol_ok(c, s->capacity) ||
             !value_ok(c, s->next))
             return bad(c, "a state's storage is not there");
-        if (root(c, out) != s->tensor || p->tensor[s->tensor].storage != FG_ST_STATE ||
+        int cut = s->at != FG_NONE && b->storage == FG_ST_OUTPUT;
+        if ((root(c, out) != s->tensor && !cut) ||
+            p->tensor[s->tensor].storage != FG_ST_STATE ||
             p->tensor[s->tensor].rank != a->rank || p->value[s->next].run ||
             p->tensor[s->tensor].dtype != a->dtype || p->symbol[s->capacity].run)
             return bad(c, "a state's storage is not like its past");
@@ -206,10 +208,14 @@ check_state(checker *c, uint32_t k)
             (!symbol_ok(c, s->at) || !value_ok(c, s->more) || p->symbol[s->at].run ||
              p->value[s->more].run || s->keep < 0))
             return bad(c, "a window has no rows");
+        const fg_value *past = &p->value[a->dim[s->axis]];
+        if (cut && past->op == FG_V_CONST && past->k != s->keep)
+            return bad(c, "a window has other rows than it keeps");
         b = &p->tensor[s->tensor];
     }
     for (int d = 0; d < a->rank; d++)
-        if (d != s->axis && a->dim[d] != b->dim[d])
+        if (d != s->axis &&
+            (a->dim[d] != b->dim[d] || a->dim[d] != p->tensor[out].dim[d]))
             return bad(c, "a state grows along two axes");
     return true;
 }

@@ -279,7 +279,10 @@ FORGE_API const void *forge_output(const forge_run *r, const char *name, forge_d
  *
  * A window, a cache of which attention reads only the last W positions, keeps W of them and a
  * quarter more, or as many as one run appends at once, however long the sequence: once in
- * W / 4 steps (at least 16) the last W move to the front of its memory.
+ * W / 4 steps (at least 16) the last W move to the front of its memory. So does a cache that
+ * the model itself cuts to its last W rows: that is all it has as past and present, the length
+ * of the state being that of the text. If its past has W rows from the beginning on, they are
+ * zeros then, and it adds nothing to that length.
  *
  * A cache of one size, which the model writes at rows that its inputs name, has that size, or if
  * that is a symbol `capacity` rows, and no length: to go back is to name those rows again. A

@@ -91,9 +91,11 @@ put_cache(forge_run *r, FILE *f, const char *kind, const char *name, uint32_t k)
 {
     const fg_statedef *d = &r->p->state[k];
     const fg_statebuf *b = &r->state->buf[k];
-    int64_t n = d->axis < 0 ? 1 : b->dim[d->axis], all = n + b->gone, dims[12];
+    int64_t n = d->axis < 0 ? 1 : b->dim[d->axis], all = n, dims[12];
     int dtype = r->p->tensor[r->p->input[d->input].tensor].dtype;
     int rank = r->p->tensor[r->p->input[d->input].tensor].rank;
+    if (fg_is_window(d) && !fg_is_cut(r->p, d))
+        all += b->gone;
     int64_t bytes = fg_state_bytes(r->p, d, b->dim, all);
     char *data = bytes < 0 ? NULL : r->cx->alloc(r->cx->user, (size_t)bytes + 1);
 
@@ -101,7 +103,10 @@ put_cache(forge_run *r, FILE *f, const char *kind, const char *name, uint32_t k)
         return fg_fail(r->cx, FORGE_OUT_OF_MEMORY, "out of memory");
     fg_rows rows = fg_rows_of(r->p, d, b->dim);
     memset(data, 0, (size_t)bytes);
-    fg_copy_rows(rows, data + b->gone * rows.bytes, all, b->mem[b->now]->mem.p,
+    const char *last = (const char *)b->mem[b->now]->mem.p;
+    if (fg_is_in_place(d))
+        last += (b->rows - n) * rows.bytes;
+    fg_copy_rows(rows, data + (all - n) * rows.bytes, all, last,
                  fg_is_in_place(d) ? b->room : n, n);
     memcpy(dims, b->dim, sizeof dims);
     if (d->axis >= 0)

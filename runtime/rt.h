@@ -59,15 +59,15 @@ typedef struct fg_store { /* memory of a tensor of a state, and of its forks (st
     _Atomic int64_t used; /* rows that are somebody's, at most */
 } fg_store;
 
-/* One tensor of a state: what is valid is dim, which but for a window is the past as the host
- * would bind it, its axis the length. In place: mem[0], with `room` rows along the axis.
- * Else mem[now] is the past and mem[!now] becomes the present. */
+/* One tensor of a state. dim is the past as the host would bind it, its axis the length; but of a
+ * window, unless the model cuts it, the last rows of that. In place: mem[0], with `room` rows along
+ * the axis, `rows` of them valid. Else mem[now] is the past and mem[!now] becomes the present. */
 typedef struct fg_statebuf {
     fg_store *mem[2];
     int now;
     int64_t dim[12];
-    int64_t room;
-    int64_t gone; /* of a window: positions in front of those that are valid */
+    int64_t room, rows;
+    int64_t gone; /* of a window: positions in front of them; below 0: zeros */
 } fg_statebuf;
 
 struct forge_state {

@@ -6,8 +6,9 @@
  *
  * A tensor that grows in place has room for the capacity along its axis; the runs write
  * behind what is valid. (store.c has the memory, and what forks share of it.) Where only the
- * last rows are ever read, a window, those before them may be gone. What does not grow, or is
- * made anew by the model (the last inputs of a convolution), has two places: the run reads
+ * last rows are ever read, a window, those before them may be gone; a past that is never longer
+ * than its window may have that length from the beginning, as zeros at positions before 0. What
+ * does not grow, or is made anew by the model (the last inputs of a convolution), has two places: the run reads
  * one and writes the other, then they change. Lengths advance only when a run succeeded, so
  * a failed one leaves no trace.
  *
@@ -20,21 +21,51 @@
 
 /* ---- making and freeing ---------------------------------------------------------------- */
 
+/* Of what has no positions only the beginning can come back: zeros. */
+static int
+starts_anew(const fg_program *p, const fg_statedef *d)
+{
+    return d->axis < 0 || fg_keeps_size(p, d);
+}
+
+static int
+zeros_at_first(const fg_program *p, const fg_statedef *d)
+{
+    return starts_anew(p, d) || fg_starts_full(p, d);
+}
+
+/* No position but zeros before the first, if it has those. */
+static void
+begin_rows(forge_state *s, uint32_t k)
+{
+    const fg_statedef *d = &s->p->state[k];
+    int64_t n = fg_starts_full(s->p, d) ? d->keep : 0;
+
+    s->buf[k].gone = -n;
+    fg_set_rows(s, k, n);
+}
+
 /* The past before the first token: nothing along the axis, or the whole of what keeps its
  * size; what else is not fixed is the batch. */
 static int
-empty_dims(const fg_program *p, const fg_statedef *s, int64_t batch, int64_t capacity,
-           int64_t *dim)
+empty_dims(forge_state *s, uint32_t state, int64_t batch, int64_t capacity)
 {
-    const fg_tensordef *x = &p->tensor[p->input[s->input].tensor];
+    const fg_program *p = s->p;
+    const fg_statedef *d = &p->state[state];
+    const fg_tensordef *x = &p->tensor[p->input[d->input].tensor];
+    int64_t *dim = s->buf[state].dim;
 
     for (int k = 0; k < x->rank; k++) {
         const fg_value *v = &p->value[x->dim[k]];
-        int grows = k == s->axis && !fg_keeps_size(p, s);
-        dim[k] = grows ? 0 : v->op == FG_V_CONST ? v->k : k == s->axis ? capacity : batch;
+        int grows = k == d->axis && !fg_keeps_size(p, d);
+        dim[k] = grows ? 0 : v->op == FG_V_CONST ? v->k : k == d->axis ? capacity : batch;
         if (!grows && v->op != FG_V_CONST && v->op != FG_V_SYM)
             return 0;
     }
+    if (!starts_anew(p, d))
+        begin_rows(s, state);
+    else if (d->axis >= 0)
+        fg_set_rows(s, state, dim[d->axis]);
     return 1;
 }
 
@@ -87,7 +118,7 @@ forge_state_new(forge_ctx *cx, const forge_model *m, int64_t batch, int64_t capa
     s->batch = batch;
     s->limit = limit ? limit : INT64_MAX;
     for (uint32_t k = 0; k < p->nstate && !e; k++)
-        if (!empty_dims(p, &p->state[k], batch, capacity, s->buf[k].dim))
+        if (!empty_dims(s, k, batch, capacity))
             e = fg_fail(cx, FORGE_UNSUPPORTED,
                         "input \"%s\": its shape does not follow from the batch",
                         p->input[p->state[k].input].name);
@@ -143,6 +174,7 @@ widen(forge_state *t, const forge_state *s, int64_t batch)
     for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *d = &p->state[k];
         memcpy(t->buf[k].dim, s->buf[k].dim, sizeof t->buf[k].dim);
+        t->buf[k].rows = s->buf[k].rows;
         t->buf[k].gone = s->buf[k].gone;
         int axis = batch_axis(p, d, s->buf[k].dim);
         if (axis < 0 || s->buf[k].dim[axis] != 1)
@@ -182,8 +214,7 @@ forge_state_repeat(const forge_state *s, int64_t batch, forge_state **out)
         const fg_statedef *d = &p->state[k];
         const fg_statebuf *b = &s->buf[k];
         fg_rows r = fg_rows_of(p, d, b->dim);
-        int64_t n = d->axis < 0 ? 1 : b->dim[d->axis],
-                have = fg_is_in_place(d) ? b->room : n,
+        int64_t n = d->axis < 0 ? 1 : b->rows, have = fg_is_in_place(d) ? b->room : n,
                 room = fg_is_in_place(d) ? t->buf[k].room : n;
         char *to = t->buf[k].mem[0]->mem.p;
         for (int64_t i = 0; i < batch; i++, to += r.outer * room * r.bytes)
@@ -236,11 +267,14 @@ forge_state_capacity(const forge_state *s)
 forge_status
 fg_state_has_history(const forge_state *s)
 {
-    for (uint32_t k = 0; k < s->p->nstate; k++)
-        if (s->p->state[k].axis < 0)
+    for (uint32_t k = 0; k < s->p->nstate; k++) {
+        const fg_statedef *d = &s->p->state[k];
+        const fg_statebuf *b = &s->buf[k]; /* some windows count other rows than tokens */
+        if (d->axis < 0 || (fg_is_window(d) && b->gone + b->rows != s->length))
             return fg_fail(fg_state_context(s), FORGE_UNSUPPORTED,
                            "input \"%s\" has no history: its state is only cut to 0",
-                           s->p->input[s->p->state[k].input].name);
+                           s->p->input[d->input].name);
+    }
     return FORGE_OK;
 }
 
@@ -250,7 +284,7 @@ fg_state_holds(const forge_state *s, int64_t length)
     for (uint32_t k = 0; k < s->p->nstate; k++) {
         const fg_statedef *d = &s->p->state[k];
         const fg_statebuf *b = &s->buf[k];
-        if (fg_is_window(d) && length - fg_window_rows(d, length) < b->gone)
+        if (fg_is_window(d) && length - fg_window_rows(s->p, d, length) < b->gone)
             return fg_fail(fg_state_context(s), FORGE_UNSUPPORTED,
                            "input \"%s\" is a window of %lld positions: those before "
                            "%lld are gone, and with them the way back to %lld",
@@ -260,13 +294,6 @@ fg_state_holds(const forge_state *s, int64_t length)
     return FORGE_OK;
 }
 
-/* Of what has no positions only the beginning can come back: zeros. */
-static int
-starts_anew(const fg_program *p, const fg_statedef *d)
-{
-    return d->axis < 0 || fg_keeps_size(p, d);
-}
-
 static void
 cut(forge_state *s, uint32_t k, int64_t length)
 {
@@ -274,21 +301,19 @@ cut(forge_state *s, uint32_t k, int64_t length)
     const fg_statedef *d = &p->state[k];
     fg_statebuf *b = &s->buf[k];
     char *now = b->mem[b->now]->mem.p;
+    int64_t had = b->rows;
 
-    if (starts_anew(p, d)) {
-        if (!length)
-            memset(now, 0, (size_t)fg_state_bytes(p, d, b->dim, s->capacity));
+    if (!length && zeros_at_first(p, d))
+        memset(now, 0, (size_t)fg_state_bytes(p, d, b->dim, b->room));
+    if (starts_anew(p, d))
         return;
-    }
-    int64_t had = b->dim[d->axis], n = had < length ? had : length;
-    if (fg_is_window(d)) {
-        b->gone = length ? b->gone : 0;
-        n = length - b->gone;
-    }
+    if (!length)
+        begin_rows(s, k);
+    else if (fg_is_window(d) || length < b->rows)
+        fg_set_rows(s, k, length - b->gone);
     if (!fg_is_in_place(d))
-        fg_copy_rows(fg_rows_of(p, d, b->dim), now, n, now, had, n);
-    b->dim[d->axis] = n;
-    fg_store_cut(b->mem[b->now], n);
+        fg_copy_rows(fg_rows_of(p, d, b->dim), now, b->rows, now, had, b->rows);
+    fg_store_cut(b->mem[b->now], b->rows);
 }
 
 forge_status
@@ -307,8 +332,8 @@ forge_state_truncate(forge_state *s, int64_t length)
     for (uint32_t k = 0; k < p->nstate; k++) { /* before anything is cut */
         const fg_statedef *d = &p->state[k];
         e = FORGE_OK;
-        if (starts_anew(p, d) ? !length : !fg_is_in_place(d) && length < s->length)
-            e = fg_store_own(s, k, starts_anew(p, d) ? 0 : s->buf[k].dim[d->axis]);
+        if (zeros_at_first(p, d) ? !length : !fg_is_in_place(d) && length < s->length)
+            e = fg_store_own(s, k, zeros_at_first(p, d) ? 0 : s->buf[k].rows);
         if (e)
             return e;
     }
@@ -335,6 +360,7 @@ forge_state_read(const forge_state *s, const char *name, const int64_t **dims, v
     const fg_statebuf *b = &s->buf[k];
     int64_t n = d->axis < 0 ? 1 : b->dim[d->axis],
             bytes = fg_state_bytes(p, d, b->dim, n);
+    const char *from = b->mem[b->now]->mem.p;
     if (dims)
         *dims = b->dim;
     if (!data)
@@ -343,8 +369,10 @@ forge_state_read(const forge_state *s, const char *name, const int64_t **dims, v
         return fg_fail(fg_state_context(s), FORGE_USAGE,
                        "\"%.200s\": %lld bytes do not fit into %zu", name,
                        (long long)bytes, capacity);
-    fg_copy_rows(fg_rows_of(p, d, b->dim), data, n, b->mem[b->now]->mem.p,
-                 fg_is_in_place(d) ? b->room : n, n);
+    const fg_rows r = fg_rows_of(p, d, b->dim);
+    if (fg_is_in_place(d))
+        from += (b->rows - n) * r.bytes;
+    fg_copy_rows(r, data, n, from, fg_is_in_place(d) ? b->room : n, n);
     return FORGE_OK;
 }
 
@@ -396,9 +424,10 @@ int64_t
 fg_state_dim(const forge_run *r, uint32_t input, int axis)
 {
     const fg_statebuf *b = fg_state_of(r, input);
-    int along = r->p->state[r->p->input[input].state].axis;
+    const fg_statedef *d = &r->p->state[r->p->input[input].state];
+    int whole = axis == d->axis && fg_is_window(d) && !fg_is_cut(r->p, d);
 
-    return b->dim[axis] + (axis == along ? b->gone : 0);
+    return b->dim[axis] + (whole ? b->gone : 0);
 }
 
 void
@@ -408,16 +437,22 @@ fg_state_symbols(forge_run *r, uint32_t state)
     const fg_statebuf *b = r->state ? &r->state->buf[state] : NULL;
 
     if (fg_is_window(s))
-        r->sym[s->at] = b ? b->dim[s->axis] : r->in[s->input].dim[s->axis];
+        r->sym[s->at] = b ? b->rows : r->in[s->input].dim[s->axis];
     if (fg_is_in_place(s))
-        r->sym[s->capacity] = b ? b->room : r->value[s->next];
+        r->sym[s->capacity] = b ? b->room : fg_state_next(r, s);
 }
 
 int64_t
 fg_state_next(const forge_run *r, const fg_statedef *s)
 {
     const fg_tensordef *x = &r->p->tensor[r->p->output[s->output].tensor];
+    const fg_statebuf *b = fg_state_of(r, s->input);
 
+    if (fg_is_window(s)) {
+        int64_t past = b ? b->gone + b->rows : r->in[s->input].dim[s->axis],
+                more = r->value[s->more], next;
+        return more < 0 || __builtin_add_overflow(past, more, &next) ? FG_UNKNOWN : next;
+    }
     if (fg_is_in_place(s))
         return r->value[s->next];
     return s->axis < 0 ? 0 : r->value[x->dim[s->axis]];
@@ -431,6 +466,8 @@ fg_state_room(forge_run *r, const fg_statedef *d, int64_t next)
 
     if (fg_keeps_size(r->p, d))
         return FORGE_OK;
+    if (fg_starts_full(r->p, d))
+        return fg_state_slide(r);
     if (next > s->limit)
         return fg_fail(r->cx, FORGE_USAGE,
                        "the state holds at most %lld positions, this run needs %lld",
@@ -473,13 +510,36 @@ fg_state_stretch(forge_run *r)
         if (fg_keeps_size(p, s))
             continue;
         int64_t next = fg_state_next(r, s),
-                more = next - fg_state_dim(r, s->input, s->axis);
+                more = fg_is_window(s) ? r->value[s->more]
+                                       : next - fg_state_dim(r, s->input, s->axis);
         int64_t full = r->state->capacity - more, hi = p->symbol[v->a].hi;
+        if (fg_is_cut(p, s) && hi > s->keep)
+            hi = s->keep;
         r->sym[v->a] = full < hi ? full : hi;
         if (fg_is_in_place(s) && p->value[s->next].op == FG_V_MAX)
             stretch_total(r, s, next);
     }
     fg_values(p, r->sym, r->value, 0, p->nvalue);
+}
+
+/* Of a window that the model cuts. */
+static int64_t
+present_rows(const forge_run *r, const fg_statedef *s)
+{
+    return r->value[r->p->tensor[r->p->output[s->output].tensor].dim[s->axis]];
+}
+
+/* Without a state the host gets the last rows of what the model cuts. */
+static void
+give_last(const forge_run *r, const fg_statedef *s)
+{
+    const fg_program *p = r->p;
+    const int64_t *dim = r->in[s->input].dim;
+    int64_t n = present_rows(r, s), all = fg_state_next(r, s);
+    fg_rows rows = fg_rows_of(p, s, dim);
+
+    fg_copy_rows(rows, r->addr[p->output[s->output].tensor], n,
+                 (char *)r->addr[s->tensor] + (all - n) * rows.bytes, all, n);
 }
 
 forge_status
@@ -498,19 +558,23 @@ fg_state_place(forge_run *r)
             if (e)
                 return e;
             r->addr[in] = b->mem[b->now]->mem.p;
-            r->addr[out] = b->mem[fg_is_in_place(s) ? 0 : !b->now]->mem.p;
+            r->addr[fg_is_in_place(s) ? s->tensor : out] =
+                b->mem[fg_is_in_place(s) ? 0 : !b->now]->mem.p;
             continue;
         }
         if (!fg_is_in_place(s))
             continue;
         const int64_t *dim = r->in[s->input].dim;
-        int64_t bytes = fg_state_bytes(p, s, dim, r->value[s->next]);
+        int64_t next = fg_state_next(r, s), bytes = fg_state_bytes(p, s, dim, next);
         forge_status e = fg_tensor_room(r, s->tensor, bytes, 0);
         if (e)
             return e;
-        if (r->addr[s->tensor] != r->addr[in] || r->value[s->next] != dim[s->axis])
-            fg_copy_rows(fg_rows_of(p, s, dim), r->addr[s->tensor], r->value[s->next],
-                         r->addr[in], dim[s->axis], dim[s->axis]);
+        if (fg_is_cut(p, s) && present_rows(r, s) > next)
+            return fg_fail(r->cx, FORGE_INVALID, "output \"%s\": has no such rows",
+                           p->output[s->output].name);
+        if (r->addr[s->tensor] != r->addr[in] || next != dim[s->axis])
+            fg_copy_rows(fg_rows_of(p, s, dim), r->addr[s->tensor], next, r->addr[in],
+                         dim[s->axis], dim[s->axis]);
     }
     return FORGE_OK;
 }
@@ -521,12 +585,17 @@ fg_state_advance(forge_run *r)
     const fg_program *p = r->p;
     int64_t length = r->state ? r->state->length : 0;
 
-    for (uint32_t k = 0; r->state && k < p->nstate; k++) {
+    for (uint32_t k = 0; k < p->nstate; k++) {
         const fg_statedef *s = &p->state[k];
-        fg_statebuf *b = &r->state->buf[k];
-        if (s->axis >= 0 && !fg_keeps_size(p, s))
-            b->dim[s->axis] = (length = fg_state_next(r, s)) - b->gone;
-        if (!fg_is_in_place(s))
+        fg_statebuf *b = r->state ? &r->state->buf[k] : NULL;
+        if (!b && fg_is_cut(p, s))
+            give_last(r, s);
+        if (b && s->axis >= 0 && !fg_keeps_size(p, s)) {
+            int64_t next = fg_state_next(r, s);
+            fg_set_rows(r->state, k, next - b->gone);
+            length = fg_starts_full(p, s) ? length : next;
+        }
+        if (b && !fg_is_in_place(s))
             b->now = !b->now;
     }
     if (r->state) {

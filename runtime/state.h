@@ -14,6 +14,9 @@ int fg_is_in_place(const fg_statedef *s);
 int fg_keeps_size(const fg_program *p, const fg_statedef *s);
 /* In place, and no more than the last rows are ever read. */
 int fg_is_window(const fg_statedef *s);
+/* Such a one that the model cuts itself; and with all of its rows, zeros, from the beginning. */
+int fg_is_cut(const fg_program *p, const fg_statedef *s);
+int fg_starts_full(const fg_program *p, const fg_statedef *s);
 fg_rows fg_rows_of(const fg_program *p, const fg_statedef *s, const int64_t *dim);
 /* Bytes with room for `capacity` along the axis; FG_UNKNOWN when that overflows. */
 int64_t fg_state_bytes(const fg_program *p, const fg_statedef *s, const int64_t *dim,
@@ -22,11 +25,13 @@ int64_t fg_state_bytes(const fg_program *p, const fg_statedef *s, const int64_t 
 void fg_copy_rows(fg_rows r, char *to, int64_t room, const char *from, int64_t have,
                   int64_t n);
 
+/* Of tensor k so many rows are valid. */
+void fg_set_rows(forge_state *s, uint32_t k, int64_t rows);
 /* Windows that have no room for what the run appends begin anew with the rows that are still
- * read; all of them or none. */
+ * read; all of them, or none when there is no memory. */
 forge_status fg_state_slide(forge_run *r);
 /* Rows of window k that must be there for the state to have `length` positions. */
-int64_t fg_window_rows(const fg_statedef *s, int64_t length);
+int64_t fg_window_rows(const fg_program *p, const fg_statedef *s, int64_t length);
 /* Memory of all tensors for so many positions, what is valid moved there. */
 forge_status fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity);
 void fg_store_drop(forge_ctx *cx, fg_store **s); /* one owner less */

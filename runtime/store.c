@@ -67,9 +67,33 @@ fg_is_window(const fg_statedef *s)
 }
 
 int
+fg_is_cut(const fg_program *p, const fg_statedef *s)
+{
+    return fg_is_window(s) &&
+           p->tensor[p->output[s->output].tensor].storage == FG_ST_OUTPUT;
+}
+
+int
+fg_starts_full(const fg_program *p, const fg_statedef *s)
+{
+    return fg_is_cut(p, s) &&
+           p->value[p->tensor[p->input[s->input].tensor].dim[s->axis]].op == FG_V_CONST;
+}
+
+void
+fg_set_rows(forge_state *s, uint32_t k, int64_t rows)
+{
+    const fg_statedef *d = &s->p->state[k];
+    int most = fg_is_cut(s->p, d) && rows > d->keep;
+
+    s->buf[k].rows = rows;
+    s->buf[k].dim[d->axis] = most ? d->keep : rows;
+}
+
+int
 fg_keeps_size(const fg_program *p, const fg_statedef *s)
 {
-    return fg_is_in_place(s) &&
+    return fg_is_in_place(s) && !fg_is_window(s) &&
            p->tensor[p->input[s->input].tensor].dim[s->axis] == s->next;
 }
 
@@ -112,11 +136,11 @@ fg_store_cut(fg_store *s, int64_t n)
         atomic_store(&s->used, n);
 }
 
-/* Rows of the past, and rows from one block of them to the next. */
+/* Rows that are there, and rows from one block of them to the next. */
 static int64_t
 rows_valid(const fg_statedef *d, const fg_statebuf *b)
 {
-    return d->axis < 0 ? 1 : b->dim[d->axis];
+    return d->axis < 0 ? 1 : b->rows;
 }
 
 static int64_t
@@ -149,7 +173,7 @@ make_fresh(forge_state *s, uint32_t k, int64_t room)
     for (int j = 0; j < (fg_is_in_place(d) ? 1 : 2); j++)
         if (!(s->fresh[k][j] = store_new(s->cx, bytes)))
             return 0;
-    if (d->axis < 0 || fg_keeps_size(s->p, d))
+    if (d->axis < 0 || fg_keeps_size(s->p, d) || fg_starts_full(s->p, d))
         memset(s->fresh[k][0]->mem.p, 0, (size_t)bytes);
     return 1;
 }
@@ -192,10 +216,12 @@ window_room(const fg_statedef *d, int64_t rows)
 
 /* Rows that storage made for `capacity` positions has. */
 static int64_t
-first_room(const fg_statedef *d, const fg_statebuf *b, int64_t capacity)
+first_room(const fg_program *p, const fg_statedef *d, const fg_statebuf *b,
+           int64_t capacity)
 {
     int64_t most = fg_is_window(d) ? window_room(d, d->keep) : capacity;
-    int64_t room = most >= 0 && most < capacity ? most : capacity;
+    int64_t room =
+        fg_starts_full(p, d) || (most >= 0 && most < capacity) ? most : capacity;
 
     return fg_is_window(d) && rows_valid(d, b) > room ? rows_valid(d, b) : room;
 }
@@ -211,7 +237,7 @@ fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity)
     for (uint32_t k = 0; k < p->nstate && !e; k++) {
         const fg_statedef *d = &p->state[k];
         if (!((d->axis < 0 || fg_is_window(d)) && s->buf[k].mem[0]) &&
-            !make_fresh(s, k, first_room(d, &s->buf[k], capacity)))
+            !make_fresh(s, k, first_room(p, d, &s->buf[k], capacity)))
             e = no_memory(cx, capacity);
     }
     if (!e && s->counts)
@@ -222,7 +248,7 @@ fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity)
     }
     for (uint32_t k = 0; k < p->nstate; k++)
         if (s->fresh[k][0])
-            move_in(s, k, first_room(&p->state[k], &s->buf[k], capacity),
+            move_in(s, k, first_room(p, &p->state[k], &s->buf[k], capacity),
                     rows_valid(&p->state[k], &s->buf[k]));
     s->capacity = capacity;
     return FORGE_OK;
@@ -231,9 +257,9 @@ fg_state_grow(forge_state *s, forge_ctx *cx, int64_t capacity)
 /* ---- windows ------------------------------------------------------------------------- */
 
 int64_t
-fg_window_rows(const fg_statedef *d, int64_t length)
+fg_window_rows(const fg_program *p, const fg_statedef *d, int64_t length)
 {
-    return length < d->keep ? length : d->keep;
+    return length < d->keep && !fg_starts_full(p, d) ? length : d->keep;
 }
 
 /* Rows of storage that the run needs: those kept and those that it appends. */
@@ -243,7 +269,7 @@ rows_needed(const forge_run *r, uint32_t k)
     const fg_statedef *d = &r->p->state[k];
     const fg_statebuf *b = &r->state->buf[k];
     int64_t more = fg_val(r, d->more), rows;
-    int64_t n = fg_window_rows(d, b->gone + b->dim[d->axis]);
+    int64_t n = fg_window_rows(r->p, d, b->gone + b->rows);
 
     return more < 0 || __builtin_add_overflow(n, more, &rows) ? FG_UNKNOWN : rows;
 }
@@ -253,22 +279,37 @@ rows_needed(const forge_run *r, uint32_t k)
 static int
 stays(const fg_statebuf *b, int64_t rows, int64_t room)
 {
-    return !is_shared(b->mem[0]) && rows <= b->room && b->room / 2 <= room;
+    return rows >= 0 && !is_shared(b->mem[0]) && rows <= b->room && b->room / 2 <= room;
 }
 
+/* Whether the run appends more to window k than there is room for. */
+static int
+slides(const forge_run *r, uint32_t k)
+{
+    const fg_statedef *d = &r->p->state[k];
+    const fg_statebuf *b = &r->state->buf[k];
+
+    return fg_is_window(d) && b->rows + fg_val(r, d->more) > b->room;
+}
+
+/* Windows of one row and capacity stay so: when some have to go to other memory, all that begin
+ * anew do. Which are shared may change meanwhile, in the threads of other forks. */
 forge_status
 fg_state_slide(forge_run *r)
 {
     forge_state *s = r->state;
+    int stay = 1;
 
-    for (uint32_t k = 0; k < s->p->nstate; k++) {
-        const fg_statedef *d = &s->p->state[k];
-        if (!fg_is_window(d) ||
-            s->buf[k].dim[d->axis] + fg_val(r, d->more) <= s->buf[k].room)
+    for (uint32_t k = 0; k < s->p->nstate && stay; k++) {
+        int64_t rows = slides(r, k) ? rows_needed(r, k) : 0;
+        if (rows)
+            stay = stays(&s->buf[k], rows, window_room(&s->p->state[k], rows));
+    }
+    for (uint32_t k = 0; k < s->p->nstate && !stay; k++) {
+        if (!slides(r, k))
             continue;
-        int64_t rows = rows_needed(r, k), room = window_room(d, rows);
-        if (rows < 0 || room < 0 ||
-            (!stays(&s->buf[k], rows, room) && !make_fresh(s, k, room))) {
+        int64_t rows = rows_needed(r, k), room = window_room(&s->p->state[k], rows);
+        if (rows < 0 || room < 0 || !make_fresh(s, k, room)) {
             drop_fresh(s);
             return no_memory(r->cx, rows);
         }
@@ -276,13 +317,13 @@ fg_state_slide(forge_run *r)
     for (uint32_t k = 0; k < s->p->nstate; k++) {
         const fg_statedef *d = &s->p->state[k];
         fg_statebuf *b = &s->buf[k];
-        int64_t had = fg_is_window(d) ? b->dim[d->axis] : 0, more = fg_val(r, d->more);
-        if (!fg_is_window(d) || had + more <= b->room)
+        if (!slides(r, k))
             continue;
-        int64_t rows = rows_needed(r, k);
-        move_in(s, k, s->fresh[k][0] ? window_room(d, rows) : b->room, rows - more);
-        b->dim[d->axis] = rows - more;
-        b->gone += had - b->dim[d->axis];
+        int64_t rows = rows_needed(r, k), had = b->rows;
+        int64_t n = rows - fg_val(r, d->more);
+        move_in(s, k, stay ? b->room : window_room(d, rows), n);
+        fg_set_rows(s, k, n);
+        b->gone += had - n;
     }
     return FORGE_OK;
 }
@@ -299,6 +340,7 @@ fg_store_share(forge_state *t, const forge_state *s)
         t->buf[k].mem[0] = now;
         memcpy(t->buf[k].dim, b->dim, sizeof b->dim);
         t->buf[k].room = b->room;
+        t->buf[k].rows = b->rows;
         t->buf[k].gone = b->gone;
     }
     t->capacity = s->capacity;

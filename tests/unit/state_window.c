@@ -53,6 +53,53 @@ static const char transposed[] =
     "f32[B,4,S,16]\n"
     "  ret %near, %wk1, %wv1\n}\n";
 
+/* Caches of the first layer that the model cuts to the last positions, #: how many there are
+ * before, at first none or always as many; the others grow. */
+static const char cut[] =
+    "sym B in 1..\nsym A in 0..\nsym P in 0..\nsym S in 1..\n"
+    "func @main(%q: f32[B,4,S,16], %k: f32[B,2,S,16], %v: f32[B,2,S,16], %mask: "
+    "bool[B,A+S], %last: bool[B,#+S],"
+    " %wk: f32[B,2,#,16], %wv: f32[B,2,#,16], %ak: f32[B,2,A,16], %av: "
+    "f32[B,2,A,16])"
+    " -> f32[B,4,S,16], f32[B,4,S,16], f32[B,2,min(#+S,7),16], f32[B,2,min(#+S,7),16],"
+    " f32[B,2,A+S,16], f32[B,2,A+S,16] {\n"
+    "  %m = reshape %mask : bool[B,1,1,A+S]\n"
+    "  %l = reshape %last : bool[B,1,1,#+S]\n"
+    "  %wk2 = concat %wk, %k {axis=2} : f32[B,2,#+S,16]\n"
+    "  %wv2 = concat %wv, %v {axis=2} : f32[B,2,#+S,16]\n"
+    "  %wk1 = slice %wk2 {start=[0,0,#+S-min(#+S,7),0], step=[1,1,1,1]} : "
+    "f32[B,2,min(#+S,7),16]\n"
+    "  %wv1 = slice %wv2 {start=[0,0,#+S-min(#+S,7),0], step=[1,1,1,1]} : "
+    "f32[B,2,min(#+S,7),16]\n"
+    "  %near = attention %q, %wk2, %wv2, %l {scale=0.25, causal=1, left=7} : "
+    "f32[B,4,S,16]\n"
+    "  %ak1 = concat %ak, %k {axis=2} : f32[B,2,A+S,16]\n"
+    "  %av1 = concat %av, %v {axis=2} : f32[B,2,A+S,16]\n"
+    "  %all = attention %q, %ak1, %av1, %m {scale=0.25, causal=1} : f32[B,4,S,16]\n"
+    "  ret %near, %all, %wk1, %wv1, %ak1, %av1\n}\n";
+
+/* With positions in front, and no other cache beside: states are as long as the text. */
+static const char cut_transposed[] =
+    "sym B in 1..\nsym P in 0..\nsym S in 1..\n"
+    "func @main(%q: f32[B,4,S,16], %k: f32[B,2,S,16], %v: f32[B,2,S,16], %last: "
+    "bool[B,P+S],"
+    " %wk: f32[B,P,2,16], %wv: f32[B,P,2,16])"
+    " -> f32[B,4,S,16], f32[B,min(P+S,7),2,16], f32[B,min(P+S,7),2,16] {\n"
+    "  %m = reshape %last : bool[B,1,1,P+S]\n"
+    "  %kt = transpose %k {perm=[0,2,1,3]} : f32[B,S,2,16]\n"
+    "  %vt = transpose %v {perm=[0,2,1,3]} : f32[B,S,2,16]\n"
+    "  %wk2 = concat %wk, %kt {axis=1} : f32[B,P+S,2,16]\n"
+    "  %wv2 = concat %wv, %vt {axis=1} : f32[B,P+S,2,16]\n"
+    "  %wk1 = slice %wk2 {start=[0,P+S-min(P+S,7),0,0], step=[1,1,1,1]} : "
+    "f32[B,min(P+S,7),2,16]\n"
+    "  %wv1 = slice %wv2 {start=[0,P+S-min(P+S,7),0,0], step=[1,1,1,1]} : "
+    "f32[B,min(P+S,7),2,16]\n"
+    "  %kk = transpose %wk2 {perm=[0,2,1,3]} : f32[B,2,P+S,16]\n"
+    "  %vv = transpose %wv2 {perm=[0,2,1,3]} : f32[B,2,P+S,16]\n"
+    "  %near = attention %q, %kk, %vv, %m {scale=0.25, causal=1, left=7} : "
+    "f32[B,4,S,16]\n"
+    "  ret %near, %wk1, %wv1\n}\n";
+
 typedef struct host {
     forge_ctx *cx;
     forge_model *m;
@@ -60,7 +107,7 @@ typedef struct host {
     long allocs;
     int sequences;
     float q[B * H * MOST * D], k[B * G * MOST * D], v[B * G * MOST * D];
-    uint8_t mask[B * MOST];
+    uint8_t mask[B * MOST], last[B * MOST]; /* of all positions; of those near */
 } host;
 
 static bool
@@ -152,12 +199,31 @@ fill(host *h, float *to, int which, int heads, int text_no, int from, int n)
                     *to++ = element(text_no, which, t, head, d);
 }
 
+/* Positions before the first of a run that it has of cache `k`: `at` of them are in the text. */
+static int
+past_rows(const host *h, int k, int at)
+{
+    const fg_program *p = h->m->program;
+    const fg_statedef *d = &p->state[k];
+
+    if (fg_starts_full(p, d))
+        return LEFT;
+    return fg_is_cut(p, d) && at > LEFT ? LEFT : at;
+}
+
 /* Positions [from, to) of a text into the attached state. */
 static forge_status
 feed(host *h, int text_no, int from, int to)
 {
     const int64_t n = to - from, q[] = {h->sequences, H, n, D},
-                  k[] = {h->sequences, G, n, D}, m[] = {h->sequences, to};
+                  k[] = {h->sequences, G, n, D}, m[] = {h->sequences, to},
+                  last[] = {h->sequences, past_rows(h, 0, from) + n};
+
+    for (int b = 0; b < h->sequences; b++)
+        for (int j = 0; j < last[1]; j++) {
+            int at = to - (int)last[1] + j;
+            h->last[b * last[1] + j] = at >= 0 && h->mask[b * to + at];
+        }
 
     fill(h, h->q, 0, H, text_no, from, (int)n);
     fill(h, h->k, 1, G, text_no, from, (int)n);
@@ -166,6 +232,7 @@ feed(host *h, int text_no, int from, int to)
     forge_bind_input(h->r, "k", FORGE_F32, 4, k, h->k);
     forge_bind_input(h->r, "v", FORGE_F32, 4, k, h->v);
     forge_bind_input(h->r, "mask", FORGE_BOOL, 2, m, h->mask);
+    forge_bind_input(h->r, "last", FORGE_BOOL, 2, last, h->last);
     return forge_execute(h->r);
 }
 
@@ -334,46 +401,87 @@ hidden(host *h)
     h->sequences = 1;
 }
 
-/* A host that keeps the caches itself, whole, gets the same bits; what a state still has of a
- * window are its last rows. */
+/* Binds all pasts before position AT of text 0, and zeros for those before `gone` of windows. */
+static void
+bind_pasts(host *h, int at, int64_t gone)
+{
+    static float cache[4][G * MOST * D];
+
+    for (int k = 0; k < forge_model_states(h->m); k++) {
+        const fg_statedef *d = &h->m->program->state[k];
+        bool heads_first = d->axis == 2;
+        int n = past_rows(h, k, at);
+        int64_t dims[] = {1, heads_first ? G : n, heads_first ? n : G, D};
+        for (int row = 0; row < n; row++)
+            for (int g = 0; g < G; g++)
+                for (int e = 0; e < D; e++) {
+                    int t = at - n + row;
+                    bool none = fg_is_window(d) && t < gone;
+                    cache[k][(heads_first ? g * n + row : row * G + g) * D + e] =
+                        none ? 0 : element(0, 1 + k % 2, t, g, e);
+                }
+        forge_bind_input(h->r, forge_model_state(h->m, k, NULL), FORGE_F32, 4, dims,
+                         cache[k]);
+    }
+}
+
+/* A host that keeps the caches itself gets the same bits; what a state still has of a window are
+ * its last rows, or those that the model cuts it to. */
 static void
 without_state(host *h)
 {
     enum { AT = 50, CACHE = G * (AT + 1) * D };
-    static float cache[4][CACHE], now[H * D], rows[CACHE];
-    const int64_t *dims;
+    static float now[H * D], rows[CACHE];
+    const int64_t *dims, *given;
+    const char *present;
     forge_state *s = attach_new(h, 10);
-    int states = forge_model_states(h->m);
+    int axis = s->p->state[0].axis;
+    bool is_cut = fg_is_cut(s->p, &s->p->state[0]);
 
     for (int t = 0; t <= AT; t++)
         run(h, 0, t, t + 1, "state");
     memcpy(now, forge_output(h->r, "near", NULL, NULL, NULL), sizeof now);
     forge_run_attach(h->r, NULL);
-    for (int k = 0; k < states; k++) {
-        bool heads_first = s->p->state[k].axis == 2;
-        int64_t past[] = {1, heads_first ? G : AT, heads_first ? AT : G, D};
-        for (int t = 0; t < AT; t++)
-            for (int g = 0; g < G; g++)
-                for (int d = 0; d < D; d++)
-                    cache[k][((heads_first ? g * AT + t : t * G + g)) * D + d] =
-                        element(0, 1 + k % 2, t, g, d);
-        forge_bind_input(h->r, forge_model_state(h->m, k, NULL), FORGE_F32, 4, past,
-                         cache[k]);
-    }
+    bind_pasts(h, AT, 0);
     run(h, 0, AT, AT + 1, "pasts that are bound");
     expect(!memcmp(now, forge_output(h->r, "near", NULL, NULL, NULL), sizeof now),
            "pasts that are bound", "other bits than with a state");
-    int axis = s->p->state[0].axis;
-    if (expect(!forge_state_read(s, forge_model_state(h->m, 0, NULL), &dims, rows,
-                                 sizeof rows),
-               "read", forge_message(h->cx))) {
+    forge_model_state(h->m, 0, &present);
+    const float *whole = forge_output(h->r, present, NULL, NULL, &given);
+    if (expect(!forge_state_read(s, present, &dims, rows, sizeof rows), "read",
+               forge_message(h->cx))) {
         int64_t n = dims[axis], first = AT + 1 - n;
-        expect(n >= LEFT + 1 && n <= LEFT + SPARE + 1, "read", "another number of rows");
+        expect(is_cut ? n == LEFT : n >= LEFT + 1 && n <= LEFT + SPARE + 1, "read",
+               "another number of rows");
         expect(rows[0] == element(0, 1, (int)first, 0, 0) &&
                    rows[(axis == 2 ? n - 1 : (n - 1) * G) * D] == element(0, 1, AT, 0, 0),
                "read", "other rows");
+        expect(given[axis] == (is_cut ? LEFT : AT + 1), "present", "of another size");
+        expect(!is_cut || !memcmp(whole, rows, sizeof *rows * LEFT * G * D), "present",
+               "other rows");
     }
     forge_state_free(s);
+}
+
+/* A host that binds presents gets them there: also what is cut, in the memory of the past. */
+static void
+bound_presents(host *h)
+{
+    enum { AT = 20 };
+    static float now[G * MOST * D];
+    const char *present;
+    int rows = past_rows(h, 0, AT + 1);
+
+    forge_model_state(h->m, 0, &present);
+    bind_pasts(h, AT, 0);
+    forge_bind_output(h->r, present, now, sizeof now);
+    run(h, 0, AT, AT + 1, "a present that is bound");
+    expect(now[0] == element(0, 1, AT + 1 - rows, 0, 0), "a present that is bound",
+           "other rows");
+    forge_bind_output(h->r, present, now, sizeof now[0]);
+    expect(feed(h, 0, AT, AT + 1) == FORGE_USAGE, "a present that is too small",
+           "accepted");
+    forge_bind_output(h->r, present, NULL, 0);
 }
 
 /* A record of a run with a state has whole pasts and presents, zeros for what is gone, and the
@@ -384,7 +492,6 @@ recorded(host *h)
     enum { AT = 50, ROOM = 1 << 20 };
     static char one[ROOM], two[ROOM];
     char path[2][60];
-    static float cache[4][G * AT * D];
     forge_state *s = attach_new(h, 10);
     size_t n[2];
 
@@ -393,22 +500,9 @@ recorded(host *h)
                  (long)getpid(), k);
     for (int t = 0; t < AT; t++)
         run(h, 0, t, t + 1, "before a record");
-    int64_t gone = s->buf[0].gone;
+    bind_pasts(h, AT, s->buf[0].gone);
     forge_run_record(h->r, path[0]);
     run(h, 0, AT, AT + 1, "recorded");
-    for (int k = 0; k < forge_model_states(h->m); k++) {
-        bool heads_first = s->p->state[k].axis == 2;
-        int64_t past[] = {1, heads_first ? G : AT, heads_first ? AT : G, D};
-        for (int t = 0; t < AT; t++)
-            for (int g = 0; g < G; g++)
-                for (int d = 0; d < D; d++)
-                    cache[k][((heads_first ? g * AT + t : t * G + g)) * D + d] =
-                        fg_is_window(&s->p->state[k]) && t < gone
-                            ? 0
-                            : element(0, 1 + k % 2, t, g, d);
-        forge_bind_input(h->r, forge_model_state(h->m, k, NULL), FORGE_F32, 4, past,
-                         cache[k]);
-    }
     forge_run_attach(h->r, NULL);
     forge_run_record(h->r, path[1]);
     run(h, 0, AT, AT + 1, "recorded");
@@ -424,12 +518,28 @@ recorded(host *h)
     forge_state_free(s);
 }
 
+/* A text with every # replaced. */
+static const char *
+put_size(const char *from, char size, char *to)
+{
+    size_t n = strlen(from);
+
+    for (size_t k = 0; k <= n; k++)
+        to[k] = from[k] == '#' ? size : from[k];
+    return to;
+}
+
 int
 main(void)
 {
-    static const struct {
+    static char grows[sizeof cut], full[sizeof cut];
+    const struct {
         const char *name, *text;
-    } all[] = {{"heads first", text}, {"positions first", transposed}};
+    } all[] = {{"heads first", text},
+               {"positions first", transposed},
+               {"cut", put_size(cut, 'P', grows)},
+               {"cut, always full", put_size(cut, '7', full)},
+               {"cut, positions first", cut_transposed}};
 
     for (size_t k = 0; k < sizeof all / sizeof *all; k++) {
         static host h;
@@ -442,6 +552,7 @@ main(void)
             forks(&h);
             hidden(&h);
             without_state(&h);
+            bound_presents(&h);
             recorded(&h);
         }
         close_model(&h);
