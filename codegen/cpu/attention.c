@@ -12,7 +12,10 @@
 #include <math.h>
 #include "codegen/cpu/attention.h"
 
-enum { FEW_QUERIES = 16 }; /* up to here one query at a time beats blocks of 64 */
+enum {
+    FEW_QUERIES = 16, /* up to here one query at a time beats blocks of 64 */
+    LINE = 64         /* bytes that memory delivers at a time */
+};
 
 static fg_reg
 operand(const fg_inst *i, int k)
@@ -22,6 +25,13 @@ operand(const fg_inst *i, int k)
 
 /* ---- q, k and v ----------------------------------------------------------------- */
 
+/* Of an element where the side is. */
+static int
+bytes_of(const fg_att_side *s)
+{
+    return fg_dtypes[s->view.dtype].bits / 8;
+}
+
 static void
 side_setup(fg_att *a, fg_att_side *s, int k)
 {
@@ -29,10 +39,11 @@ side_setup(fg_att *a, fg_att_side *s, int k)
     fg_exprs *t = e->m->ex;
     s->reg = a->anchor->in[k];
     s->width = fg_rt(e->m, s->reg)->dim[3];
-    s->direct = fg_strided_of(e, s->reg, &s->view) && s->view.dtype == FG_f32 &&
-                (fg_e_is(t, s->view.stride[3], 1) || fg_e_is(t, s->width, 1));
-    if (s->direct)
-        s->ld = fg_em_expr(e, fg_emul(t, s->view.stride[2], fg_ec(t, 4)));
+    s->there = fg_strided_of(e, s->reg, &s->view) &&
+               (fg_e_is(t, s->view.stride[3], 1) || fg_e_is(t, s->width, 1));
+    s->direct = s->there && s->view.dtype == FG_f32;
+    if (s->there)
+        s->ld = fg_em_expr(e, fg_emul(t, s->view.stride[2], fg_ec(t, bytes_of(s))));
 }
 
 fg_v
@@ -43,14 +54,15 @@ fg_att_head(fg_att *a, const fg_att_side *s, fg_v b, fg_v head)
     fg_v at = fg_em_expr(e, s->view.offset);
     at = ll_add(g, at, ll_mul(g, b, fg_em_expr(e, s->view.stride[0])));
     at = ll_add(g, at, ll_mul(g, head, fg_em_expr(e, s->view.stride[1])));
-    return ll_at(g, fg_em_buf(e, s->view.param), g->f32, at);
+    fg_t element = LLVMIntTypeInContext(g->cx, (unsigned)fg_dtypes[s->view.dtype].bits);
+    return ll_at(g, fg_em_buf(e, s->view.param), element, at);
 }
 
 static void
 side_begin(fg_att *a, fg_att_side *s, fg_v head)
 {
     s->head = head;
-    if (s->direct)
+    if (s->there)
         s->base = fg_att_head(a, s, a->b, head);
 }
 
@@ -100,6 +112,20 @@ fg_att_copy_row(fg_att *a, fg_att_side *s, fg_v row, fg_v to)
     fg_unscope(e, mark);
 }
 
+/* Row `row` of a side that is pulled will be wanted soon. */
+static void
+fetch_row(fg_att *a, const fg_att_side *s, fg_v row)
+{
+    fg_em *e = a->e;
+    fg_ll *g = a->g;
+    fg_v end = ll_mul(g, fg_em_expr(e, s->width), ll_i(g, bytes_of(s)));
+    fg_v p = ll_at(g, s->base, g->i8, ll_mul(g, row, s->ld));
+    ll_loop l;
+    ll_for(g, &l, ll_i(g, 0), end, ll_i(g, LINE), 0, NULL);
+    ll_prefetch_second(g, ll_at(g, p, g->i8, l.i));
+    ll_next(g, &l, NULL);
+}
+
 fg_v
 fg_att_rows(fg_att *a, fg_att_side *s, fg_v row, fg_v n, fg_v *ld)
 {
@@ -110,8 +136,10 @@ fg_att_rows(fg_att *a, fg_att_side *s, fg_v row, fg_v n, fg_v *ld)
         return ll_at(g, s->base, g->i8, ll_mul(g, row, s->ld));
     ll_loop l;
     ll_for(g, &l, ll_i(g, 0), n, ll_i(g, 1), 0, NULL);
-    fg_att_copy_row(a, s, ll_add(g, row, l.i),
-                    ll_at(g, s->room, g->i8, ll_mul(g, l.i, s->room_ld)));
+    fg_v at = ll_add(g, row, l.i);
+    if (s->there && !s->direct)
+        fetch_row(a, s, ll_add(g, at, n));
+    fg_att_copy_row(a, s, at, ll_at(g, s->room, g->i8, ll_mul(g, l.i, s->room_ld)));
     ll_next(g, &l, NULL);
     return s->room;
 }

@@ -13,10 +13,11 @@
 typedef struct fg_att_side {
     fg_reg reg;
     fg_expr width; /* D or E */
-    bool direct;
-    bool copy; /* blocks of rows are copied to scratch although they are direct */
+    bool there;    /* its rows are in memory, as `view` says, each in one piece */
+    bool direct;   /* and f32 */
+    bool copy;     /* blocks of rows are copied to scratch although they are direct */
     fg_strided view;
-    fg_v base, ld;      /* direct: this head's row 0, and bytes between rows */
+    fg_v base, ld;      /* there: this head's row 0, and bytes between rows */
     fg_v room, room_ld; /* else, or copied: scratch for a block of rows */
     fg_v head;          /* of this chunk */
 } fg_att_side;
