@@ -257,23 +257,42 @@ take_in(fuser *f, fg_inst *i, fg_fuse limit, path way)
     }
 }
 
-/* A chain of views, perhaps rounded, nobody else's, above an instruction that could store its result
- * through them: better its kernel does than this one reads crosswise. */
+/* The operand of i whose elements are read where those of the result are, the only one of
+ * its size; -1: none. */
+static int
+main_operand(fuser *f, const fg_inst *i)
+{
+    int at = -1;
+    for (int k = 0; k < i->nin; k++)
+        if (i->in[k] && same_count(f->m, i->in[k], i->out[0])) {
+            if (at >= 0)
+                return -1;
+            at = k;
+        }
+    return at;
+}
+
+/* A chain of views, nobody else's, above an instruction that could store its result through
+ * them: better its kernel does than this one reads crosswise. What is rounded to bytes on the
+ * way would be gathered one by one, so arithmetic before that does not matter. */
 static bool
 is_forwarded(fuser *f, fg_reg r)
 {
     fg_inst *i = f->def[r];
-    while (i &&
-           (i->op == FG_OP_reshape || i->op == FG_OP_transpose || i->op == FG_OP_copy ||
-            is_grid(i)) &&
-           i->block == f->block) {
-        r = i->in[0];
-        if (f->uses[r] != 1 || fg_bits_has(f->needed, r))
+    bool bytes = false;
+    while (i && i->block == f->block && !is_anchor(i)) {
+        bool view =
+            i->op == FG_OP_reshape || i->op == FG_OP_transpose || i->op == FG_OP_copy;
+        bytes |= i->op == FG_OP_quantize;
+        int k = view || is_grid(i)                    ? 0
+                : bytes && fg_op_is(i->op, FG_T_ELEM) ? main_operand(f, i)
+                                                      : -1;
+        r = k < 0 ? 0 : i->in[k];
+        if (!r || f->uses[r] != 1 || fg_bits_has(f->needed, r))
             return false;
         i = f->def[r];
     }
-    return i && i->block == f->block && is_anchor(i) &&
-           fg_cpu_after(f->m, i) == FG_FUSE_FORWARD;
+    return i && i->block == f->block && fg_cpu_after(f->m, i) == FG_FUSE_FORWARD;
 }
 
 static bool

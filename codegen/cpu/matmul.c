@@ -567,7 +567,7 @@ static void
 multiply_int(fg_product *p, fg_panel *to, fg_v col, fg_v n)
 {
     matmul *q = p->user;
-    fg_int_multiply(q->bytes, to, col, n);
+    fg_int_multiply(q->bytes, to, p->done.row, col, n);
 }
 
 static fg_quant *

@@ -75,7 +75,8 @@ fg_expr fg_q_panel_quads(fg_ll *g, fg_exprs *t, const fg_qform *f, fg_expr k);
 /* The micro-kernel, for fg_panel: a is bytes, ska quads of a run, k runs, beside the scales of
  * x; more: start, scales of w, bytes between those of two runs. */
 fg_v fg_q_tile_kernel(fg_ll *g, void *maker, const fg_tile *t, int n);
-/* The same of one run of any length: its sums, in i32, unscaled. */
+/* The same of one run of any length: its sums, in i32, unscaled; with a maker, what stands
+ * beside a row, i32, is added to its sums. */
 fg_v fg_q_exact_kernel(fg_ll *g, void *maker, const fg_tile *t, int n);
 
 /* x[m][k], rows ldx bytes apart, rounded in place (quant_rows.c). */

@@ -120,7 +120,7 @@ tile_body(fg_ll *g, const fg_tile *t, int n)
 
 /* One run, whose sums are the result. */
 static void
-exact_body(fg_ll *g, const fg_tile *t, int n)
+exact_sums(fg_ll *g, const fg_tile *t, int n, bool shifted)
 {
     fg_t lanes = ll_vec(g->i32, t->W);
     fg_v row[8], acc[LL_MAXPHI], p[2] = {ll_param(g, A), ll_param(g, B)};
@@ -132,10 +132,28 @@ exact_body(fg_ll *g, const fg_tile *t, int n)
                                        ll_atc(g, ll_param(g, START), g->i32, i * t->W),
                                        t->W * 4)
                      : acc[i - t->NV];
+    for (int i = n - 1; i >= 0 && shifted; i--) {
+        fg_v by = at_bytes(g, ll_param(g, S), ll_mul(g, ll_param(g, LDS), ll_i(g, i)));
+        by = ll_splat(g, ll_load(g, g->i32, by), t->W);
+        for (int j = 0; j < t->NV; j++)
+            acc[i * t->NV + j] = ll_add(g, acc[j], by);
+    }
     run_sums(g, t, n, row, p, acc);
     for (int i = 0; i < n * t->NV; i++)
         ll_store_aligned(g, acc[i], ll_atc(g, ll_param(g, C), g->i32, i * t->W),
                          t->W * 4);
+}
+
+static void
+exact_body(fg_ll *g, const fg_tile *t, int n)
+{
+    exact_sums(g, t, n, false);
+}
+
+static void
+shifted_body(fg_ll *g, const fg_tile *t, int n)
+{
+    exact_sums(g, t, n, true);
 }
 
 static fg_v
@@ -165,8 +183,8 @@ fg_q_tile_kernel(fg_ll *g, void *maker, const fg_tile *t, int n)
 fg_v
 fg_q_exact_kernel(fg_ll *g, void *maker, const fg_tile *t, int n)
 {
-    (void)maker;
-    return bytes_kernel(g, t, n, "exact", exact_body);
+    return maker ? bytes_kernel(g, t, n, "shifted", shifted_body)
+                 : bytes_kernel(g, t, n, "exact", exact_body);
 }
 
 /* ---- panels --------------------------------------------------------------------- */
