@@ -19,8 +19,8 @@
  * all queries see is not adjusted either.
  *
  * Where a query that sees nothing is the mean of all values, what limits hide is passed over
- * only when all queries of the panel have seen a key. So blocks go round: from the first
- * that the chunk sees to the last key, and then those before.
+ * only when all queries of the panel have seen a key. So blocks go round: from where
+ * that is soon to the last key, and then those before.
  */
 #include <math.h>
 #include "codegen/cpu/attention.h"
@@ -651,8 +651,10 @@ each_block(blocks *k, ll_loop *kv)
     fg_att *a = k->a;
     fg_ll *g = a->g;
     bool all = fg_att_all_count(a);
-    fg_v keys = ll_i(g, KEYS), first = fg_att_first(a, k->chunk0);
+    bool shared = all && a->left > k->panels * a->t.NR; /* all of a chunk see some keys */
+    fg_v keys = ll_i(g, KEYS);
     fg_v last = ll_sub(g, ll_add(g, k->chunk0, k->nchunk), ll_i(g, 1));
+    fg_v first = fg_att_first(a, shared ? last : k->chunk0);
     fg_v end = all ? a->keys : fg_att_end(a, last);
     if (!all || a->left < 0) {
         ll_for(g, kv, first, end, keys, 0, NULL);
