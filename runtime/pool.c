@@ -3,8 +3,14 @@
  * A job is published by one store to `ticket`: its number in the upper half, the
  * shares not yet taken in the lower. A thread takes a share by decrementing that word,
  * so it can never take one of another job, and the job's fields stay put until every
- * share is reported done. Shares are handed out one at a time: a thread that loses its
- * core delays one share, not half the kernel.
+ * share is reported done. Shares are handed out one at a time, in rounds of one for each
+ * thread, and a round is half of what is left, the last one all of it:
+ *
+ *     36 chunks, 2 threads, 4 rounds    9 9  5 5  2 2  2 2
+ *
+ * Chunks that follow each other read memory that follows, which the machine and kernels
+ * fetch ahead, so they had better stay together; the last shares are short, so that all
+ * threads end together and one that loses its core then delays little.
  *
  * Waking a sleeping thread costs the caller microseconds and takes tens of them, a
  * spinning one answers in a tenth of one. So a worker spins, with pause, for SPIN_NS after
@@ -27,7 +33,7 @@
 #include <unistd.h>
 
 #define SPIN_NS 50000
-#define SHARES_PER_THREAD 8 /* more balance better, fewer cost less: knob shares */
+#define ROUNDS 8 /* more balance better, fewer cost less: knob shares */
 #define LINE 64
 
 struct fg_pool {
@@ -41,11 +47,14 @@ struct fg_pool {
     _Alignas(LINE) fg_kernel_fn *fn;
     void *const *buf;
     const int64_t *arg;
-    int64_t first, chunks, shares;
+    int64_t end, shares;
+    struct round {
+        int64_t first, size; /* chunks: where its first share starts, of each of them */
+    } round[FG_MAXSHARES];
     char *scratch;
     size_t stride;
     fg_sharehook *hook;
-    int each; /* shares per thread */
+    int rounds;
     void *hook_user;
 
     forge_parallel *parallel; /* of the host; NULL: workers of our own */
@@ -92,7 +101,38 @@ wake(_Atomic uint32_t *word)
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-/* Takes and runs shares until none is left; thread: whose scratch. */
+static void
+deal(fg_pool *p, int64_t begin, int64_t end, int rounds)
+{
+    int64_t threads = fg_pool_threads(p), left = end - begin;
+
+    p->end = end;
+    p->shares = 0;
+    for (int n = 0; left > 0; n++) {
+        int64_t of = n + 1 < rounds ? 2 * threads : threads;
+        int64_t size = (left + of - 1) / of, all = threads * size;
+        p->round[n] = (struct round){end - left, size};
+        p->shares += all < left ? threads : (left + size - 1) / size;
+        left -= all;
+    }
+}
+
+/* Share i of the job; thread: whose scratch. */
+static void
+run_share(fg_pool *p, int64_t i, int thread)
+{
+    int64_t threads = fg_pool_threads(p);
+    const struct round *r = &p->round[i / threads];
+    int64_t begin = r->first + i % threads * r->size, end = begin + r->size;
+    int64_t start = p->hook ? fg_now_ns() : 0;
+
+    p->fn(p->buf, p->arg, begin, end < p->end ? end : p->end,
+          p->scratch + p->stride * (size_t)thread);
+    if (p->hook)
+        p->hook(p->hook_user, thread, start, fg_now_ns());
+}
+
+/* Takes and runs shares until none is left. */
 static void
 work(fg_pool *p, int thread)
 {
@@ -102,14 +142,8 @@ work(fg_pool *p, int thread)
         if (!atomic_compare_exchange_weak_explicit(
                 &p->ticket, &t, t - 1, memory_order_acq_rel, memory_order_acquire))
             continue;
-        int64_t shares = p->shares, share = shares - (uint32_t)t;
-        int64_t each = p->chunks / shares, rest = p->chunks % shares;
-        int64_t begin = p->first + share * each + (share < rest ? share : rest);
-        int64_t end = begin + each + (share < rest);
-        int64_t start = p->hook ? fg_now_ns() : 0;
-        p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)thread);
-        if (p->hook)
-            p->hook(p->hook_user, thread, start, fg_now_ns());
+        int64_t shares = p->shares;
+        run_share(p, shares - (uint32_t)t, thread);
         if (atomic_fetch_add(&p->done, 1) + 1 == shares && atomic_load(&p->waiting))
             wake(&p->done);
         t = atomic_load_explicit(&p->ticket, memory_order_acquire);
@@ -203,7 +237,7 @@ fg_pool_new(int threads, void *(*alloc)(void *, size_t), void (*release)(void *,
 
     if (!p)
         return NULL;
-    p->each = SHARES_PER_THREAD;
+    p->rounds = ROUNDS;
     for (int i = 0; i < threads - 1; i++) {
         p->worker[i].pool = p;
         p->worker[i].index = i + 1;
@@ -218,7 +252,7 @@ void
 fg_pool_shares(fg_pool *p, uint32_t n)
 {
     if (p)
-        p->each = n ? (int)n : SHARES_PER_THREAD;
+        p->rounds = n ? (int)n : ROUNDS;
 }
 
 bool
@@ -264,14 +298,14 @@ fg_pool_wake(fg_pool *p)
     wake(&p->word);
 }
 
-/* Until every share is done. Shares are alike: one that takes two more of those that the
- * caller took, whose job began at `start`, has lost its core, perhaps to the caller. Who
- * finishes the last first says so, then looks whether anybody waits; here it is the other
- * way round. */
+/* Until every share is done. One that takes a quarter longer than all those that the caller
+ * took, whose job began at `start`, has lost its core, perhaps to the caller. Who finishes
+ * the last first says so, then looks whether anybody waits; here it is the other way
+ * round. */
 static void
 join(fg_pool *p, int64_t start)
 {
-    int64_t now = fg_now_ns(), limit = now + SPIN_NS + (now - start) * 2 / p->each;
+    int64_t now = fg_now_ns(), limit = now + SPIN_NS + (now - start) / 4;
     uint32_t done;
 
     for (uint32_t n = 1; n % 64 || fg_now_ns() < limit; n++) {
@@ -285,42 +319,29 @@ join(fg_pool *p, int64_t start)
     atomic_store(&p->waiting, 0);
 }
 
-/* Share i of the job, on a thread of the host's. */
+/* On a thread of the host's. */
 static void
 host_share(void *arg, int i)
 {
-    fg_pool *p = arg;
-    int64_t each = p->chunks / p->shares, rest = p->chunks % p->shares;
-    int64_t begin = p->first + i * each + (i < rest ? i : rest);
-    int64_t end = begin + each + (i < rest);
-    int64_t start = p->hook ? fg_now_ns() : 0;
-
-    p->fn(p->buf, p->arg, begin, end, p->scratch + p->stride * (size_t)i);
-    if (p->hook)
-        p->hook(p->hook_user, i, start, fg_now_ns());
+    run_share(arg, i, i);
 }
 
 void
 fg_pool_kernel(fg_pool *p, fg_kernel_fn *fn, void *const *buf, const int64_t *arg,
                int64_t begin, int64_t end, char *scratch, size_t stride)
 {
-    int64_t chunks = end - begin;
-
-    if (!p || fg_pool_threads(p) < 2 || chunks < 2) {
+    if (!p || fg_pool_threads(p) < 2 || end - begin < 2) {
         fn(buf, arg, begin, end, scratch);
         return;
     }
-    int64_t most = (int64_t)fg_pool_threads(p) * (p->parallel ? 1 : p->each);
     uint64_t job = (atomic_load_explicit(&p->ticket, memory_order_relaxed) >> 32) + 1;
 
     p->fn = fn;
     p->buf = buf;
     p->arg = arg;
-    p->first = begin;
-    p->chunks = chunks;
-    p->shares = chunks < most ? chunks : most;
     p->scratch = scratch;
     p->stride = stride;
+    deal(p, begin, end, p->parallel ? 1 : p->rounds);
     if (p->parallel) {
         p->parallel(p->host, (int)p->shares, host_share, p);
         return;

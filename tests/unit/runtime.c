@@ -339,7 +339,7 @@ host_free(void *user, void *p)
     free(p);
 }
 
-/* Every chunk runs exactly once, whatever the number of chunks, threads and pauses. */
+/* Every chunk runs exactly once, whatever the number of chunks, threads, shares and pauses. */
 static void
 test_pool(void)
 {
@@ -353,6 +353,7 @@ test_pool(void)
         fg_pool *pool = fg_pool_new(threads, host_alloc, host_free, NULL);
         for (int run = 0; run < 300; run++) {
             fg_pool_wake(pool);
+            fg_pool_shares(pool, (uint32_t)(run % (FG_MAXSHARES + 1)));
             for (int chunks = 1 + run; chunks < MOST; chunks += 97) {
                 memset(seen, 0, sizeof seen);
                 fg_pool_kernel(pool, count_chunks, buf, NULL, 0, chunks, scratch, 64);
