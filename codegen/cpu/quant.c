@@ -22,7 +22,7 @@
 
 enum {
     COLUMNS = 4, /* rows of w at once: they share x, and hide each other's latency */
-    AHEAD = 2048 /* bytes of each that are fetched ahead of use */
+    AHEAD = 1024 /* bytes of each that are fetched ahead of use */
 };
 
 static fg_v
