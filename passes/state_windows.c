@@ -10,10 +10,11 @@
  * with n = min(P, 511): query i, at position P + i, sees no key before P - 511. What is cut off
  * was hidden from all of them, and keys are counted from the end, so the rest is the same
  * computation; but for {empty=mean}, where a query that sees none of its keys, padding that
- * nobody reads, is then the mean of what is left. When nobody reads more of a cache, its rows need not be at their positions:
- * the append and those who read begin at a row that the state tells (ir/state.c), and the
- * runtime keeps no more than those. (Caches that the model cuts itself are so from the
- * beginning: states.c.)
+ * nobody reads, is then the mean of what is left.
+ *
+ * When nobody reads more of a cache, its rows need not be at their positions: the append and
+ * those who read begin at a row that the state tells (ir/state.c), and the runtime keeps no
+ * more than those. (Caches that the model cuts itself are so from the beginning: states.c.)
  */
 #include "passes/algebra.h"
 #include "passes/states.h"

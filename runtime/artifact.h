@@ -33,7 +33,7 @@
 #define FG_ARTIFACT_MAGIC                                                                \
     "\x89"                                                                               \
     "FORGE\r\n"
-#define FG_ARTIFACT_VERSION 5 /* of everything here, tables.c and abi.h */
+#define FG_ARTIFACT_VERSION 6 /* of everything here, tables.c and abi.h */
 
 enum {
     FG_ARTIFACT_HEAD = 96,
