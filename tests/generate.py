@@ -265,6 +265,9 @@ def faults(c, model, models, folder):
     c.expect("language model" in say(bert, "--tokenizer=" + tokenizer, "--prompt=x", code=1), "not a language model")
     c.expect("tokenizer.json" in say(bert, "--prompt=x", code=1), "no tokenizer")
     c.expect("empty" in say(model, "--prompt=", code=1), "an empty prompt")
+    c.expect("257 tokens" in say(model, "--prompt=" + "x" * 257, code=1), "a prompt that the model cannot hold")
+    c.expect("3 are the most" in say(model, "--prompt=xxxx", "--context=3", code=1), "a prompt beyond --context")
+    say(model, "--prompt=xxx", "--context=3")
     c.expect("no token" in say(model, "--prompt=x", "--eos=<none>", code=1), "no such token")
     for bad in ("--temperature=-1", "--top-p=0", "--top-p=2", "--min-p=7", "--repetition-penalty=0", "--seed=x", "--fly"):
         say(model, "--prompt=x", bad, code=2)

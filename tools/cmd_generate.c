@@ -247,7 +247,7 @@ grow(gen *g, sequence *s, int n, timing *t)
 {
     lm *x = &g->main.lm;
     int32_t *ids = FG_NEWN(g->a, int32_t, (size_t)n);
-    size_t context = g->context ? (size_t)g->context : (size_t)g->p.context, room;
+    size_t context = (size_t)g->p.context, room;
 
     for (;;) {
         if (!choose(g, s, n, ids, &room))
@@ -349,6 +349,7 @@ start(gen *g)
     g->p.model = g->c.model;
     g->p.cx = g->cx;
     g->p.a = g->a;
+    g->p.context = g->context;
     if (!prompt_begin(&g->p))
         return fail(g);
     if (!open_engine(g, &g->main, &g->c) || !open_draft(g))

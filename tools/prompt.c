@@ -268,9 +268,12 @@ prompt_encode(prompt *p, size_t k, fg_ids *out)
     if ((p->chat && !render_chat(p, &text)) ||
         !fg_tokenizer_encode(p->t, p->cx, p->a, text, !p->chat, out))
         return false;
-    return out->n ||
-           fg_error(p->cx,
-                    "the prompt is empty, and the tokenizer puts nothing before it");
+    if (!out->n)
+        return fg_error(p->cx,
+                        "the prompt is empty, and the tokenizer puts nothing before it");
+    return !p->context || out->n <= (size_t)p->context ||
+           fg_error(p->cx, "the prompt has %zu tokens, %lld are the most (--context)",
+                    out->n, (long long)p->context);
 }
 
 void

@@ -18,7 +18,7 @@ typedef struct prompt {
     fg_str *v; /* the texts: each line of `lines`, else one */
     size_t n, cap;
     fg_ids eos;
-    int64_t context; /* longest sequence of the model; 0: not known */
+    int64_t context; /* longest sequence; given, else of config.json; 0: not known */
 } prompt;
 
 /* Opens the tokenizer, reads configuration and texts; false with a diagnostic. */
