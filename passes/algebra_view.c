@@ -375,13 +375,20 @@ concat_of_neighbours(fg_build *b, fg_inst *i)
 }
 
 static fg_reg
-pad_nothing(fg_build *b, fg_inst *i)
+pad_crops(fg_build *b, fg_inst *i)
 {
     const fg_attr *before = &FG_GET(i, pad, before), *after = &FG_GET(i, pad, after);
-    for (int k = 0; k < before->n; k++)
-        if (!fg_e_is(b->m->ex, before->es[k], 0) || !fg_e_is(b->m->ex, after->es[k], 0))
+    fg_exprs *ex = b->m->ex;
+    fg_expr start[FG_MAXRANK];
+    int64_t one[FG_MAXRANK];
+
+    for (int k = 0; k < before->n; k++) {
+        if (fg_e_hi(ex, before->es[k]) > 0 || fg_e_hi(ex, after->es[k]) > 0)
             return 0;
-    return fg_same_type(b->m, i, i->in[0]);
+        start[k] = fg_esub(ex, fg_ec(ex, 0), before->es[k]);
+        one[k] = 1;
+    }
+    return fg_emit_slice(b, i->in[0], start, one, fg_rt(b->m, i->out[0])->dim);
 }
 
 /* Over no axes, or over axes of size 1. */
@@ -433,7 +440,7 @@ const fg_rule fg_rules_view[] = {
     FG_RULE(sub,         iota_shifted,         NOWHERE, "iota - e")
     FG_RULE(concat,      concat_opened,        NOWHERE, "nested or empty operands")
     FG_RULE(concat,      concat_of_neighbours, NOWHERE, "neighbouring slices of one")
-    FG_RULE(pad,         pad_nothing,          NOWHERE, "by 0")
+    FG_RULE(pad,         pad_crops,            NOWHERE, "by 0 or less = slice")
     FG_RULE(reduce_sum,  reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(reduce_mean, reduce_one,           NOWHERE, "over axes of size 1")
     FG_RULE(reduce_prod, reduce_one,           NOWHERE, "over axes of size 1")

@@ -74,10 +74,10 @@ fg_reads(const fg_inst *i, fg_reg r)
 }
 
 static bool
-read_before(const fg_inst *at, fg_reg r)
+read_before(const fg_inst *at, fg_reg r, const fg_inst *but)
 {
     for (const fg_inst *i = at->prev; i; i = i->prev)
-        if (fg_reads(i, r))
+        if (i != but && fg_reads(i, r))
             return true;
     return false;
 }
@@ -86,7 +86,8 @@ read_before(const fg_inst *at, fg_reg r)
  * written over, and by writing rows into it. */
 typedef struct cache {
     int input, axis;
-    fg_inst *cut; /* slice to the last `keep` rows of that; NULL: all of it */
+    fg_inst *cut;  /* slice to the last `keep` rows of that; NULL: all of it */
+    fg_inst *rest; /* the slice of the input that was joined instead: cut is grow */
     int64_t keep;
     fg_inst *grow;            /* concat or pad; NULL: the size stays */
     fg_inst *write[MAXWRITE]; /* appends to rows, the last first */
@@ -129,6 +130,24 @@ takes_last(fg_module *m, const fg_inst *i)
     return axis;
 }
 
+/* The last rows of what was joined, or the last of the input with something joined on. */
+static bool
+cut_in(fg_module *m, fg_inst *i, const uint32_t *uses, cache *c)
+{
+    fg_inst *part = fg_is_op(i, FG_OP_concat) ? fg_def(m, i->in[0]) : i;
+
+    if (!fg_is_op(part, FG_OP_slice) || part->block != m->body || i->block != m->body ||
+        (c->axis = takes_last(m, part)) < 0)
+        return false;
+    c->cut = i;
+    c->rest = i != part ? part : NULL;
+    c->grow = i != part ? i : fg_def(m, i->in[0]);
+    return fg_is_op(c->grow, FG_OP_concat) && c->grow->block == m->body &&
+           c->grow->nin == 2 && c->grow->in[0] != c->grow->in[1] &&
+           FG_GET(c->grow, concat, axis).i == c->axis &&
+           (!c->rest || uses[part->out[0]] == 1);
+}
+
 /* From the output back to what may be an input. What lies between is read by nobody else, but
  * for what a cut leaves. */
 static fg_reg
@@ -136,16 +155,8 @@ walk_back(fg_module *m, fg_reg r, const uint32_t *uses, cache *c)
 {
     fg_inst *i = fg_def(m, r);
 
-    if (fg_is_op(i, FG_OP_slice) && i->block == m->body) {
-        c->cut = i;
-        c->axis = takes_last(m, i);
-        i = fg_def(m, i->in[0]);
-        return c->axis >= 0 && fg_is_op(i, FG_OP_concat) && i->block == m->body &&
-                       i->nin == 2 && i->in[0] != i->in[1] &&
-                       FG_GET(i, concat, axis).i == c->axis
-                   ? (c->grow = i)->in[0]
-                   : 0;
-    }
+    if (cut_in(m, i, uses, c))
+        return (c->rest ? c->rest : c->grow)->in[0];
 
     while (fg_is_op(i, FG_OP_append) && i->block == m->body && i->nin > 2 && i->in[2]) {
         int axis = (int)FG_GET(i, append, axis).i;
@@ -189,7 +200,8 @@ static bool
 cuts(fg_module *m, const fg_type *past, fg_expr next, cache *c)
 {
     fg_exprs *x = m->ex;
-    fg_expr length = past->dim[c->axis], all = fg_rt(m, c->grow->out[0])->dim[c->axis];
+    fg_expr length = past->dim[c->axis],
+            all = fg_eadd(x, length, fg_rt(m, c->grow->in[1])->dim[c->axis]);
     fg_sym p;
 
     c->keep = fg_e_hi(x, next);
@@ -213,11 +225,11 @@ fits(fg_module *m, fg_reg out, const uint32_t *uses, cache *c)
     if (fg_e_mentions(m->ex, next, FG_SYM_RUN))
         return false;
     if (c->cut)
-        return cuts(m, fg_rt(m, past), next, c) && !read_before(c->grow, past);
+        return cuts(m, fg_rt(m, past), next, c) && !read_before(c->grow, past, c->rest);
     if (c->grow &&
         !(fg_e_single(m->ex, length, &p) && fg_sym_info(m->ex, p)->kind == FG_SYM_INPUT))
         return false;
-    return c->nwrite ? uses[past] == 1 : !read_before(c->grow, past);
+    return c->nwrite ? uses[past] == 1 : !read_before(c->grow, past, NULL);
 }
 
 /* States that grow alike have one capacity. */
@@ -297,6 +309,20 @@ read_there(fg_module *m, fg_reg r, const fg_type *t, fg_reg now, int axis, fg_ex
     return true;
 }
 
+/* What is joined, cut and written now happens in the storage. */
+static void
+remove_old(const cache *c)
+{
+    if (c->cut && c->cut != c->grow)
+        fg_inst_remove(c->cut);
+    for (int k = 0; k < c->nwrite; k++)
+        fg_inst_remove(c->write[k]);
+    if (c->grow)
+        fg_inst_remove(c->grow);
+    if (c->rest)
+        fg_inst_remove(c->rest);
+}
+
 static bool
 make_state(fg_module *m, int output, const cache *c)
 {
@@ -306,15 +332,16 @@ make_state(fg_module *m, int output, const cache *c)
     const fg_type before = *fg_rt(m, past), joined = *fg_rt(m, all),
                   after = *fg_rt(m, was);
     fg_state s = {c->input, output, c->axis, before.dim[c->axis], after.dim[c->axis]};
-    fg_expr first = fg_ec(m->ex, 0), begins = s.length;
+    fg_expr first = fg_ec(m->ex, 0), begins = s.length, last_rows = first;
     fg_expr capacity = c->cut ? FG_E_BAD : capacity_for(m, s.next);
 
     if (c->cut) {
+        fg_expr more = fg_rt(m, c->grow->in[1])->dim[c->axis];
         s.keep = c->keep;
-        fg_window_symbols(m, &s, fg_rt(m, c->grow->in[1])->dim[c->axis], &s.at,
-                          &capacity);
+        fg_window_symbols(m, &s, more, &s.at, &capacity);
         begins = s.at;
         first = fg_esub(m->ex, s.at, s.length);
+        last_rows = fg_esub(m->ex, fg_eadd(m->ex, s.at, more), s.next);
     }
     fg_ri(m, past)->type.dim[c->axis] = capacity;
     fg_reg now = rebuild(c, past, begins);
@@ -324,17 +351,10 @@ make_state(fg_module *m, int output, const cache *c)
     fg_ri(m, now)->name = fg_ri(m, was)->name;
     fg_ri(m, was)->name = name;
     m->output[output].reg = m->body->last->in[output] = now;
-    if (c->cut)
-        fg_inst_remove(c->cut);
-    for (int k = 0; k < c->nwrite; k++)
-        fg_inst_remove(c->write[k]);
-    if (c->grow)
-        fg_inst_remove(c->grow);
+    remove_old(c);
     m->state[m->nstate++] = s;
-    fg_expr end = fg_eadd(m->ex, first, joined.dim[c->axis]);
-    return read_there(m, all, &joined, now, c->axis, first) &&
-           (!c->cut ||
-            read_there(m, was, &after, now, c->axis, fg_esub(m->ex, end, s.next))) &&
+    return read_there(m, was, &after, now, c->axis, last_rows) &&
+           read_there(m, all, &joined, now, c->axis, first) &&
            (c->nwrite || read_there(m, past, &before, now, c->axis, first));
 }
 
@@ -495,7 +515,8 @@ fg_pass_states(fg_module *m, fg_passctx *cx)
             continue;
         if (!make_state(m, k, &c))
             return FG_FAILED;
-        fg_report_fusion(cx->report, "caches that grow in place");
+        fg_report_fusion(cx->report,
+                         c.cut ? "caches kept as windows" : "caches that grow in place");
     }
     for (int k = 0; k < m->noutput; k++)
         if (!fg_state_of_output(m, k))

@@ -204,6 +204,37 @@ MODELS["window"] = window("nothing")
 MODELS["window_of_least"] = window("least")
 
 
+CUTS = {
+    "slice": "now = Slice (all, before, end, axis)",
+    "slice_upto": "t = Shape <start = 2, end = 3> (all)\nn = Neg (before)\ns = Sub (t, n)\nnow = Slice (all, s, t, axis)",
+    "split": "n = Neg (before)\ns = Shape <start = 2, end = 3> (x)\nsizes = Concat <axis = 0> (s, n)\nrest, now = Split <axis = 2> (all, sizes)",
+    "pad": "t = Shape <start = 2, end = 3> (all)\nn = Neg (before)\ns = Sub (n, t)\nz = Constant <value = int64[2] {0, 0}> ()\n"
+           "o = Constant <value = int64[5] {0, 0, 0, 0, 0}> ()\npads = Concat <axis = 0> (z, s, o)\nnow = Pad (all, pads)",
+    "rest": "one = Constant <value = int64[1] {1}> ()\nr = Slice (past, one, end, axis)\nnow = Concat <axis = 2> (r, x)",
+}
+
+
+def cut(spelling, P, S, length="8"):
+    """A cache that the model cuts to its last 8 rows."""
+    text = f"""agraph (float[B,3,{length},16] past, float[B,3,{S if spelling == "rest" else "S"},16] x) => (float[B,3,N,16] now, float[B,3,T,16] y) {{
+        axis = Constant <value = int64[1] {{2}}> ()
+        before = Constant <value = int64[1] {{-8}}> ()
+        end = Constant <value = int64[1] {{9223372036854775807}}> ()
+        all = Concat <axis = 2> (past, x)
+        {CUTS[spelling]}
+        y = Neg ({"now" if spelling == "rest" else "all"}) }}"""
+    past, x = f(2, 3, P, 16), f(2, 3, S, 16)
+    all = np.concatenate([past, x], 2)
+    return 17, text, [past, x], [all[:, :, -8:], -(all[:, :, -8:] if spelling == "rest" else all)], "at=row, keep=8"
+
+
+for s in CUTS:
+    MODELS["cut_" + s] = cut(s, 8, 1 if s == "rest" else 3)
+MODELS["cut_slice_grows"] = cut("slice", 2, 3, "P")
+MODELS["cut_slice_full"] = cut("slice", 7, 3, "P")
+MODELS["cut_slice_more"] = cut("slice", 8, 11)
+
+
 def check(forge, name, folder):
     opset, text, inputs, outputs, is_state = MODELS[name]
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n' + text)
