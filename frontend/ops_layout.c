@@ -345,11 +345,9 @@ fg_onnx_tile(fg_node *n)
 bool
 fg_onnx_concat(fg_node *n)
 {
-    fg_reg x[512];
+    fg_reg *x = FG_NEWN(n->m->a, fg_reg, (size_t)n->nin);
     int axis;
 
-    if (n->nin > 512)
-        return fg_node_unsupported(n, "%d operands", n->nin);
     for (int k = 0; k < n->nin; k++)
         if (!(x[k] = fg_need(n, k)))
             return false;
