@@ -496,6 +496,11 @@ run_case("split-sum", BAD, model(graph([node("Split", ["x", "s"], ["y", "z"])], 
                                        [value("y", FLOAT, ("A",)), value("z", FLOAT, ("B",))])), TWO, long_input(2, 2))
 run_case("split-negative", BAD, model(graph([node("Split", ["x", "s"], ["y", "z"])], [X, value("s", INT64, (2,))],
                                             [value("y", FLOAT, ("A",)), value("z", FLOAT, ("B",))])), TWO, long_input(-2, 4))
+# Each value is read by the next two: 2^140 ways lead from the result to the input.
+run_case("many-ways", "good", model(graph([node("Mul" if k % 2 else "Add", [f"v{k}", f"v{max(k - 1, 0)}"], [f"v{k + 1}"]) for k in range(200)],
+                                          [value("v0", FLOAT, ("N", 2))], [value("v200", FLOAT, ("N", 2))])), tensor([1, 2], raw=DATA))
+run_case("wide-concat", "good", model(graph([node("Concat", ["x"] * 700, ["y"], attr("axis", 2, num(3, 0)))], [X],
+                                            [value("y", FLOAT, ("A",))])), TWO)
 run_case("topk-large", BAD, model(graph([node("TopK", ["x", "k"], ["y", "z"])], [X, value("k", INT64, (1,))],
                                         [value("y", FLOAT, ("A",)), value("z", INT64, ("A",))])), TWO, long_input(3))
 run_case("onehot-huge", BAD, model(graph([node("OneHot", ["i", "d", "v"], ["y"])], [value("i", INT64, (2,)), value("d", INT64, ())],

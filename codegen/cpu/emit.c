@@ -9,7 +9,9 @@
 #include "codegen/cpu/pull.h"
 
 struct fg_source {
-    int param; /* 1 + operand */
+    int param;         /* 1 + operand */
+    uint32_t question; /* the last one asked, and about which axes */
+    int8_t p, q;
     fg_pullfn *fn;
     void *user;
 };
@@ -97,6 +99,18 @@ int
 fg_em_param(const fg_em *e, fg_reg r)
 {
     return e->source[r].param - 1;
+}
+
+bool
+fg_em_asked(fg_em *e, fg_reg r, int p, int q)
+{
+    struct fg_source *s = &e->source[r];
+    if (s->question == e->question && s->p == p && s->q == q)
+        return true;
+    s->question = e->question;
+    s->p = (int8_t)p;
+    s->q = (int8_t)q;
+    return false;
 }
 
 fg_reg

@@ -66,6 +66,7 @@ struct fg_em {
     size_t caparg, capargv;
     fg_v *buf;                /* addresses, loaded at entry */
     struct fg_source *source; /* by register of the module: operand or override */
+    uint32_t question;        /* see fg_em_asked */
     struct fg_memo *memo;
     int nmemo;
     size_t capmemo;
@@ -100,6 +101,9 @@ fg_v fg_em_buf(fg_em *e, int i);
 fg_v fg_em_result_buf(fg_em *e, int k);
 /* Which operand a register of the region is; -1: none. */
 int fg_em_param(const fg_em *e, fg_reg r);
+/* Whether this question of the kernel (e->question, from 1) was last asked of r about the same two
+ * axes; it is from now on. */
+bool fg_em_asked(fg_em *e, fg_reg r, int p, int q);
 /* The register that becomes result k, and how many there are. */
 fg_reg fg_em_result(const fg_em *e, int k);
 int fg_em_nresult(const fg_em *e);

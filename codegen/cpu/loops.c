@@ -134,14 +134,15 @@ merges_slice(fg_em *e, fg_inst *i, const fg_type *t, int p, int q)
 }
 
 /* Whether index (0, ip * dim q + iq) on axes p, q of r means the same element as (ip,
- * iq). */
+ * iq). A no ends the question, so whatever was asked before within it was a yes: each value is
+ * looked at once, however many ways lead to it. */
 static bool
 merges(fg_em *e, fg_reg r, int p, int q)
 {
     const fg_type *t = fg_rt(e->m, r);
     fg_inst *i = fg_def(e->m, r);
     const int64_t *perm;
-    if (fg_em_param(e, r) >= 0 || i->op == FG_OP_const)
+    if (fg_em_param(e, r) >= 0 || i->op == FG_OP_const || fg_em_asked(e, r, p, q))
         return true;
     if (fg_op_is(i->op, FG_T_ELEM))
         return merges_all(e, i, t, p, q);
@@ -180,6 +181,7 @@ static bool
 all_merge(const space *s, int p, int q)
 {
     fg_em *e = s->e;
+    e->question++;
     if (s->append) { /* rows of the state are further apart than those appended */
         int64_t axis = FG_GET(s->append, append, axis).i;
         return (axis <= p || axis > q) && merges(e, s->append->in[1], p, q);
