@@ -33,12 +33,14 @@ typedef struct limits {
 
 /* ---- one part ------------------------------------------------------------------------ */
 
-/* x - y as  start + i - j  (sign 1)  or  start - i + j  (sign -1); 0: neither. */
+/* x - y as  start + i - j  (sign 1)  or  start - i + j  (sign -1); 0: neither. Of one query
+ * i is 0. */
 static int
 difference(limits *l, fg_reg x, fg_reg y, int rank, fg_expr *start)
 {
     fg_exprs *t = l->m->ex;
     fg_affine f[2];
+    bool one = fg_e_is(t, l->S, 1);
     fg_expr coef[2] = {fg_ec(t, 0), fg_ec(t, 0)}; /* of i and of j */
     if (!fg_find_affine(l->m, x, &f[0]) || !fg_find_affine(l->m, y, &f[1]))
         return 0;
@@ -54,7 +56,7 @@ difference(limits *l, fg_reg x, fg_reg y, int rank, fg_expr *start)
     }
     *start = fg_esub(t, f[0].start, f[1].start);
     for (int sign = -1; sign <= 1; sign += 2)
-        if (fg_e_is(t, coef[0], sign) && fg_e_is(t, coef[1], -sign))
+        if ((one || fg_e_is(t, coef[0], sign)) && fg_e_is(t, coef[1], -sign))
             return sign;
     return 0;
 }
@@ -224,7 +226,7 @@ all_see(const limits *l)
 {
     fg_exprs *t = l->m->ex;
     fg_expr most = fg_esub(t, l->T, l->S);
-    return fg_e_lo(t, l->right) >= 0 &&
+    return (l->right == FG_E_BAD || fg_e_lo(t, l->right) >= 0) &&
            fg_e_le(t, l->left == FG_E_BAD ? fg_ec(t, 0) : l->left, most);
 }
 
@@ -246,10 +248,12 @@ limit(limits *l, fg_inst *i)
     l->T = fg_rt(m, i->in[1])->dim[2];
     l->left = l->right = FG_E_BAD;
     l->n = 0;
-    if (!take_apart(l, c) || l->right == FG_E_BAD)
+    if (!take_apart(l, c) || (l->left == FG_E_BAD && l->right == FG_E_BAD))
         return false;
+    bool causal = l->right != FG_E_BAD;
+    fg_expr last = fg_esub(t, l->T, l->S), offset = causal ? l->right : last;
     if (l->left != FG_E_BAD &&
-        (!fg_e_const(t, fg_esub(t, l->right, l->left), &width) || width < 0))
+        (!fg_e_const(t, fg_esub(t, offset, l->left), &width) || width < 0))
         return false;
     fg_build b = fg_build_before(i);
     fg_reg rest = l->n ? l->part[0] : 0;
@@ -260,12 +264,12 @@ limit(limits *l, fg_inst *i)
     i->in[3] = rest;
     while (i->nin > 3 && !i->in[i->nin - 1])
         i->nin--;
-    FG_SET(i, attention, causal).i = 1;
+    FG_SET(i, attention, causal).i = causal;
     FG_SET(i, attention, left).i = width;
     if (hidden > -INFINITY && (rest || !all_see(l)))
         fg_set_word(m, &FG_SET(i, attention, empty), "mean");
-    if (l->right != fg_esub(t, l->T, l->S))
-        FG_SET(i, attention, offset).e = l->right;
+    if (offset != last)
+        FG_SET(i, attention, offset).e = offset;
     return true;
 }
 

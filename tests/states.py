@@ -149,7 +149,7 @@ MODELS["decoder_masked_buffer"] = shared_buffers(1, PORTS + """
         (q, k, v, , , past, past_v, n) }""")
 
 
-def window(hidden):
+def window(hidden, S="S", n=3):
     """Attention over four positions, written as most exporters write it: a mask of positions."""
     text = """agraph (float[B,3,P,4] past, float[B,3,P,4] past_v, float[B,3,S,4] q, float[B,3,S,4] k, float[B,3,S,4] v,
         int64[B,T] mask) => (float[B,3,S,4] y, float[B,3,T,4] now, float[B,3,T,4] now_v) {
@@ -185,13 +185,13 @@ def window(hidden):
         scaled = Mul (scores, half)
         masked = Add (scaled, bias)
         weights = Softmax <axis = -1> (masked)
-        y = MatMul (weights, now_v) }""".replace("HIDDEN", hidden)
-    past, pv, q, k, v = f(2, 3, 9, 4), f(2, 3, 9, 4), f(2, 3, 3, 4), f(2, 3, 3, 4), f(2, 3, 3, 4)
-    mask = np.ones((2, 12), np.int64)
+        y = MatMul (weights, now_v) }""".replace("HIDDEN", hidden).replace(",S,", f",{S},")
+    past, pv, q, k, v = f(2, 3, 9, 4), f(2, 3, 9, 4), f(2, 3, n, 4), f(2, 3, n, 4), f(2, 3, n, 4)
+    mask = np.ones((2, 9 + n), np.int64)
     mask[1, 7] = 0
     now, now_v = np.concatenate([past, k], 2), np.concatenate([pv, v], 2)
     y = np.zeros_like(q)
-    for b, h, s in np.ndindex(2, 3, 3):
+    for b, h, s in np.ndindex(2, 3, n):
         at = [j for j in range(9 + s - 3, 9 + s + 1) if mask[b, j]]
         w = np.exp(now[b, h, at] @ q[b, h, s] / 2)
         y[b, h, s] = (w / w.sum()) @ now_v[b, h, at]
@@ -202,6 +202,7 @@ def window(hidden):
 FLOATS = {"nothing": -np.inf, "least": np.finfo(np.float32).min}
 MODELS["window"] = window("nothing")
 MODELS["window_of_least"] = window("least")
+MODELS["window_of_one"] = window("least", "1", 1)
 
 
 CUTS = {
