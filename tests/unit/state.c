@@ -13,6 +13,7 @@
 
 #include "runtime/rt.h"
 #include "tests/unit/expect.h"
+#include "tests/unit/moved.h"
 
 enum { TOKENS = 7, STEPS = 40, MAXPORT = 16, MAXDIM = 12 };
 
@@ -528,23 +529,6 @@ bound_presents(host *h)
     }
 }
 
-/* Bytes that the kernels and copies of the last run read and wrote. */
-static int64_t
-moved(const forge_run *r)
-{
-    const fg_blockdef *b = &r->p->block[0];
-    int64_t sum = 0;
-
-    for (uint32_t k = b->first; k < b->first + b->count; k++) {
-        const fg_step *s = &r->p->step[k];
-        if (s->kind == FG_STEP_COPY)
-            sum += 2 * r->value[r->p->tensor[s->buf[0]].bytes];
-        else
-            sum += fg_val(r, s->bytes);
-    }
-    return sum;
-}
-
 /* Steps inside the capacity allocate nothing, and each moves more than the one before it by what
  * attention reads of one position more, and a few bytes of mask: no cache is copied. */
 static void
@@ -563,7 +547,7 @@ steady(host *h, size_t vocab)
             if (feed(h, t, t + 1))
                 step(h, now);
             before = t ? before : h->allocs;
-            *(t < STEPS / 2 ? &few : &many) = moved(h->r);
+            *(t < STEPS / 2 ? &few : &many) = bytes_moved(h->r);
         }
         expect(h->allocs == before, "steps", "allocated");
         int64_t most = bytes_per_position(s) * 3 / 2 + 64;

@@ -13,6 +13,7 @@
 
 #include "runtime/state.h"
 #include "tests/unit/expect.h"
+#include "tests/unit/moved.h"
 #include "tests/unit/text_model.h"
 
 enum { H = 4, G = 2, D = 16, LEFT = 7, MOST = 128, B = 2, SPARE = 16 };
@@ -284,6 +285,27 @@ step_by_step(host *h)
     forge_state_free(s);
 }
 
+/* Beyond the window a step reads what attention sees and writes what is new: no cache is written
+ * anew, whoever cuts it. Of models that have no other caches. */
+static void
+steady(host *h)
+{
+    enum { ROW = G * D * 4, SEEN = 2 * (LEFT + 1) * ROW, QUERY = H * D * 4 };
+    int64_t most = 2 * QUERY + SEEN + 4 * ROW + 100, moved = 0;
+
+    if (forge_model_states(h->m) > 2)
+        return;
+    forge_state *s = attach_new(h, 64);
+    for (int t = 0; t < 60; t++) {
+        run(h, 0, t, t + 1, "steady");
+        expect(t < 30 || moved == bytes_moved(h->r), "steady", "a later step moves more");
+        moved = bytes_moved(h->r);
+    }
+    expect(moved <= most, "steady", "moves caches");
+    forge_run_attach(h->r, NULL);
+    forge_state_free(s);
+}
+
 /* A prompt that is longer than the window, then steps: memory for the prompt is given back. */
 static void
 long_prompt(host *h)
@@ -546,6 +568,7 @@ main(void)
         subject = all[k].name;
         if (open_model(&h, all[k].text)) {
             step_by_step(&h);
+            steady(&h);
             long_prompt(&h);
             in_chunks(&h);
             back(&h);
