@@ -590,13 +590,15 @@ right_setup(matmul *q)
         p->multiply = multiply_packed;
         return true;
     }
+    if (q->bytes) {
+        p->few = NULL;
+        p->tile = fg_int_take(q->bytes);
+        p->multiply = multiply_int;
+        return true;
+    }
     b_setup(q, q->anchor->op == FG_OP_matmul && FG_GET(q->anchor, matmul, trans_b).i);
     if (!q->b.direct && !q->block)
         q->block = fg_em_scratch(p->e, fg_ec(p->e->m->ex, BLOCK * p->tile.size));
-    if (q->bytes) {
-        p->tile = fg_int_take(q->bytes);
-        p->multiply = multiply_int;
-    }
     p->pack = pack;
     p->b = q->b.direct && !q->b.across ? panel_of_b : NULL;
     return true;
@@ -641,7 +643,7 @@ fg_gen_matmul(fg_em *e, fg_inst *anchor)
         second->tiles = false;
     if (!right_setup(q))
         return false;
-    if (!q->quant || !q->quant->tiles || !q->quant->form.round)
+    if (!q->bytes && (!q->quant || !q->quant->tiles || !q->quant->form.round))
         a_setup(q, ta);
     if (other) {
         matmul *twin = fg_dup(e->a, q, sizeof *q);

@@ -38,7 +38,8 @@ enum { A, LDA, QUADS, RUNS, B, C, NEXT, LDNEXT, S, LDS, START, SCALE, LDSCALE, N
 
 /* The sums of one run, from p[0]: bytes of x and p[1]: the panel, which move on. */
 static void
-run_sums(fg_ll *g, const fg_tile *t, int n, const fg_v *row, fg_v *p, fg_v *acc)
+run_sums(fg_ll *g, const fg_tile *t, int n, bool small, const fg_v *row, fg_v *p,
+         fg_v *acc)
 {
     fg_t lanes = ll_vec(g->i32, t->W);
     int count = n * t->NV;
@@ -55,7 +56,7 @@ run_sums(fg_ll *g, const fg_tile *t, int n, const fg_v *row, fg_v *p, fg_v *acc)
         fg_v x = i ? at_bytes(g, l.phi[count], row[i]) : l.phi[count];
         x = ll_splat(g, ll_load(g, g->i32, x), t->W);
         for (int j = 0; j < t->NV; j++)
-            init[i * t->NV + j] = ll_dot_u8s8(g, l.phi[i * t->NV + j], x, b[j], false);
+            init[i * t->NV + j] = ll_dot_u8s8(g, l.phi[i * t->NV + j], x, b[j], small);
     }
     init[count] = ll_atc(g, l.phi[count], g->i8, 4);
     init[count + 1] = ll_atc(g, l.phi[count + 1], g->i32, t->NR);
@@ -87,7 +88,7 @@ add_scaled(fg_ll *g, const fg_tile *t, int n, const fg_v *acc, fg_v s, fg_v scal
 }
 
 static void
-tile_body(fg_ll *g, const fg_tile *t, int n)
+tile_body(fg_ll *g, const fg_tile *t, int n, bool small)
 {
     enum { STEPS = 6 };
     int count = n * t->NV;
@@ -107,7 +108,7 @@ tile_body(fg_ll *g, const fg_tile *t, int n)
                                  ll_atc(g, start, g->i32, j * t->W), t->W * 4);
     for (int i = t->NV; i < count; i++)
         acc[i] = acc[i - t->NV];
-    run_sums(g, t, n, row, p, acc);
+    run_sums(g, t, n, small, row, p, acc);
     ll_prefetch_second(g, next);
     ll_prefetch_second(g, ll_atc(g, next, g->i8, LINE));
     add_scaled(g, t, n, acc, l.phi[4], l.phi[3]);
@@ -120,7 +121,7 @@ tile_body(fg_ll *g, const fg_tile *t, int n)
 
 /* One run, whose sums are the result. */
 static void
-exact_sums(fg_ll *g, const fg_tile *t, int n, bool shifted)
+exact_body(fg_ll *g, const fg_tile *t, int n, bool shifted)
 {
     fg_t lanes = ll_vec(g->i32, t->W);
     fg_v row[8], acc[LL_MAXPHI], p[2] = {ll_param(g, A), ll_param(g, B)};
@@ -138,27 +139,15 @@ exact_sums(fg_ll *g, const fg_tile *t, int n, bool shifted)
         for (int j = 0; j < t->NV; j++)
             acc[i * t->NV + j] = ll_add(g, acc[j], by);
     }
-    run_sums(g, t, n, row, p, acc);
+    run_sums(g, t, n, false, row, p, acc);
     for (int i = 0; i < n * t->NV; i++)
         ll_store_aligned(g, acc[i], ll_atc(g, ll_param(g, C), g->i32, i * t->W),
                          t->W * 4);
 }
 
-static void
-exact_body(fg_ll *g, const fg_tile *t, int n)
-{
-    exact_sums(g, t, n, false);
-}
-
-static void
-shifted_body(fg_ll *g, const fg_tile *t, int n)
-{
-    exact_sums(g, t, n, true);
-}
-
 static fg_v
 bytes_kernel(fg_ll *g, const fg_tile *t, int n, const char *what,
-             void (*body)(fg_ll *, const fg_tile *, int))
+             void (*body)(fg_ll *, const fg_tile *, int, bool), bool form)
 {
     fg_t param[NARG] = {g->ptr, g->i64, g->i64, g->i64, g->ptr, g->ptr, g->ptr,
                         g->i64, g->ptr, g->i64, g->ptr, g->ptr, g->i64};
@@ -167,24 +156,25 @@ bytes_kernel(fg_ll *g, const fg_tile *t, int n, const char *what,
     fg_v fn;
     snprintf(name, sizeof name, "tile%dx%d_%s", n, t->NR, what);
     if (fg_helper_begin(g, name, t, NARG, param, &back, &fn)) {
-        body(g, t, n);
+        body(g, t, n, form);
         fg_helper_end(g, back);
     }
     return fn;
 }
 
+/* Weights of 4 bits, without their zero points, are of -15 .. 15. */
 fg_v
 fg_q_tile_kernel(fg_ll *g, void *maker, const fg_tile *t, int n)
 {
-    (void)maker;
-    return bytes_kernel(g, t, n, "bytes", tile_body);
+    bool small = !g->t->vnni && ((fg_quant *)maker)->form.bits == 4;
+    return bytes_kernel(g, t, n, small ? "small" : "bytes", tile_body, small);
 }
 
 fg_v
 fg_q_exact_kernel(fg_ll *g, void *maker, const fg_tile *t, int n)
 {
-    return maker ? bytes_kernel(g, t, n, "shifted", shifted_body)
-                 : bytes_kernel(g, t, n, "exact", exact_body);
+    bool shifted = maker != NULL;
+    return bytes_kernel(g, t, n, shifted ? "shifted" : "exact", exact_body, shifted);
 }
 
 /* ---- panels --------------------------------------------------------------------- */
