@@ -211,6 +211,8 @@ check_state(checker *c, uint32_t k)
         const fg_value *past = &p->value[a->dim[s->axis]];
         if (cut && past->op == FG_V_CONST && past->k != s->keep)
             return bad(c, "a window has other rows than it keeps");
+        if (cut && p->value[b->bytes].run)
+            return bad(c, "a state has no known size");
         b = &p->tensor[s->tensor];
     }
     for (int d = 0; d < a->rank; d++)

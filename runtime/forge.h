@@ -300,7 +300,7 @@ FORGE_API void forge_state_free(forge_state *s); /* detached, or after the run *
 FORGE_API int64_t forge_state_length(const forge_state *s);
 FORGE_API int64_t forge_state_capacity(const forge_state *s);
 /* Forgets all positions from `length` on. States without history, such as a convolution's
- * last inputs, can only go back to 0. What the last run appended can always be taken back;
+ * last inputs, can only go back to 0, as can those that got other rows than one for a position. What the last run appended can always be taken back;
  * further back, a window may be without the positions that are read there: that is
  * FORGE_UNSUPPORTED, and nothing changed. */
 FORGE_API forge_status forge_state_truncate(forge_state *s, int64_t length);

@@ -182,6 +182,63 @@ limits(void)
     close_model(&h);
 }
 
+/* A cache that is always its last nine rows and gets four in a step, beside one that gets one: each
+ * has what it should, through all that grows, but no position of the one is one of the other. */
+static void
+other_steps(void)
+{
+    enum { KEEP = 9, MORE = 4, WIDE = 32, N = 30 };
+    static const char source[] =
+        "sym P in 0..\n"
+        "func @main(%grows: f32[P,32], %last: f32[9,32], %x: f32[4,32], %y: f32[1,32])"
+        " -> f32[P+1,32], f32[9,32], f32[32], f32[32] {\n"
+        "  %more = concat %grows, %y : f32[P+1,32]\n"
+        "  %all = concat %last, %x : f32[13,32]\n"
+        "  %now = slice %all {start=[4,0], step=[1,1]} : f32[9,32]\n"
+        "  %a = reduce_sum %more {axes=[0]} : f32[32]\n"
+        "  %b = reduce_sum %all {axes=[0]} : f32[32]\n"
+        "  ret %more, %now, %a, %b\n}\n";
+    const int64_t four[] = {MORE, WIDE}, one[] = {1, WIDE};
+    float x[MORE * WIDE], y[WIDE], total = 0, rows[N * 2 * MORE];
+    host h = {0};
+    forge_state *s = NULL;
+
+    open_counted(&h.allocs, &h.cx);
+    if (!expect(!compile_text(h.cx, source, &h.m), "compile", forge_message(h.cx)) ||
+        forge_run_new(h.cx, h.m, &h.r) ||
+        !expect(!forge_state_new(h.cx, h.m, 1, 2, 0, &s), "new", forge_message(h.cx)))
+        return;
+    forge_run_attach(h.r, s);
+    for (int t = 0, n = 0; t < 2 * N; t++) {
+        if (t == N) {
+            expect(forge_state_truncate(s, 5) == FORGE_UNSUPPORTED, "back", "accepted");
+            expect(!forge_state_truncate(s, 0), "back to 0", forge_message(h.cx));
+            n = 0, total = 0;
+        }
+        float want = 0;
+        for (int k = 0; k < MORE * WIDE; k++)
+            x[k] = rows[n + k / WIDE] = (float)(t * MORE + k / WIDE);
+        for (int k = 0; k < WIDE; k++)
+            y[k] = (float)t;
+        n += MORE;
+        total += (float)t;
+        for (int k = n < KEEP + MORE ? 0 : n - KEEP - MORE; k < n; k++)
+            want += rows[k];
+        forge_bind_input(h.r, "x", FORGE_F32, 2, four, x);
+        forge_bind_input(h.r, "y", FORGE_F32, 2, one, y);
+        if (!expect(!forge_execute(h.r), "other steps", forge_message(h.cx)))
+            break;
+        const float *a = forge_output(h.r, "a", NULL, NULL, NULL),
+                    *b = forge_output(h.r, "b", NULL, NULL, NULL);
+        expect(a[WIDE - 1] == total && b[0] == want && b[WIDE - 1] == want, "other steps",
+               "other sums");
+        expect(forge_state_length(s) == t % N + 1, "length", "is that of what grows");
+    }
+    forge_run_attach(h.r, NULL);
+    forge_state_free(s);
+    close_model(&h);
+}
+
 int
 main(void)
 {
@@ -190,5 +247,6 @@ main(void)
     ring("6", 64);
     own_buffer();
     limits();
+    other_steps();
     return verdict();
 }
