@@ -25,7 +25,8 @@ typedef struct limits {
     fg_expr S, T;
     fg_expr left, right; /* left <= j - i <= right; FG_E_BAD: open */
     int n;
-    fg_reg part[PARTS]; /* of the mask that stay */
+    fg_reg part[PARTS]; /* of the mask that stay, */
+    bool hides[PARTS];  /* where they are true, or false */
     /* The last constant that was looked at, and what it bounds. */
     fg_reg seen;
     fg_expr bound;
@@ -130,9 +131,9 @@ constant(limits *l, fg_reg r)
     return l->bound != FG_E_BAD && bound(&l->right, fg_eadd(t, l->bound, shift));
 }
 
-/* True when r, which has both axes whole, only says what l says now. */
+/* True when r, which has both axes whole, only says what l says now; or when not r does. */
 static bool
-is_limit(limits *l, fg_reg r)
+is_limit(limits *l, fg_reg r, bool hides)
 {
     const fg_type *y = fg_rt(l->m, r);
     const fg_inst *d = fg_def(l->m, r);
@@ -141,15 +142,15 @@ is_limit(limits *l, fg_reg r)
         return false;
     switch (d->op) {
     case FG_OP_ge:
-        return compared(l, d->in[0], d->in[1], 0, n);
+        return compared(l, d->in[hides], d->in[!hides], hides, n);
     case FG_OP_gt:
-        return compared(l, d->in[0], d->in[1], 1, n);
+        return compared(l, d->in[hides], d->in[!hides], !hides, n);
     case FG_OP_le:
-        return compared(l, d->in[1], d->in[0], 0, n);
+        return compared(l, d->in[!hides], d->in[hides], hides, n);
     case FG_OP_lt:
-        return compared(l, d->in[1], d->in[0], 1, n);
+        return compared(l, d->in[!hides], d->in[hides], !hides, n);
     default:
-        return constant(l, r);
+        return !hides && constant(l, r);
     }
 }
 
@@ -181,36 +182,55 @@ unexpanded(const fg_module *m, fg_reg r)
     return r;
 }
 
-/* The limits of a conjunction to l, its other parts to l->part; false: too many. */
+/* The limits of a conjunction to l, its other parts to l->part; false: too many. What hides
+ * where one of two is true shows where neither is. */
 static bool
-take_apart(limits *l, fg_reg r)
+take_apart(limits *l, fg_reg r, bool hides)
 {
     r = unexpanded(l->m, r);
     const fg_inst *d = fg_def(l->m, r);
-    if (is_limit(l, r))
+    if (is_limit(l, r, hides))
         return true;
-    if (fg_is_op(d, FG_OP_and))
-        return take_apart(l, d->in[0]) && take_apart(l, d->in[1]);
+    if (fg_is_op(d, FG_OP_not))
+        return take_apart(l, d->in[0], !hides);
+    if (fg_is_op(d, hides ? FG_OP_or : FG_OP_and))
+        return take_apart(l, d->in[0], hides) && take_apart(l, d->in[1], hides);
     if (l->n == PARTS)
         return false;
+    l->hides[l->n] = hides;
     l->part[l->n++] = r;
     return true;
 }
 
-/* What is true where the mask hides nothing: 0 where it is, `*hidden` elsewhere. */
+/* The parts that stay, as one. */
 static fg_reg
-condition(const fg_module *m, fg_reg mask, double *hidden)
+put_together(limits *l, fg_build *b)
 {
-    double yes;
+    fg_reg all = 0;
+    for (int k = 0; k < l->n; k++) {
+        fg_reg part = l->hides[k] ? fg_emit1(b, FG_OP_not, l->part[k]) : l->part[k];
+        all = k ? fg_emit2(b, FG_OP_and, all, part) : part;
+    }
+    return all;
+}
+
+/* What is true where the mask hides nothing, or where it `hides`: by *hidden, 0 elsewhere. */
+static fg_reg
+condition(const fg_module *m, fg_reg mask, double *hidden, bool *hides)
+{
+    double yes, no;
     mask = unexpanded(m, mask);
     const fg_inst *d = fg_def(m, mask);
+    *hides = false;
     *hidden = -INFINITY;
     if (fg_rt(m, mask)->dtype == FG_bool)
         return mask;
-    return fg_is_op(d, FG_OP_where) && fg_const_splat(m, d->in[1], &yes) && yes == 0 &&
-                   fg_const_splat(m, d->in[2], hidden)
-               ? d->in[0]
-               : 0;
+    if (!fg_is_op(d, FG_OP_where) || !fg_const_splat(m, d->in[1], &yes) ||
+        !fg_const_splat(m, d->in[2], &no) || (yes != 0 && no != 0))
+        return 0;
+    *hides = yes != 0;
+    *hidden = *hides ? yes : no;
+    return d->in[0];
 }
 
 /* Scores are numbers of at most a few hundred; added to this they are gone. */
@@ -236,8 +256,10 @@ limit(limits *l, fg_inst *i)
     fg_module *m = l->m;
     fg_exprs *t = m->ex;
     int64_t width = -1;
-    double hidden;
-    fg_reg mask = i->nin > 3 ? i->in[3] : 0, c = mask ? condition(m, mask, &hidden) : 0;
+    double hidden = 0;
+    bool hides = false;
+    fg_reg mask = i->nin > 3 ? i->in[3] : 0;
+    fg_reg c = mask ? condition(m, mask, &hidden, &hides) : 0;
     bool free = !FG_GET(i, attention, causal).i && FG_GET(i, attention, left).i < 0 &&
                 FG_GET(i, attention, right).i < 0 &&
                 FG_GET(i, attention, offset).e == FG_E_BAD &&
@@ -248,7 +270,7 @@ limit(limits *l, fg_inst *i)
     l->T = fg_rt(m, i->in[1])->dim[2];
     l->left = l->right = FG_E_BAD;
     l->n = 0;
-    if (!take_apart(l, c) || (l->left == FG_E_BAD && l->right == FG_E_BAD))
+    if (!take_apart(l, c, hides) || (l->left == FG_E_BAD && l->right == FG_E_BAD))
         return false;
     bool causal = l->right != FG_E_BAD;
     fg_expr last = fg_esub(t, l->T, l->S), offset = causal ? l->right : last;
@@ -256,9 +278,7 @@ limit(limits *l, fg_inst *i)
         (!fg_e_const(t, fg_esub(t, offset, l->left), &width) || width < 0))
         return false;
     fg_build b = fg_build_before(i);
-    fg_reg rest = l->n ? l->part[0] : 0;
-    for (int k = 1; k < l->n; k++)
-        rest = fg_emit2(&b, FG_OP_and, rest, l->part[k]);
+    fg_reg rest = put_together(l, &b);
     if (l->n && !rest)
         return false;
     i->in[3] = rest;
