@@ -328,6 +328,8 @@ static bool
 wants_anchor(fuser *f, const fg_inst *i, const member *p, bool alone)
 {
     static const char *const way[] = {"", "at other places", "through views", "as it is"};
+    if (alone && kernels_alike(f, i->out[0]) > 1)
+        return refuse(f, "other kernels read what the views behind it make");
     if (!alone)
         return refuse(f, "%u of its %u readers are in this kernel",
                       fg_bits_has(f->needed, i->out[0]) ? 0 : p->uses,
