@@ -207,9 +207,9 @@ cuts(fg_module *m, const fg_type *past, fg_expr next, cache *c)
     c->keep = fg_e_hi(x, next);
     return c->keep > 0 && c->keep < INT64_MAX &&
            next == fg_emin(x, all, fg_ec(x, c->keep)) &&
-           (length == fg_ec(x, c->keep) ||
-            (fg_e_single(x, length, &p) && fg_sym_info(x, p)->kind == FG_SYM_INPUT)) &&
-           worth_a_window(m, past, c);
+           (length == fg_ec(x, c->keep)
+                ? worth_a_window(m, past, c)
+                : fg_e_single(x, length, &p) && fg_sym_info(x, p)->kind == FG_SYM_INPUT);
 }
 
 static bool
@@ -382,8 +382,8 @@ stem(fg_arena *a, const char *name)
     return t.n ? t.s : "";
 }
 
-/* The axis along which the output may be longer, -1 when sizes are equal; false when the one
- * cannot be given for the other. */
+/* The axis along which the output is longer, -1 when sizes are equal; false when the one cannot
+ * be given for the other, or when it may be shorter: then to go back is not to drop its end. */
 static bool
 grows_along(fg_module *m, int input, int output, int *axis)
 {
@@ -398,7 +398,7 @@ grows_along(fg_module *m, int input, int output, int *axis)
             return false;
         if (a->dim[d] == b->dim[d])
             continue;
-        if (*axis >= 0)
+        if (*axis >= 0 || !fg_e_le(m->ex, a->dim[d], b->dim[d]))
             return false;
         *axis = d;
     }
