@@ -140,10 +140,9 @@ def atomic(args, folder, scratch):
     message = forge(args, "compile", model, "-o", "/dev/full/x.forge", code=1)
     assert "/dev/full" in message, message
     def limited():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     before = sorted(os.listdir(scratch))
-    message = forge(args, "compile", model, "-o", os.path.join(scratch, "big.forge"), code=1, preexec_fn=limited, restore_signals=False)
+    message = forge(args, "compile", model, "-o", os.path.join(scratch, "big.forge"), code=1, preexec_fn=limited)
     assert "big.forge" in message and sorted(os.listdir(scratch)) == before, message
 
 

@@ -1,6 +1,7 @@
 /* forge.c - the forge command: finds the verb and leaves the rest to cmd_<verb>.c. */
 #include "tools/tool.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -30,6 +31,8 @@ help(void)
 int
 main(int argc, char **argv)
 {
+    /* A file beyond `ulimit -f` is an error to report, as a full disk is. */
+    signal(SIGXFSZ, SIG_IGN);
     if (argc < 2)
         return tool_fail(TOOL_USAGE, "a verb is missing; see forge --help");
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
