@@ -119,6 +119,7 @@ copy_row(fg_int *q, fg_v src, fg_v dst)
     int wide = 4 * g->W;
     fg_t bytes = ll_vec(g->i8, wide), lanes = ll_vec(g->i32, g->W);
     fg_v k = fg_em_expr(e, q->k), ones = ll_ci(lanes, 0x01010101);
+    fg_v quads = ll_mul(g, fg_em_expr(e, q->quads), ll_i(g, 4));
     ll_loop l;
     ll_for(g, &l, ll_i(g, 0), k, ll_i(g, wide), 1, (fg_v[]){ll_zero(lanes)});
     fg_v there = ll_first(g, ll_sub(g, k, l.i), wide), sum = l.phi[0];
@@ -126,15 +127,16 @@ copy_row(fg_int *q, fg_v src, fg_v dst)
     if (q->flip_x)
         v = ll_sel(g, there, ll_xor(g, v, ll_ci(bytes, 0x80)), v);
     if (dst)
-        ll_mstore(g, v, ll_at(g, dst, g->i8, l.i), there);
+        ll_mstore(g, v, ll_at(g, dst, g->i8, l.i),
+                  ll_first(g, ll_sub(g, quads, l.i), wide));
     if (q->shifted)
         sum = ll_dot_u8s8(g, sum, ll_bits(g, v, lanes), ones, true);
     ll_next(g, &l, &sum);
     return l.phi[0];
 }
 
-/* Rows of x, or a copy that is unsigned and made of whole quads: what fills them up meets
- * weights that are 0. */
+/* Rows of x, or a copy that is unsigned and made of whole quads: what fills them up is 0,
+ * and meets weights that are 0. */
 fg_v
 fg_int_rows(fg_int *q, fg_v row, fg_v n)
 {
