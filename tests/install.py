@@ -85,12 +85,18 @@ def hosts(p):
 
 
 def valgrind(p):
+    """A host with threads, and models of other kinds: none branches on memory that nobody wrote."""
     if not shutil.which("valgrind"):
         return print("valgrind is not there")
-    model = os.path.join(p.root, "v3.forge")        # valgrind knows AVX2, not AVX-512
-    sh(p.forge, "compile", os.path.join(HERE, "models", "bert-ts17", "model.onnx"), "-o", model, "--cpu=x86-64-v3")
+    watched = "valgrind", "-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=yes"
     run = p.build("cc -std=gnu11 -g -DLINKED", os.path.join(HERE, "install", "host.c"), "host-v", *p.flags("forge_rt"), "-pthread")
-    sh("valgrind", "-q", "--error-exitcode=9", "--leak-check=full", "--fair-sched=yes", run, model, "3", "3", env=p.env)
+    model = os.path.join(p.root, "v3.forge")        # valgrind knows AVX2, not AVX-512
+    for name in ("bert-ts17", "gpt2-kv-ts17", "lfm2-kv-ts17", "llama-int4-matmulnbits", "vit-ts17", "if-loop-ts17"):
+        folder = os.path.join(HERE, "models", name)
+        sh(p.forge, "compile", os.path.join(folder, "model.onnx"), "-o", model, "--cpu=x86-64-v3")
+        host = [run, model, "3", "3"] if name == "bert-ts17" else \
+            [p.forge, "run", model, "--test-data=" + os.path.join(folder, "test_data_set_0")]
+        sh(*watched, *host, env=p.env)
 
 
 def shared_pages(p):
