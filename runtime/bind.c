@@ -200,7 +200,7 @@ fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep)
         return FORGE_OK;
     }
     size_t had = r->own[t].cap;
-    if (bytes > 0 && (uint64_t)bytes > had &&
+    if (r->grows[t] && bytes > 0 && (uint64_t)bytes > had &&
         (uint64_t)bytes - had > r->budget - r->grown)
         return fg_fail(
             r->cx, FORGE_INVALID,
@@ -213,7 +213,7 @@ fg_tensor_room(forge_run *r, uint32_t t, int64_t bytes, size_t keep)
                        (long long)bytes);
     if (r->own[t].cap != had)
         fg_large_pages(r->own[t].p, bytes);
-    r->grown += r->own[t].cap - had;
+    r->grown += r->grows[t] ? r->own[t].cap - had : 0;
     r->addr[t] = r->own[t].p;
     return FORGE_OK;
 }

@@ -95,7 +95,7 @@ struct forge_run {
     uint8_t *grows;       /* [ntensor]: size depends on a run-time symbol */
     fg_memory *own;       /* [ntensor]: DYNAMIC, and OUTPUT not bound by the user */
     int64_t (*dims)[12];  /* [noutput]: for forge_output */
-    size_t grown, budget; /* what `own` takes, and may take */
+    size_t grown, budget; /* what of `own` is in `grows`, and what may be */
     fg_binding *in, *out; /* [ninput], [noutput] */
     fg_planitem *item;    /* arena tensors */
     uint32_t *item_tensor;

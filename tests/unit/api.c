@@ -8,6 +8,7 @@
 
 #include "runtime/forge.h"
 #include "tests/unit/expect.h"
+#include "tests/unit/text_model.h"
 
 /* An allocator that fails after `left` allocations, and counts what is not given back. */
 typedef struct host {
@@ -186,6 +187,45 @@ test_questions(const char *path)
     forge_close(NULL);
 }
 
+/* A budget is of what has its size found while running, nothing else. */
+static void
+test_budget(void)
+{
+    static const char text[] = "sym S in 1..\nsym n run in 0..\n"
+                               "func @main(%x: f32[S]) -> f32[S,4096], f32[n] {\n"
+                               "  %r = reshape %x : f32[S,1]\n"
+                               "  %y = expand %r : f32[S,4096]\n"
+                               "  %c = nonzero_count %x : i64[]\n"
+                               "  readsym %c {sym=n}\n"
+                               "  %at = nonzero %x : i64[1,n]\n"
+                               "  %flat = reshape %at : i64[n]\n"
+                               "  %z = gather %x, %flat {axis=0} : f32[n]\n"
+                               "  ret %y, %z\n}\n";
+    enum { SMALL = 8, LARGE = 4096 };
+    static float x[LARGE];
+    forge_ctx *cx;
+    forge_model *m;
+    forge_run *r;
+    long allocs = 0;
+
+    for (int k = 0; k < LARGE; k++)
+        x[k] = 1;
+    open_counted(&allocs, &cx);
+    expect(!compile_text(cx, text, &m) && !forge_run_new(cx, m, &r), "budget",
+           forge_message(cx));
+    expect(!forge_run_memory(r, 1024), "a budget of 1 KiB", "");
+    forge_bind_input(r, "x", FORGE_F32, 1, (int64_t[]){SMALL}, x);
+    expect(!forge_execute(r), "32 bytes found, 128 KiB known", forge_message(cx));
+    forge_bind_input(r, "x", FORGE_F32, 1, (int64_t[]){LARGE}, x);
+    expect(forge_execute(r) == FORGE_INVALID && strstr(forge_message(cx), "budget"),
+           "16 KiB found", forge_message(cx));
+    expect(!forge_run_memory(r, 1 << 20) && !forge_execute(r), "a budget of 1 MiB",
+           forge_message(cx));
+    forge_run_free(r);
+    forge_model_free(m);
+    forge_close(cx);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -196,6 +236,7 @@ main(int argc, char **argv)
     test_questions(path);
     test_threads(path);
     test_watch(path);
+    test_budget();
     expect(whole(path, &h, &sum) == FORGE_OK && sum > 0, "the example runs", "");
     expect(h.live == 0, "everything is given back", "");
     long needed = (1 << 30) - h.left;
