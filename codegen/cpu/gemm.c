@@ -277,11 +277,11 @@ tile_call(fg_ll *g, const fg_panel *p, fg_v fn, const fg_v *given, fg_v row, fg_
         done = ll_mul(g, done, ll_mul(g, p->k, arg[ARG_LDNEXT]));
         arg[ARG_NEXT] = at_bytes(g, p->next, done);
     }
-    if (p->cold) {
+    if (p->cold) { /* every other line: the machine guesses the rest, and stops if told more */
         fg_v mine = ll_and(g, ll_cmp(g, LL_EQ, tile, ll_i(g, 0)), p->cold);
         fg_v soon = ll_atc(g, arg[ARG_B], g->i8, g->t->knob[FG_KNOB_stream_ahead]);
         arg[ARG_NEXT] = ll_sel(g, mine, soon, arg[ARG_NEXT]);
-        arg[ARG_GAP] = ll_sel(g, mine, ll_i(g, LINE), arg[ARG_GAP]);
+        arg[ARG_GAP] = ll_sel(g, mine, ll_i(g, 2 * LINE), arg[ARG_GAP]);
         arg[ARG_LDNEXT] = ll_sel(g, mine, ll_i(g, t->ld * t->size), arg[ARG_LDNEXT]);
     }
     if (p->after) {
