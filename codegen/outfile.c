@@ -31,12 +31,13 @@ open_folder(const char *path, int flags, mode_t mode)
 }
 
 /* Where the file goes: a link stays a link, to the file that is replaced; what is no file, as
- * a pipe or a terminal, is written to as it is. */
+ * a pipe or a terminal, is written to as it is. What is transient is nobody else's to lead
+ * elsewhere: it takes the place of whatever there is. */
 static bool
 find_target(fg_outfile *f, const char *path)
 {
     struct stat st;
-    bool there = !stat(path, &st);
+    bool there = !f->transient && !stat(path, &st);
 
     f->special = there && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
     if (there && !f->special)
