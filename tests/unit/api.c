@@ -204,8 +204,8 @@ test_budget(void)
     enum { SMALL = 8, LARGE = 4096 };
     static float x[LARGE];
     forge_ctx *cx;
-    forge_model *m;
-    forge_run *r;
+    forge_model *m = NULL;
+    forge_run *r = NULL;
     long allocs = 0;
 
     for (int k = 0; k < LARGE; k++)
