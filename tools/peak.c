@@ -14,6 +14,7 @@
 #include <immintrin.h>
 #endif
 
+#include "runtime/rt.h"
 #include "tools/tool.h"
 
 #define CHAINS 12 /* independent: more than latency times issue width needs */
@@ -231,6 +232,7 @@ tool_measure_peak(int threads, double bytes)
 
     if (!p || !data)
         goto out;
+    fg_large_pages(data, (int64_t)READ_BYTES); /* as what kernels read is in */
     memset(data, 1, READ_BYTES);
     for (int i = 0; i < threads; i++)
         p[i].data = data + room * (size_t)i;
