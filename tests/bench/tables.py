@@ -215,7 +215,7 @@ def bound(runs):
 
 def gemm(a, records):
     with tempfile.TemporaryDirectory() as folder:
-        for k, n in (tuple(map(int, shape.split("x"))) for shape in a.weights.split(",")):
+        for k, n in (tuple(map(int, shape.split("x"))) for shape in a.weights.split(",") if shape):
             model = os.path.join(folder, f"{k}x{n}.onnx")
             product(model, k, n)
             for m in ROWS:
