@@ -231,7 +231,8 @@ def gemm(a, records):
     rows = [[str(k), str(n), *(" / ".join(kept.get((k, n, m, t), "-") for t in (1, 2)) for m in ROWS)]
             for k, n in sorted({key[:2] for key in kept})]
     return [f"Percent of the FMA peak, or in bold of the bandwidth of the memory or cache that holds the weights, measured in "
-            f"the same run; threads 1 / 2, f32, medians of {a.rounds} ({machine()}).", "",
+            f"the same run; threads 1 / 2, f32, medians of {a.rounds} ({machine()}).",
+            "Refused: the rate was above the peak that was measured, for weights that stay in a cache, so it is none.", "",
             *table(["K", "N", *(f"M = {m}" for m in ROWS)], rows)]
 
 
